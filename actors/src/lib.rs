@@ -1,0 +1,5 @@
+//! Everything that waits: actors that own processes, sockets, databases and clocks.
+//!
+//! HTTP handlers (root package) talk to these actors by the messages in each folder's `messages.rs`.
+
+pub mod store;

@@ -1,0 +1,58 @@
+//! What the store can be asked. `CacheActor` answers the same messages and stands in front of it.
+
+use actix::Message;
+use vllm_responses_protocol::ids::{Owner, ResponseId};
+use vllm_responses_protocol::record::{Chain, Record, Stored};
+
+/// Why the store could not answer. Never carries stored content or a database URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, or its disk is full, or it refused the statement.
+    #[error("the response store is unavailable: {0}")]
+    Unavailable(String),
+    /// The database stayed locked or its queue stayed full past the deadline.
+    #[error("the response store is busy")]
+    Busy,
+    /// A row holds what no version of ours wrote.
+    #[error("a stored response cannot be read")]
+    Corrupt,
+}
+
+/// Keep this response. The reply comes after the commit: from then on every replica can read it.
+/// Sender: `TurnActor`, before it writes the terminal event.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Commit(pub Box<Record>);
+
+/// The chain that ends with this response, oldest first; `None` when the id is unknown, deleted,
+/// expired or somebody else's (the four are one answer). Ancestors may be deleted: a live
+/// descendant still sees them. Sender: `TurnActor`, the `input_items` handler.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<Chain>, StoreError>")]
+pub struct LoadChain {
+    /// Whose chain.
+    pub owner: Owner,
+    /// The last response of the chain.
+    pub id: ResponseId,
+}
+
+/// One response; `None` as in [`LoadChain`]. Sender: the GET handler.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<Stored>, StoreError>")]
+pub struct Fetch {
+    /// Whose response.
+    pub owner: Owner,
+    /// Which.
+    pub id: ResponseId,
+}
+
+/// Delete one response: from the reply on it reads as unknown everywhere. `false` when it already
+/// did. Sender: the DELETE handler.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, StoreError>")]
+pub struct Remove {
+    /// Whose response.
+    pub owner: Owner,
+    /// Which.
+    pub id: ResponseId,
+}

@@ -1,0 +1,3 @@
+//! The store: responses in SQLite or PostgreSQL.
+
+pub mod messages;

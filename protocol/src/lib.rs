@@ -1,0 +1,9 @@
+//! The pure half of the gateway: wire types, translation and the turn machine.
+//!
+//! Nothing here waits, reads a clock, draws a random number, opens a socket or logs. Every rule of
+//! the Responses API lives in this crate as a function from data to data, so that each of them is a
+//! plain unit test. `vllm-responses-actors` feeds it bytes and performs the effects it asks for.
+#![forbid(unsafe_code)]
+
+pub mod ids;
+pub mod record;
