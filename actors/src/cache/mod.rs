@@ -1,0 +1,3 @@
+//! The cache in front of the store.
+
+pub mod settings;

@@ -1,0 +1,98 @@
+//! What the store needs to know; parsed from `VR_DB_PATH` and its neighbours by `src/config`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// Where responses are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file of this machine; several processes may share it.
+    Sqlite(PathBuf),
+    /// A `postgres://` URL, password included.
+    Postgres(Secret),
+}
+
+impl Database {
+    /// Reads `VR_DB_PATH`: `sqlite+aiosqlite:///FILE`, `sqlite:///FILE` (four slashes for an
+    /// absolute path), `postgresql+asyncpg://...`, `postgresql://...`, `postgres://...`, or a bare
+    /// file path.
+    ///
+    /// # Errors
+    /// A sentence that names the accepted forms; it never quotes the text, which may hold a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const FORMS: &str = "must be a file path, `sqlite:///FILE`, `sqlite+aiosqlite:///FILE`, \
+             `postgresql://USER@HOST/DB`, `postgresql+asyncpg://...` or `postgres://...`";
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return match scheme {
+                "sqlite" | "sqlite+aiosqlite" => match rest.strip_prefix('/') {
+                    Some(path) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
+                    Some(_) | None => Err(FORMS.to_owned()),
+                },
+                "postgresql" | "postgresql+asyncpg" | "postgres" if !rest.is_empty() => {
+                    Ok(Self::Postgres(Secret::new(&format!("postgres://{rest}"))))
+                }
+                _ => Err(FORMS.to_owned()),
+            };
+        }
+        if text.is_empty() {
+            Err(FORMS.to_owned())
+        } else {
+            Ok(Self::Sqlite(PathBuf::from(text)))
+        }
+    }
+}
+
+/// When SQLite's commit waits for the disk (`VR_DB_SYNCHRONOUS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Survives a crash of the process; a power cut may lose the last commits.
+    Normal,
+    /// Survives a power cut; every group commit waits for the disk.
+    Full,
+}
+
+/// Settings of `StoreActor`.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Where responses are kept.
+    pub database: Database,
+    /// SQLite only.
+    pub synchronous: Synchronous,
+    /// Age at which a response expires; `None` keeps it for ever (`VR_RETENTION`).
+    pub retention: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_forms() {
+        let sqlite = |path: &str| Ok(Database::Sqlite(PathBuf::from(path)));
+        assert_eq!(Database::parse("a.db"), sqlite("a.db"));
+        assert_eq!(Database::parse("sqlite:///a.db"), sqlite("a.db"));
+        assert_eq!(
+            Database::parse("sqlite+aiosqlite:////tmp/a.db"),
+            sqlite("/tmp/a.db")
+        );
+        for url in [
+            "postgresql+asyncpg://u:p@h/d",
+            "postgresql://u:p@h/d",
+            "postgres://u:p@h/d",
+        ] {
+            let expected = Ok(Database::Postgres(Secret::new("postgres://u:p@h/d")));
+            assert_eq!(Database::parse(url), expected);
+        }
+        for wrong in [
+            "",
+            "mysql://h/d",
+            "sqlite:///",
+            "sqlite://a.db",
+            "postgres://",
+        ] {
+            assert!(Database::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The upstream: an external vLLM, or one that the gateway spawns.
+
+pub mod settings;
