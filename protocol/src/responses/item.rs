@@ -1,0 +1,147 @@
+//! Items: the units of input and output, in the one shape in which they are sent, stored and replayed.
+
+use serde::{Deserialize, Serialize};
+
+use super::content::Part;
+
+/// One item. Every item has an id by the time it is stored.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Item {
+    /// Words of the user, the developer, the system or the assistant.
+    Message(Message),
+    /// The model's thinking.
+    Reasoning(Reasoning),
+    /// A call of a client function.
+    FunctionCall(FunctionCall),
+    /// What the client's function returned.
+    FunctionCallOutput(FunctionCallOutput),
+}
+
+/// `status` of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemStatus {
+    /// Being made.
+    InProgress,
+    /// Whole.
+    Completed,
+    /// Cut by a limit or a fault.
+    Incomplete,
+}
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The person or program in front of the model.
+    User,
+    /// The model.
+    Assistant,
+    /// Instructions.
+    System,
+    /// Instructions of the application; chat templates know only `system`.
+    Developer,
+}
+
+/// Which part of an answer an assistant message is; kept and echoed, never interpreted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Said on the way.
+    Commentary,
+    /// The answer.
+    FinalAnswer,
+}
+
+/// A message.
+#[derive(Clone, Debug, Serialize)]
+pub struct Message {
+    /// `msg_...`
+    pub id: Box<str>,
+    /// Whole or cut.
+    pub status: ItemStatus,
+    /// Who speaks.
+    pub role: Role,
+    /// What is said. A string in the request becomes one text part.
+    pub content: Vec<Part>,
+    /// See [`Phase`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+}
+
+/// The model's thinking.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reasoning {
+    /// `rs_...`
+    pub id: Box<str>,
+    /// Whole or cut.
+    pub status: ItemStatus,
+    /// Summary parts.
+    pub summary: Vec<SummaryPart>,
+    /// The raw text, one part per item when made here.
+    pub content: Vec<ReasoningPart>,
+    /// Sealed copy for clients that keep their own history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_content: Option<Box<str>>,
+}
+
+/// One part of a reasoning summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SummaryPart {
+    /// Summary text.
+    SummaryText {
+        /// The text.
+        text: Box<str>,
+    },
+}
+
+/// One part of raw reasoning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ReasoningPart {
+    /// Raw text.
+    ReasoningText {
+        /// The text.
+        text: Box<str>,
+    },
+}
+
+/// A call of a client function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FunctionCall {
+    /// `fc_...`
+    pub id: Box<str>,
+    /// `incomplete` when the arguments were cut or are no JSON object text.
+    pub status: ItemStatus,
+    /// Joins the call with its output.
+    pub call_id: Box<str>,
+    /// The function.
+    pub name: Box<str>,
+    /// JSON text exactly as the model wrote it; not necessarily valid when `incomplete`.
+    pub arguments: Box<str>,
+}
+
+/// What the client's function returned.
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionCallOutput {
+    /// `fco_...`
+    pub id: Box<str>,
+    /// Whole or cut, as the client said.
+    pub status: ItemStatus,
+    /// The call it answers.
+    pub call_id: Box<str>,
+    /// The result.
+    pub output: Output,
+}
+
+/// A function's result: text, or parts.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Output {
+    /// Plain text.
+    Text(Box<str>),
+    /// Text and pictures.
+    Parts(Vec<Part>),
+}
