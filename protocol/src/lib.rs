@@ -5,6 +5,12 @@
 //! plain unit test. `vllm-responses-actors` feeds it bytes and performs the effects it asks for.
 #![forbid(unsafe_code)]
 
+pub mod chat;
+pub mod compose;
 pub mod ids;
+mod json_text;
+pub mod normalize;
 pub mod record;
 pub mod responses;
+pub mod sse;
+pub mod turn;
