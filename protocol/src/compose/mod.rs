@@ -201,7 +201,11 @@ impl Composer {
     /// Announces the calls that wait for arguments, so that calls keep the model's order.
     fn announce_named(&mut self, out: &mut Out<'_>) {
         for place in 0..self.calls.len() {
-            if self.calls.get(place).is_some_and(|call| !call.is_announced() && call.has_name()) {
+            if self
+                .calls
+                .get(place)
+                .is_some_and(|call| !call.is_announced() && call.has_name())
+            {
                 self.announce(place, out);
             }
         }

@@ -19,7 +19,10 @@ pub(super) struct Explained {
 
 impl Explained {
     pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> Self {
-        Self { error: ApiError::new(code, message), retry_after: None }
+        Self {
+            error: ApiError::new(code, message),
+            retry_after: None,
+        }
     }
 
     /// `error.code` of a failed response: the SDK's type knows few codes, and only two more are
@@ -42,9 +45,16 @@ pub(super) fn explain(fault: UpstreamFault) -> Explained {
             ApiErrorCode::UpstreamUnavailable,
             "the upstream model server cannot be reached",
         ),
-        UpstreamFault::Status { status, retry_after, body } => {
+        UpstreamFault::Status {
+            status,
+            retry_after,
+            body,
+        } => {
             let parsed: ErrorBody<'_> = serde_json::from_slice(&body).unwrap_or_default();
-            Explained { retry_after, ..explain_status(status, parsed.error.as_ref()) }
+            Explained {
+                retry_after,
+                ..explain_status(status, parsed.error.as_ref())
+            }
         }
         UpstreamFault::WrongContentType => Explained::new(
             ApiErrorCode::UpstreamBadResponse,
@@ -91,7 +101,10 @@ pub(super) fn cut_short() -> Explained {
 
 /// vLLM gave the request up.
 pub(super) fn aborted() -> Explained {
-    Explained::new(ApiErrorCode::ServerError, "the upstream model server aborted the request")
+    Explained::new(
+        ApiErrorCode::ServerError,
+        "the upstream model server aborted the request",
+    )
 }
 
 /// The gateway stops.
@@ -100,7 +113,9 @@ pub(super) fn stopping() -> Explained {
 }
 
 fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
-    let words = error.and_then(|error| error.message.as_ref()).map(|words| cut(words.as_str()));
+    let words = error
+        .and_then(|error| error.message.as_ref())
+        .map(|words| cut(words.as_str()));
     let overflow = words.is_some_and(|words| words.contains("maximum context length"));
     match (status, words) {
         (400 | 413, Some(words)) if overflow => {

@@ -30,9 +30,7 @@ use crate::record::{Record, Status};
 use crate::responses::event::{Delivery, ErrorEvent, Event, NestedError, ReasoningEvents, Writer};
 use crate::responses::item::Item;
 use crate::responses::request::CreateRequest;
-use crate::responses::response::{
-    Identity, IncompleteReason, ResponseError, State, Usage,
-};
+use crate::responses::response::{Identity, IncompleteReason, ResponseError, State, Usage};
 use crate::sse::{DONE, Decoder};
 use crate::translate::{self, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Kept, Refusal};
@@ -112,14 +110,20 @@ struct Terminal {
 
 impl std::fmt::Debug for Turn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turn").field("id", &self.identity.id).finish_non_exhaustive()
+        f.debug_struct("Turn")
+            .field("id", &self.identity.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl Turn {
     /// A turn that waits for its history.
     pub fn new(seed: Seed) -> Self {
-        let delivery = if seed.request.stream { Delivery::Events } else { Delivery::Whole };
+        let delivery = if seed.request.stream {
+            Delivery::Events
+        } else {
+            Delivery::Whole
+        };
         let parallel = if seed.request.parallel_tool_calls() {
             ParallelCalls::Allowed
         } else {
@@ -166,7 +170,13 @@ impl Turn {
         match (&mut self.phase, input) {
             (Phase::Fresh, Input::History(history)) => self.call_model(&history, effects),
             (Phase::Fresh, Input::Refused(error)) => {
-                self.refuse(Refusal { error, retry_after: None }, effects);
+                self.refuse(
+                    Refusal {
+                        error,
+                        retry_after: None,
+                    },
+                    effects,
+                );
             }
             (Phase::Fresh, Input::Cancelled(Cancel::ClientLeft)) => self.end(effects),
             (Phase::Fresh, Input::Cancelled(Cancel::Shutdown)) => {
@@ -205,7 +215,13 @@ impl Turn {
                 self.phase = Phase::Calling(CallState::default());
                 effects.actions.push(Action::CallModel(body));
             }
-            Err(error) => self.refuse(Refusal { error, retry_after: None }, effects),
+            Err(error) => self.refuse(
+                Refusal {
+                    error,
+                    retry_after: None,
+                },
+                effects,
+            ),
         }
     }
 
@@ -240,7 +256,9 @@ impl Turn {
             return;
         }
         while let Phase::Calling(_) = self.phase {
-            let Some(frame) = decoder.next_frame() else { break };
+            let Some(frame) = decoder.next_frame() else {
+                break;
+            };
             if frame.data == b"[DONE]" {
                 self.conclude_or(now_ms, fault::cut_short(), effects);
             } else if let Err(explained) = self.chunk(frame.data, effects) {
@@ -257,7 +275,9 @@ impl Turn {
         if let Some(error) = &chunk.error {
             return Err(fault::explain_in_stream(error));
         }
-        let Phase::Calling(call) = &mut self.phase else { return Ok(()) };
+        let Phase::Calling(call) = &mut self.phase else {
+            return Ok(());
+        };
         call.usage = chunk.usage.or(call.usage);
         if let Some(choice) = &mut chunk.choices.0 {
             let mut out = Out {
@@ -277,7 +297,11 @@ impl Turn {
     /// Takes a whole answer.
     fn answer(&mut self, now_ms: i64, body: &[u8], effects: &mut Effects) {
         let Ok(mut answer) = serde_json::from_slice::<Answer<'_>>(body) else {
-            self.fail(now_ms, fault::explain(UpstreamFault::WrongContentType), effects);
+            self.fail(
+                now_ms,
+                fault::explain(UpstreamFault::WrongContentType),
+                effects,
+            );
             return;
         };
         if let Some(error) = &answer.error {
@@ -285,7 +309,9 @@ impl Turn {
             self.fail(now_ms, explained, effects);
             return;
         }
-        let Phase::Calling(call) = &mut self.phase else { return };
+        let Phase::Calling(call) = &mut self.phase else {
+            return;
+        };
         call.usage = answer.usage;
         if let Some(choice) = answer.choices.first_mut() {
             let mut out = Out {
@@ -304,7 +330,9 @@ impl Turn {
 
     /// Ends the turn as the model ended it, or with this fault if the model never did.
     fn conclude_or(&mut self, now_ms: i64, fault: Explained, effects: &mut Effects) {
-        let Phase::Calling(CallState { finish, .. }) = self.phase else { return };
+        let Phase::Calling(CallState { finish, .. }) = self.phase else {
+            return;
+        };
         let (status, incomplete) = match finish {
             None => return self.fail(now_ms, fault, effects),
             Some(FinishReason::Aborted) => return self.fail(now_ms, fault::aborted(), effects),
@@ -316,10 +344,20 @@ impl Turn {
                 (Status::Incomplete, Some(IncompleteReason::ContentFilter))
             }
         };
-        let ending = if incomplete.is_some() { Ending::Cut } else { Ending::Whole };
+        let ending = if incomplete.is_some() {
+            Ending::Cut
+        } else {
+            Ending::Whole
+        };
         let output = self.close_output(ending, effects);
         let completed_at_ms = (status == Status::Completed).then_some(now_ms);
-        let terminal = Terminal { status, incomplete, fault: None, completed_at_ms, output };
+        let terminal = Terminal {
+            status,
+            incomplete,
+            fault: None,
+            completed_at_ms,
+            output,
+        };
         self.store_or_end(terminal, effects);
     }
 
@@ -365,11 +403,17 @@ impl Turn {
 
     /// Closes all items and books the call's tokens.
     fn close_output(&mut self, ending: Ending, effects: &mut Effects) -> Vec<Item> {
-        if let Phase::Calling(CallState { usage: Some(call), .. }) = self.phase {
+        if let Phase::Calling(CallState {
+            usage: Some(call), ..
+        }) = self.phase
+        {
             self.usage = Some(self.usage.unwrap_or_default().plus(call));
         }
-        let mut out =
-            Out { buffer: &mut effects.bytes, writer: &mut self.writer, ids: &mut *self.ids };
+        let mut out = Out {
+            buffer: &mut effects.bytes,
+            writer: &mut self.writer,
+            ids: &mut *self.ids,
+        };
         self.composer.finish(ending, &mut out);
         self.composer.items()
     }
@@ -378,13 +422,16 @@ impl Turn {
         if !self.request.store {
             return self.finish(&terminal, Kept::No, effects);
         }
-        effects.actions.push(Action::Persist(Box::new(self.record(&terminal))));
+        effects
+            .actions
+            .push(Action::Persist(Box::new(self.record(&terminal))));
         self.phase = Phase::Storing(terminal);
     }
 
     fn record(&self, terminal: &Terminal) -> Record {
         let mut core = Vec::with_capacity(1024);
-        self.identity.write_core(&self.state(terminal, Kept::Yes), &mut core);
+        self.identity
+            .write_core(&self.state(terminal, Kept::Yes), &mut core);
         Record {
             id: self.identity.id.clone(),
             previous: self.identity.previous.clone(),
@@ -412,7 +459,8 @@ impl Turn {
         match (terminal.status, self.delivery) {
             (Status::Cancelled, _) => {}
             (_, Delivery::Whole) => {
-                self.identity.write_resource(&self.state(terminal, kept), &mut effects.bytes);
+                self.identity
+                    .write_resource(&self.state(terminal, kept), &mut effects.bytes);
                 effects.actions.push(Action::Answer);
             }
             (_, Delivery::Events) => self.finish_stream(terminal, kept, effects),

@@ -1,0 +1,40 @@
+//! What every handler may use: addresses and settled facts.
+
+use std::time::Duration;
+
+use actix::{Addr, Recipient};
+use vllm_responses_actors::store::messages::{Fetch, LoadChain, Remove};
+use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::vllm::settings::UpstreamSettings;
+use vllm_responses_protocol::responses::event::ReasoningEvents;
+use vllm_responses_protocol::responses::request::Rules;
+
+/// Shared by all workers; immutable.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// Asked once per response, and for health.
+    pub supervisor: Addr<SupervisorActor>,
+    /// Stored responses.
+    pub store: StoreDoors,
+    /// Where models and chat completions are.
+    pub upstream: UpstreamSettings,
+    /// How requests are read.
+    pub rules: Rules,
+    /// Names of the reasoning events.
+    pub reasoning_events: ReasoningEvents,
+    /// Longest request body, in bytes.
+    pub body_limit: usize,
+    /// Age at which responses expire.
+    pub retention: Option<Duration>,
+}
+
+/// What can be asked of the cache and the store behind it.
+#[derive(Clone, Debug)]
+pub struct StoreDoors {
+    /// One response.
+    pub fetch: Recipient<Fetch>,
+    /// A chain.
+    pub chains: Recipient<LoadChain>,
+    /// Deletion.
+    pub remove: Recipient<Remove>,
+}
