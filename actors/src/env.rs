@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::resource::{Resource, getrlimit};
 use vllm_responses_protocol::ids::IdSource;
 
 /// Where actors get the time.
@@ -67,6 +68,16 @@ impl IdSource for SystemIds {
         })
     }
 }
+
+/// How many responses this process can hold open: each costs two descriptors, one to the client and
+/// one to the upstream, and 512 are kept for everything else (fault L3).
+pub fn places_by_descriptors() -> usize {
+    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft.saturating_sub(512) / 2).unwrap_or(usize::MAX).clamp(64, MAX_PLACES)
+}
+
+/// Beyond this, more places only mean more memory at stake.
+const MAX_PLACES: usize = 100_000;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use super::{complain, load};
 use crate::config::raw::Inputs;
+use crate::gateway;
 use crate::logging;
+use crate::shutdown::Outcome;
 
 /// Runs the gateway until it stops.
 pub(super) fn run(inputs: &Inputs) -> ExitCode {
@@ -16,8 +18,9 @@ pub(super) fn run(inputs: &Inputs) -> ExitCode {
     for notice in &raw.notices {
         log::warn!("{notice}");
     }
-    match crate::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+    match gateway::run(config) {
+        Ok(Outcome::Clean) => ExitCode::SUCCESS,
+        Ok(Outcome::Cut(code)) => ExitCode::from(code),
         Err(problem) => {
             complain(&[format!("error: {problem}")]);
             ExitCode::FAILURE

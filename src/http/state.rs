@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use actix::{Addr, Recipient};
+use tokio::sync::watch;
 use vllm_responses_actors::store::messages::{Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
@@ -14,8 +16,8 @@ use vllm_responses_protocol::responses::request::Rules;
 pub struct AppState {
     /// Asked once per response, and for health.
     pub supervisor: Addr<SupervisorActor>,
-    /// Stored responses.
-    pub store: StoreDoors,
+    /// Stored responses, once the store is open.
+    pub store: watch::Receiver<Option<StoreDoors>>,
     /// Where models and chat completions are.
     pub upstream: UpstreamSettings,
     /// How requests are read.
@@ -26,6 +28,13 @@ pub struct AppState {
     pub body_limit: usize,
     /// Age at which responses expire.
     pub retention: Option<Duration>,
+}
+
+impl AppState {
+    /// The store's doors, or why nobody can go through them yet.
+    pub(super) fn doors(&self) -> Result<StoreDoors, Refused> {
+        self.store.borrow().clone().ok_or(Refused::Starting)
+    }
 }
 
 /// What can be asked of the cache and the store behind it.

@@ -57,6 +57,8 @@ pub enum Refused {
 pub enum StopStage {
     /// Not stopping.
     Running,
+    /// About to stop: readiness is false so that balancers look elsewhere, requests are still taken.
+    Leaving,
     /// No new responses; running ones go on.
     Draining,
     /// Running responses are to end now, truthfully.
@@ -102,6 +104,11 @@ pub enum Health {
         reason: String,
     },
 }
+
+/// A stop will come: be not ready, but take requests still. Sender: the shutdown sequence.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leave;
 
 /// Begin to stop: take no new responses, let running ones go on for `grace`, then end them.
 /// The reply comes when none is left. Sender: the shutdown sequence.

@@ -12,7 +12,7 @@ use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, WrapFuture};
 use tokio::sync::{Semaphore, watch};
 
 use messages::{
-    Acquire, Component, Drain, EndNow, Health, Observation, Observe, Opened, Peers, Permit,
+    Acquire, Component, Drain, EndNow, Health, Leave, Observation, Observe, Opened, Peers, Permit,
     Refused, Report, StopStage,
 };
 
@@ -44,7 +44,7 @@ impl SupervisorActor {
     }
 
     fn acquire(&self) -> Result<Permit, Refused> {
-        if *self.stop.borrow() != StopStage::Running {
+        if matches!(*self.stop.borrow(), StopStage::Draining | StopStage::Ending) {
             return Err(Refused::Draining);
         }
         let peers = self.peers.as_ref().ok_or(Refused::Starting)?;
@@ -86,8 +86,9 @@ impl SupervisorActor {
 fn stage_order(stage: StopStage) -> u8 {
     match stage {
         StopStage::Running => 0,
-        StopStage::Draining => 1,
-        StopStage::Ending => 2,
+        StopStage::Leaving => 1,
+        StopStage::Draining => 2,
+        StopStage::Ending => 3,
     }
 }
 
@@ -131,6 +132,15 @@ impl Handler<Report> for SupervisorActor {
             log::info!(component:serde = report.component, health:serde = report.health; "component state changed");
             *slot = report.health;
         }
+    }
+}
+
+/// Synchronous.
+impl Handler<Leave> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) {
+        self.advance(StopStage::Leaving);
     }
 }
 

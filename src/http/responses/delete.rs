@@ -24,9 +24,13 @@ pub(in crate::http) async fn delete(
     caller: Caller,
     state: web::Data<AppState>,
 ) -> HttpResponse {
+    let doors = match state.doors() {
+        Ok(doors) => doors,
+        Err(refused) => return error::refused(refused),
+    };
     let id = ResponseId::new(&id);
     let remove = Remove { owner: caller.owner, id: id.clone() };
-    match ask(&state.store.remove, remove, STORE_LIMIT).await {
+    match ask(&doors.remove, remove, STORE_LIMIT).await {
         Ok(Ok(true)) => {
             HttpResponse::Ok().json(Deleted { id: &id, object: "response", deleted: true })
         }

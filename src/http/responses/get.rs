@@ -16,8 +16,12 @@ pub(in crate::http) async fn get(
     caller: Caller,
     state: web::Data<AppState>,
 ) -> HttpResponse {
+    let doors = match state.doors() {
+        Ok(doors) => doors,
+        Err(refused) => return error::refused(refused),
+    };
     let fetch = Fetch { owner: caller.owner, id: ResponseId::new(&id) };
-    match ask(&state.store.fetch, fetch, STORE_LIMIT).await {
+    match ask(&doors.fetch, fetch, STORE_LIMIT).await {
         Ok(Ok(Some(stored))) => {
             HttpResponse::Ok().content_type("application/json").body(stored.resource())
         }

@@ -52,8 +52,12 @@ pub(in crate::http) async fn list(
         Ok(page) => page,
         Err(fault) => return error::answer(&fault),
     };
+    let doors = match state.doors() {
+        Ok(doors) => doors,
+        Err(refused) => return error::refused(refused),
+    };
     let load = LoadChain { owner: caller.owner, id: ResponseId::new(&id) };
-    let chain = match ask(&state.store.chains, load, STORE_LIMIT).await {
+    let chain = match ask(&doors.chains, load, STORE_LIMIT).await {
         Ok(Ok(Some(chain))) => chain,
         Ok(Ok(None)) => return error::unknown_response(),
         Ok(Err(fault)) => return error::store(&fault),
