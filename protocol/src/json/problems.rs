@@ -64,7 +64,12 @@ struct Problem {
 
 impl Problems {
     /// Adds `sentence` about the value at `place`.
-    pub(crate) fn add(&mut self, place: &Place<'_>, code: ApiErrorCode, sentence: impl fmt::Display) {
+    pub(crate) fn add(
+        &mut self,
+        place: &Place<'_>,
+        code: ApiErrorCode,
+        sentence: impl fmt::Display,
+    ) {
         if self.kept.len() == MAX_KEPT {
             self.more += 1;
             return;

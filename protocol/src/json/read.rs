@@ -134,9 +134,17 @@ impl<'de, 'p> Fields<'de, 'p> {
 
     /// Two readers of one request must not see different values, so a name is there once.
     fn refuse_doubles(&self, problems: &mut Problems) {
-        let mut seen = HashSet::with_capacity(self.members.len());
-        for (name, _) in &self.members {
-            if !seen.insert(&**name) {
+        /// Up to here comparing all is faster than hashing; nearly all objects are this small.
+        const FEW: usize = 16;
+        let mut seen = HashSet::new();
+        for (index, (name, _)) in self.members.iter().enumerate() {
+            let mut before = self.members.iter().take(index);
+            let is_double = if self.members.len() > FEW {
+                !seen.insert(&**name)
+            } else {
+                before.any(|(earlier, _)| earlier == name)
+            };
+            if is_double {
                 let place = self.place.member(name);
                 problems.add(
                     &place,
@@ -163,7 +171,12 @@ impl<'de, 'p> Fields<'de, 'p> {
     pub(crate) fn take_if_null(&mut self, name: &str) -> bool {
         match self.members.iter().position(|(known, _)| known == name) {
             None => true,
-            Some(at) if self.members.get(at).is_some_and(|(_, raw)| kind(raw) == Kind::Null) => {
+            Some(at)
+                if self
+                    .members
+                    .get(at)
+                    .is_some_and(|(_, raw)| kind(raw) == Kind::Null) =>
+            {
                 self.members.swap_remove(at);
                 true
             }

@@ -84,11 +84,7 @@ pub struct CreateRequest {
 
 impl CreateRequest {
     /// Reads a body. Every problem of it is in the one error.
-    pub fn decode(
-        body: &[u8],
-        rules: &Rules,
-        ids: &mut dyn IdSource,
-    ) -> Result<Self, ApiError> {
+    pub fn decode(body: &[u8], rules: &Rules, ids: &mut dyn IdSource) -> Result<Self, ApiError> {
         let Ok(text) = std::str::from_utf8(body) else {
             return Err(not_json("the request body is not valid UTF-8"));
         };
@@ -223,7 +219,10 @@ fn decode_input(
     let mut reader = Reader { ids, problems };
     let items = reader.input(raw, &place);
     if raw.get().starts_with('[') && elements(raw, &place, problems)?.is_empty() && !continues {
-        problems.invalid(&place, "at least one item, or come with `previous_response_id`");
+        problems.invalid(
+            &place,
+            "at least one item, or come with `previous_response_id`",
+        );
     }
     Some(items)
 }
@@ -366,3 +365,6 @@ fn object(raw: &RawValue, place: &Place<'_>, problems: &mut Problems) -> bool {
     }
     is_object
 }
+
+#[cfg(test)]
+mod tests;

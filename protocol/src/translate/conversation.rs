@@ -26,6 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) messages: Vec<&'a Message>,
     /// Its calls with their outputs; every call has one when [`arrange`] is done.
     pub(super) calls: Vec<Call<'a>>,
+    /// Whether an output has come: what follows is another run.
+    answered: bool,
 }
 
 /// A call and what it returned.
@@ -111,7 +113,7 @@ impl<'a> Arranger<'a> {
     /// words, and after outputs, since what follows those was said in knowledge of them.
     fn take_run(&mut self) -> Run<'a> {
         match self.entries.pop() {
-            Some(Entry::Run(run)) if run.calls.iter().all(|call| call.output.is_none()) => run,
+            Some(Entry::Run(run)) if !run.answered => run,
             Some(other) => {
                 self.entries.push(other);
                 Run::default()
@@ -132,6 +134,7 @@ impl<'a> Arranger<'a> {
             return false;
         };
         call.output = Some(output);
+        run.answered = true;
         true
     }
 

@@ -175,3 +175,6 @@ fn template_switches(request: &CreateRequest) -> Option<TemplateSwitches> {
         enable_thinking: false,
     })
 }
+
+#[cfg(test)]
+mod tests;

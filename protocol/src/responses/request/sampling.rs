@@ -6,7 +6,11 @@ use crate::json::{Fields, Kind, Problems, kind};
 use crate::responses::settings::Settings;
 
 /// Reads temperature, penalties and `top_logprobs`.
-pub(super) fn decode(fields: &mut Fields<'_, '_>, settings: &mut Settings, problems: &mut Problems) {
+pub(super) fn decode(
+    fields: &mut Fields<'_, '_>,
+    settings: &mut Settings,
+    problems: &mut Problems,
+) {
     settings.temperature = fields.number("temperature", 0.0..=2.0, problems);
     settings.top_p = fields.number("top_p", 0.0..=1.0, problems);
     settings.presence_penalty = fields.number("presence_penalty", -2.0..=2.0, problems);

@@ -7,7 +7,11 @@ use crate::responses::settings::{
 };
 
 /// Reads both.
-pub(super) fn decode(fields: &mut Fields<'_, '_>, settings: &mut Settings, problems: &mut Problems) {
+pub(super) fn decode(
+    fields: &mut Fields<'_, '_>,
+    settings: &mut Settings,
+    problems: &mut Problems,
+) {
     let place = Place::Root.member("text");
     if let Some(raw) = fields.take("text")
         && let Some(mut text) = Fields::of(raw, place, problems)
