@@ -219,9 +219,14 @@ fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);
     }
-    let end = text.floor_char_boundary(limit.saturating_sub(3));
-    let head = text.get(..end).unwrap_or_default();
-    Cow::Owned([head, "..."].concat())
+    Cow::Owned([head(text, limit.saturating_sub(3)), "..."].concat())
+}
+
+/// The longest beginning of `text` of at most `limit` bytes that ends between characters.
+pub(crate) fn head(text: &str, limit: usize) -> &str {
+    // A character has at most four bytes, so one of these four places is between two.
+    let mut ends = (limit.saturating_sub(3)..=limit).rev();
+    ends.find_map(|end| text.get(..end)).unwrap_or(text)
 }
 
 impl fmt::Display for ApiError {

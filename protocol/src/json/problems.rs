@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{ApiError, ApiErrorCode};
+use crate::error::{ApiError, ApiErrorCode, head};
 
 /// Problems beyond this many are counted only: the body has no room for more.
 const MAX_KEPT: usize = 24;
@@ -44,8 +44,7 @@ impl fmt::Display for Place<'_> {
 
 /// A member name, cut to a length that fits a message.
 pub(crate) fn shown(name: &str) -> &str {
-    let end = name.floor_char_boundary(MAX_NAME);
-    name.get(..end).unwrap_or_default()
+    head(name, MAX_NAME)
 }
 
 /// What is wrong with a request, in the order of its text.
@@ -76,7 +75,7 @@ impl Problems {
         }
         let param = match place {
             Place::Root => None,
-            place => Some(place.to_string()),
+            Place::Member(..) | Place::Element(..) => Some(place.to_string()),
         };
         self.kept.push(Problem {
             code,
@@ -89,7 +88,7 @@ impl Problems {
     pub(crate) fn wrong_type(&mut self, place: &Place<'_>, wanted: &str) {
         let sentence = match place {
             Place::Root => format!("the request body must be {wanted}"),
-            place => format!("`{place}` must be {wanted}"),
+            Place::Member(..) | Place::Element(..) => format!("`{place}` must be {wanted}"),
         };
         self.add(place, ApiErrorCode::InvalidType, sentence);
     }
@@ -134,7 +133,9 @@ impl Problems {
             error.message.push_str(&problem.sentence);
         }
         if self.more > 0 {
-            error.message.push_str(&format!("; and {} more", self.more));
+            error.message.push_str("; and ");
+            error.message.push_str(&self.more.to_string());
+            error.message.push_str(" more");
         }
         Some(error)
     }

@@ -110,9 +110,8 @@ fn escape(bytes: &[u8], at: usize) -> Result<usize, ApiError> {
 
 /// The UTF-16 unit that the escape at `at` names.
 fn unit(bytes: &[u8], at: usize) -> Option<u32> {
-    let digits = match bytes.get(at..at + 6)? {
-        [b'\\', b'u', digits @ ..] => digits,
-        _ => return None,
+    let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else {
+        return None;
     };
     digits.iter().try_fold(0, |unit, &digit| {
         char::from(digit)

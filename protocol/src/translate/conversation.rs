@@ -33,7 +33,7 @@ pub(super) struct Run<'a> {
 /// A call and what it returned.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
-    pub(super) call: &'a FunctionCall,
+    pub(super) made: &'a FunctionCall,
     pub(super) output: Option<&'a FunctionCallOutput>,
     place: Place,
 }
@@ -95,7 +95,7 @@ impl<'a> Arranger<'a> {
                 let at = (self.entries.len(), run.calls.len());
                 self.open.insert(&call.call_id, at);
                 run.calls.push(Call {
-                    call,
+                    made: call,
                     output: None,
                     place,
                 });
@@ -162,7 +162,7 @@ impl Run<'_> {
     /// run by anybody: without output it is left out.
     fn close(&mut self) -> Result<(), ApiError> {
         self.calls
-            .retain(|call| call.output.is_some() || call.call.status == ItemStatus::Completed);
+            .retain(|call| call.output.is_some() || call.made.status == ItemStatus::Completed);
         match self.calls.iter().find(|call| call.output.is_none()) {
             Some(call) => Err(no_output(call.place)),
             None => Ok(()),

@@ -57,11 +57,11 @@ fn assistant<'a>(run: &Run<'a>, messages: &mut Vec<ChatMessage<'a>>) {
     let thoughts = run.reasoning.iter().map(|reasoning| thought(reasoning));
     let thoughts = join(thoughts, "\n\n");
     let calls = run.calls.iter().map(|call| ChatCall {
-        id: &call.call.call_id,
+        id: &call.made.call_id,
         r#type: "function",
         function: ChatCallFunction {
-            name: &call.call.name,
-            arguments: safe_arguments(&call.call.arguments),
+            name: &call.made.name,
+            arguments: safe_arguments(&call.made.arguments),
         },
     });
     // Null is for messages that only call; templates print it elsewhere.
@@ -82,7 +82,7 @@ fn assistant<'a>(run: &Run<'a>, messages: &mut Vec<ChatMessage<'a>>) {
             Output::Parts(parts) => content_of(parts),
         };
         messages.push(ChatMessage {
-            tool_call_id: Some(&call.call.call_id),
+            tool_call_id: Some(&call.made.call_id),
             ..plain("tool", content)
         });
     }

@@ -81,7 +81,7 @@ pub fn chat_body(
         }),
     };
     // String keys, finite numbers and valid raw values: nothing here can fail to be written.
-    serde_json::to_vec(&body).map_err(|_| {
+    serde_json::to_vec(&body).map_err(|_error| {
         ApiError::new(
             ApiErrorCode::ServerError,
             "the request could not be written for the model server",

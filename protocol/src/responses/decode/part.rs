@@ -31,12 +31,8 @@ fn read(fields: &mut Fields<'_, '_>, role: Role, problems: &mut Problems) -> Opt
     let kind = fields.required_word("type", problems)?;
     let place = fields.place();
     match &*kind {
-        "input_text" => {
-            let text = fields.required_string("text", problems)?;
-            Some(text_part(role, &text))
-        }
         "output_text" if role == Role::Assistant => read_output_text(fields, problems),
-        "output_text" => {
+        "input_text" | "output_text" => {
             let text = fields.required_string("text", problems)?;
             Some(text_part(role, &text))
         }

@@ -6,6 +6,10 @@ use crate::json::{Fields, Problems};
 use crate::responses::item::{Item, Reasoning, ReasoningPart, SummaryPart};
 
 /// Reads a reasoning item.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "one signature for the readers of all item types"
+)]
 pub(super) fn read(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::Reasoning);
     let status = reader.status(fields);

@@ -12,7 +12,7 @@ use super::tool::{self, Tool};
 use super::words::words;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{IdSource, ResponseId};
-use crate::json::{Fields, Kind, Place, Problems, elements, kind, read, scan};
+use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
 
 /// How strictly requests are read; configuration.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +152,7 @@ fn decode_fields(
     let model = fields.required_word("model", problems);
     refuse_unsupported(&mut fields, problems);
     let previous = fields.string("previous_response_id", problems);
-    let input = decode_input(&mut fields, previous.is_some(), ids, problems);
+    let input = decode_input(&mut fields, previous.as_deref(), ids, problems);
     let stream = fields.boolean("stream", problems).unwrap_or(false);
     let store = fields.boolean("store", problems).unwrap_or(true);
     let include = decode_include(&mut fields, problems);
@@ -167,7 +167,7 @@ fn decode_fields(
     report_unknown(&fields, rules, &mut warnings, problems);
     Some(CreateRequest {
         model: model?.into(),
-        input: input?,
+        input,
         stream,
         store,
         previous_response_id: previous.map(|id| ResponseId::new(&id)),
@@ -205,26 +205,27 @@ fn refuse_unsupported(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
 
 fn decode_input(
     fields: &mut Fields<'_, '_>,
-    continues: bool,
+    previous: Option<&str>,
     ids: &mut dyn IdSource,
     problems: &mut Problems,
-) -> Option<Vec<Item>> {
+) -> Vec<Item> {
     let place = Place::Root.member("input");
     let Some(raw) = fields.take("input") else {
-        if !continues {
+        if previous.is_none() {
             problems.missing(&place);
         }
-        return Some(Vec::new());
+        return Vec::new();
     };
     let mut reader = Reader { ids, problems };
     let items = reader.input(raw, &place);
-    if raw.get().starts_with('[') && elements(raw, &place, problems)?.is_empty() && !continues {
+    let is_empty = raw.get().strip_prefix('[').map(str::trim_ascii) == Some("]");
+    if is_empty && previous.is_none() {
         problems.invalid(
             &place,
             "at least one item, or come with `previous_response_id`",
         );
     }
-    Some(items)
+    items
 }
 
 fn decode_include(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<Include> {
