@@ -7,10 +7,14 @@
 
 pub mod chat;
 pub mod compose;
+pub mod error;
+pub mod history;
 pub mod ids;
+mod json;
 mod json_text;
 pub mod normalize;
 pub mod record;
 pub mod responses;
 pub mod sse;
+pub mod translate;
 pub mod turn;
