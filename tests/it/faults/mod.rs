@@ -1,0 +1,3 @@
+//! Faults of the upstream, the client, the storage and the process; names carry the fault's id.
+
+mod upstream;
