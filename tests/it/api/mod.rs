@@ -2,3 +2,4 @@
 
 mod basic;
 mod leave;
+mod recordings;

@@ -131,6 +131,11 @@ fn verdict(body: &str) -> Result<Vec<Value>, String> {
             || "output or usage before the end".into(),
         )?;
     }
+    let opening = ["response.created", "response.in_progress"];
+    let again = events[2..]
+        .iter()
+        .any(|e| opening.iter().any(|o| e["type"] == *o));
+    ensure(!again, || "created or in_progress twice".into())?;
     let last = events.len() - 1;
     let mut book = Book::default();
     for (at, event) in events.iter().enumerate() {
