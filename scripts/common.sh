@@ -124,11 +124,11 @@ http_ok() {
 
 port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# stop PID SECONDS: a polite stop, then a hard one.
+# stop PID SECONDS: a polite stop, then a hard one of its whole group (children run under setsid).
 stop() {
   local pid=$1 limit=$2 began=$SECONDS
   kill -TERM "$pid" 2>/dev/null || return 0
   while kill -0 "$pid" 2>/dev/null && [ $((SECONDS - began)) -lt "$limit" ]; do sleep 0.2; done
-  kill -KILL "$pid" 2>/dev/null || true
+  kill -KILL -- "-$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
 }
