@@ -62,9 +62,11 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     let upstream = match &config.upstream {
         Upstream::External(settings) => settings.clone(),
         Upstream::Spawn { .. } => {
-            return Err("this build cannot start vLLM itself: give a running one with \
+            return Err(
+                "this build cannot start vLLM itself: give a running one with \
                         `--upstream URL`"
-                .to_owned());
+                    .to_owned(),
+            );
         }
     };
     let mut signals = Signals::new()?;
@@ -82,7 +84,12 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     let handle = server.handle();
     let mut server = pin!(server);
     let lifecycle = config.lifecycle;
-    let opening = Opening { config, upstream, supervisor: supervisor.clone(), doors };
+    let opening = Opening {
+        config,
+        upstream,
+        supervisor: supervisor.clone(),
+        doors,
+    };
     let opened = tokio::select! {
         opened = open(opening, &control) => opened.map(Some),
         ended = &mut server => Err(server_ended(ended)),
@@ -173,18 +180,29 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
 
 /// Brings up everything behind HTTP, in order.
 async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
-    let Opening { config, upstream, supervisor, doors } = opening;
+    let Opening {
+        config,
+        upstream,
+        supervisor,
+        doors,
+    } = opening;
     let reports = supervisor.clone().recipient::<Report>();
-    let front = cache::start(config.store, config.cache).await.map_err(|error| error.to_string())?;
+    let front = cache::start(config.store)
+        .await
+        .map_err(|error| error.to_string())?;
     doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),
         remove: front.clone().recipient(),
     }));
-    reports.do_send(Report { component: Component::Store, health: Health::Ready });
+    reports.do_send(Report {
+        component: Component::Store,
+        health: Health::Ready,
+    });
     let (settings, watcher) = (upstream.clone(), reports.clone());
-    let vllm =
-        VllmActor::start_in_arbiter(&control.handle(), move |_| VllmActor::new(settings, watcher));
+    let vllm = VllmActor::start_in_arbiter(&control.handle(), move |_| {
+        VllmActor::new(settings, watcher)
+    });
     let limit = upstream.ready_timeout.saturating_add(START_LIMIT);
     ask_actor(&vllm, AwaitReady, limit)
         .await

@@ -40,9 +40,8 @@ pub(crate) struct Caught(u8);
 
 impl Signals {
     pub(crate) fn new() -> Result<Self, String> {
-        let open = |kind| {
-            signal(kind).map_err(|error| format!("cannot listen for signals ({error})"))
-        };
+        let open =
+            |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
@@ -65,7 +64,10 @@ pub(crate) async fn wait_and_drain(
     supervisor: &Addr<SupervisorActor>,
 ) -> Outcome {
     let _first: Caught = signals.next().await;
-    log::info!("stopping: running responses have {:?} to finish", lifecycle.shutdown_grace);
+    log::info!(
+        "stopping: running responses have {:?} to finish",
+        lifecycle.shutdown_grace
+    );
     let mut stop = std::pin::pin!(drain(lifecycle, supervisor));
     tokio::select! {
         () = &mut stop => {
@@ -82,12 +84,22 @@ pub(crate) async fn wait_and_drain(
 }
 
 async fn drain(lifecycle: Lifecycle, supervisor: &Addr<SupervisorActor>) {
-    let Lifecycle { drain_delay, shutdown_grace: grace } = lifecycle;
+    let Lifecycle {
+        drain_delay,
+        shutdown_grace: grace,
+    } = lifecycle;
     if !drain_delay.is_zero() {
         told(ask_actor(supervisor, Leave, TOLD).await);
         tokio::time::sleep(drain_delay).await;
     }
-    told(ask_actor(supervisor, Drain { grace }, grace.saturating_add(BEYOND_GRACE)).await);
+    told(
+        ask_actor(
+            supervisor,
+            Drain { grace },
+            grace.saturating_add(BEYOND_GRACE),
+        )
+        .await,
+    );
 }
 
 fn told(answer: Result<(), vllm_responses_actors::ask::AskError>) {

@@ -73,7 +73,9 @@ impl IdSource for SystemIds {
 /// one to the upstream, and 512 are kept for everything else (fault L3).
 pub fn places_by_descriptors() -> usize {
     let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    usize::try_from(soft.saturating_sub(512) / 2).unwrap_or(usize::MAX).clamp(64, MAX_PLACES)
+    usize::try_from(soft.saturating_sub(512) / 2)
+        .unwrap_or(usize::MAX)
+        .clamp(64, MAX_PLACES)
 }
 
 /// Beyond this, more places only mean more memory at stake.

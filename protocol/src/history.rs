@@ -33,6 +33,21 @@ pub fn from_chain(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
     Ok(items)
 }
 
+/// The effective input of the chain's last response: all earlier turns, then its own input.
+pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+    let mut items = Vec::new();
+    let last = chain.links.len().saturating_sub(1);
+    for (position, link) in chain.links.iter().enumerate() {
+        let read = if position < last {
+            append(link, &mut items)
+        } else {
+            parse_items(&link.input_items).map(|input| items.extend(input))
+        };
+        read.ok_or(CorruptHistory { position })?;
+    }
+    Ok(items)
+}
+
 /// Appends one turn's items; `None` when they cannot be read.
 fn append(link: &Link, items: &mut Vec<Item>) -> Option<()> {
     let input = serde_json::from_str(&link.input_items).ok()?;

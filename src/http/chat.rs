@@ -41,7 +41,11 @@ pub(super) async fn passthrough(
         .post(state.upstream.endpoint(&path))
         .no_decompress()
         .insert_header(("x-request-id", &*caller.request_id));
-    for name in [header::CONTENT_TYPE, header::ACCEPT, header::ACCEPT_ENCODING] {
+    for name in [
+        header::CONTENT_TYPE,
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+    ] {
         if let Some(value) = request.headers().get(&name) {
             call = call.insert_header((name, value.clone()));
         }
@@ -58,9 +62,8 @@ pub(super) async fn passthrough(
     }
 }
 
-fn pass_on(answer: awc::ClientResponse<awc::BoxedPayloadStream>) -> HttpResponse {
-    let status =
-        StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
+fn pass_on(answer: awc::ClientResponse) -> HttpResponse {
+    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::new(status);
     for name in PASSED {
         if let Some(value) = answer.headers().get(&name) {

@@ -30,14 +30,20 @@ pub(super) async fn identify(
     let start = Instant::now();
     let request_id = request_id(&request);
     let value = HeaderValue::from_str(&request_id);
-    request.extensions_mut().insert(Caller { request_id, owner: Owner::default() });
+    request.extensions_mut().insert(Caller {
+        request_id,
+        owner: Owner::default(),
+    });
     let mut response = next.call(request).await?;
     let headers = response.headers_mut();
     if let Ok(value) = value {
         headers.insert(HeaderName::from_static("x-request-id"), value);
     }
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    headers.insert(HeaderName::from_static("openai-processing-ms"), HeaderValue::from(millis));
+    headers.insert(
+        HeaderName::from_static("openai-processing-ms"),
+        HeaderValue::from(millis),
+    );
     Ok(response)
 }
 

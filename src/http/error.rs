@@ -11,14 +11,18 @@ use vllm_responses_protocol::turn::effect::Refusal;
 /// An error answer in the `OpenAI` shape.
 pub(super) fn answer(error: &ApiError) -> HttpResponse {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status).content_type("application/json").body(error.body())
+    HttpResponse::build(status)
+        .content_type("application/json")
+        .body(error.body())
 }
 
 /// As [`answer`], with the `Retry-After` that goes with it.
 pub(super) fn refusal(refusal: &Refusal) -> HttpResponse {
     let mut response = answer(&refusal.error);
-    if let Some(value) =
-        refusal.retry_after.as_deref().and_then(|wait| header::HeaderValue::from_str(wait).ok())
+    if let Some(value) = refusal
+        .retry_after
+        .as_deref()
+        .and_then(|wait| header::HeaderValue::from_str(wait).ok())
     {
         response.headers_mut().insert(header::RETRY_AFTER, value);
     }
@@ -30,7 +34,10 @@ pub(super) fn refused(refused: Refused) -> HttpResponse {
     let (message, wait) = match refused {
         Refused::Starting => ("the gateway is starting; try again", "5"),
         Refused::Draining => ("the gateway is shutting down; try again", "1"),
-        Refused::Full => ("the gateway runs as many responses as it may; try again", "1"),
+        Refused::Full => (
+            "the gateway runs as many responses as it may; try again",
+            "1",
+        ),
     };
     busy(message, wait)
 }
@@ -57,10 +64,16 @@ pub(super) fn store(error: &StoreError) -> HttpResponse {
 
 /// No response of this owner has this id. The id is not quoted.
 pub(super) fn unknown_response() -> HttpResponse {
-    answer(&ApiError::new(ApiErrorCode::NotFound, "no response with this id was found"))
+    answer(&ApiError::new(
+        ApiErrorCode::NotFound,
+        "no response with this id was found",
+    ))
 }
 
 fn busy(message: &str, wait: &str) -> HttpResponse {
     let error = ApiError::new(ApiErrorCode::ServerIsOverloaded, message);
-    refusal(&Refusal { error, retry_after: Some(wait.into()) })
+    refusal(&Refusal {
+        error,
+        retry_after: Some(wait.into()),
+    })
 }

@@ -19,7 +19,10 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let caller = request.extensions().get::<Self>().cloned();
         // Routes outside `/v1` have no caller; nobody asks for one there.
-        ready(Ok(caller.unwrap_or(Self { request_id: Box::default(), owner: Owner::default() })))
+        ready(Ok(caller.unwrap_or(Self {
+            request_id: Box::default(),
+            owner: Owner::default(),
+        })))
     }
 }
 
@@ -30,7 +33,10 @@ pub(super) async fn body(
     limit: usize,
 ) -> Result<Bytes, ApiError> {
     let headers = request.headers();
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
+    {
         return Err(ApiError::new(
             ApiErrorCode::UnsupportedEncoding,
             "request bodies must not have a `content-encoding`",

@@ -15,7 +15,9 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// `GET /health`: the process serves HTTP. Says nothing of what is behind it, so that a loading
 /// model never fails a liveness probe (decision 10).
 pub(super) async fn alive() -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(r#"{"status":"ok"}"#)
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(r#"{"status":"ok"}"#)
 }
 
 /// `GET /health/ready`: 200 when requests are taken and everything behind them works, else 503; the

@@ -68,22 +68,27 @@ async fn fetch(upstream: &UpstreamSettings, client: &awc::Client) -> Result<List
     let unavailable = |message: &str| ApiError::new(ApiErrorCode::UpstreamUnavailable, message);
     let request = upstream.authorize(client.get(upstream.endpoint("/models")));
     let answered = async {
-        let mut answer = request.send().await.map_err(|_unreachable| {
-            unavailable("the upstream model server cannot be reached")
-        })?;
+        let mut answer = request
+            .send()
+            .await
+            .map_err(|_unreachable| unavailable("the upstream model server cannot be reached"))?;
         if answer.status().as_u16() != 200 {
-            return Err(unavailable("the upstream model server does not list its models"));
+            return Err(unavailable(
+                "the upstream model server does not list its models",
+            ));
         }
         answer.body().limit(MAX_LIST).await.map_err(|_broken| {
             unavailable("the upstream model server broke off while listing its models")
         })
     };
-    let body = tokio::time::timeout(LIMIT, answered).await.map_err(|_elapsed| {
-        ApiError::new(
-            ApiErrorCode::UpstreamTimeout,
-            "the upstream model server did not list its models in time",
-        )
-    })??;
+    let body = tokio::time::timeout(LIMIT, answered)
+        .await
+        .map_err(|_elapsed| {
+            ApiError::new(
+                ApiErrorCode::UpstreamTimeout,
+                "the upstream model server did not list its models in time",
+            )
+        })??;
     serde_json::from_slice(&body).map_err(|_malformed| {
         ApiError::new(
             ApiErrorCode::UpstreamBadResponse,

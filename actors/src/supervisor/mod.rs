@@ -129,7 +129,7 @@ impl Handler<Report> for SupervisorActor {
             Component::Upstream => &mut self.upstream,
         };
         if *slot != report.health {
-            log::info!(component:serde = report.component, health:serde = report.health; "component state changed");
+            log::info!("{:?} is now {:?}", report.component, report.health);
             *slot = report.health;
         }
     }

@@ -1,5 +1,6 @@
 //! One upstream call up to its status line: attempts, deadlines, and what an answer means.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use awc::error::SendRequestError;
@@ -15,7 +16,7 @@ use crate::env::SystemIds;
 use crate::vllm::settings::UpstreamSettings;
 
 /// An upstream answer whose body is still to come.
-pub(super) type Answer = ClientResponse<awc::BoxedPayloadStream>;
+pub(super) type Answer = ClientResponse;
 
 /// Attempts beyond the first.
 const MAX_RETRIES: u32 = 2;
@@ -114,8 +115,9 @@ async fn attempt(call: &Call) -> Result<Answer, UpstreamFault> {
 
 fn send_fault(error: &SendRequestError) -> UpstreamFault {
     match error {
-        // The status line could not be understood: it is no HTTP server, or a broken one.
-        SendRequestError::Response(awc::error::PayloadOrParse::Parse) => {
+        // The head could not be understood: no HTTP server, or a broken one. An error with a source
+        // is one of the connection.
+        SendRequestError::Response(parse) if parse.source().is_none() => {
             UpstreamFault::WrongContentType
         }
         _ => UpstreamFault::Unreachable,

@@ -31,7 +31,6 @@ const WATCH_PAUSE: Duration = Duration::from_secs(5);
 const DOWN_PAUSE: Duration = Duration::from_millis(500);
 
 /// See the module.
-#[derive(Debug)]
 pub struct VllmActor {
     settings: UpstreamSettings,
     reports: Recipient<Report>,
@@ -39,6 +38,14 @@ pub struct VllmActor {
     /// The next look; `None` until start-up is done.
     watch: Option<SpawnHandle>,
     failed_looks: u32,
+}
+
+impl std::fmt::Debug for VllmActor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VllmActor")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What one poll brought.

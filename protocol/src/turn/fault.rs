@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::chat::fault::{ErrorBody, ErrorCode, ErrorObject, UpstreamFault, Waited};
-use crate::error::{ApiError, ApiErrorCode};
+use crate::error::{ApiError, ApiErrorCode, head};
 
 /// Longest piece of an upstream's own message that is passed on, in bytes.
 const MAX_PASSED_ON: usize = 1024;
@@ -115,7 +115,7 @@ pub(super) fn stopping() -> Explained {
 fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
     let words = error
         .and_then(|error| error.message.as_ref())
-        .map(|words| cut(words.as_str()));
+        .map(|words| head(words.as_str(), MAX_PASSED_ON));
     let overflow = words.is_some_and(|words| words.contains("maximum context length"));
     match (status, words) {
         (400 | 413, Some(words)) if overflow => {
@@ -163,10 +163,4 @@ fn timed_out(waited: Waited) -> String {
     // Writing to a string cannot fail.
     let _: Result<(), std::fmt::Error> = write!(text, "{limit:?}");
     text
-}
-
-/// The beginning of an upstream's message, at a character boundary.
-fn cut(words: &str) -> &str {
-    let end = words.floor_char_boundary(MAX_PASSED_ON);
-    words.get(..end).unwrap_or_default()
 }

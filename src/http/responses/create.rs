@@ -1,6 +1,5 @@
 //! `POST /v1/responses`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -54,7 +53,9 @@ pub(in crate::http) async fn create(
             .insert_header((header::CACHE_CONTROL, "no-cache"))
             .insert_header(("x-accel-buffering", "no"))
             .body(TurnBody(handle.body)),
-        Ok(Head::Whole(body)) => HttpResponse::Ok().content_type("application/json").body(body),
+        Ok(Head::Whole(body)) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(body),
         Ok(Head::Refused(refusal)) => error::refusal(&refusal),
         // The turn's actor panicked: its half of the channel is gone.
         Err(_gone) => error::no_answer(vllm_responses_actors::ask::AskError::Unavailable),
@@ -70,7 +71,7 @@ fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState)
         previous: previous.clone(),
         created_at_ms: now,
         metadata: request.metadata.clone(),
-        settings: Arc::from(request.settings.to_json()),
+        settings: request.settings.echo(),
     };
     let expires_at_ms = state
         .retention
@@ -83,5 +84,11 @@ fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState)
         reasoning_events: state.reasoning_events,
         ids: Box::new(SystemIds),
     });
-    Job { turn, owner: caller.owner, previous, permit, request_id: caller.request_id }
+    Job {
+        turn,
+        owner: caller.owner,
+        previous,
+        permit,
+        request_id: caller.request_id,
+    }
 }

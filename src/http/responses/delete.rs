@@ -29,11 +29,16 @@ pub(in crate::http) async fn delete(
         Err(refused) => return error::refused(refused),
     };
     let id = ResponseId::new(&id);
-    let remove = Remove { owner: caller.owner, id: id.clone() };
+    let remove = Remove {
+        owner: caller.owner,
+        id: id.clone(),
+    };
     match ask(&doors.remove, remove, STORE_LIMIT).await {
-        Ok(Ok(true)) => {
-            HttpResponse::Ok().json(Deleted { id: &id, object: "response", deleted: true })
-        }
+        Ok(Ok(true)) => HttpResponse::Ok().json(Deleted {
+            id: &id,
+            object: "response",
+            deleted: true,
+        }),
         Ok(Ok(false)) => error::unknown_response(),
         Ok(Err(fault)) => error::store(&fault),
         Err(gone) => error::no_answer(gone),

@@ -20,11 +20,14 @@ pub(in crate::http) async fn get(
         Ok(doors) => doors,
         Err(refused) => return error::refused(refused),
     };
-    let fetch = Fetch { owner: caller.owner, id: ResponseId::new(&id) };
+    let fetch = Fetch {
+        owner: caller.owner,
+        id: ResponseId::new(&id),
+    };
     match ask(&doors.fetch, fetch, STORE_LIMIT).await {
-        Ok(Ok(Some(stored))) => {
-            HttpResponse::Ok().content_type("application/json").body(stored.resource())
-        }
+        Ok(Ok(Some(stored))) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(stored.resource()),
         Ok(Ok(None)) => error::unknown_response(),
         Ok(Err(fault)) => error::store(&fault),
         Err(gone) => error::no_answer(gone),

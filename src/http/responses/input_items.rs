@@ -56,7 +56,10 @@ pub(in crate::http) async fn list(
         Ok(doors) => doors,
         Err(refused) => return error::refused(refused),
     };
-    let load = LoadChain { owner: caller.owner, id: ResponseId::new(&id) };
+    let load = LoadChain {
+        owner: caller.owner,
+        id: ResponseId::new(&id),
+    };
     let chain = match ask(&doors.chains, load, STORE_LIMIT).await {
         Ok(Ok(Some(chain))) => chain,
         Ok(Ok(None)) => return error::unknown_response(),
@@ -74,8 +77,12 @@ pub(in crate::http) async fn list(
 
 impl Page {
     fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut page =
-            Self { after: None, before: None, limit: DEFAULT_LIMIT, order: Order::Descending };
+        let mut page = Self {
+            after: None,
+            before: None,
+            limit: DEFAULT_LIMIT,
+            order: Order::Descending,
+        };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "after" => page.after = Some(value.into_owned()),
@@ -115,9 +122,16 @@ impl Page {
 }
 
 fn limit(value: &str) -> Result<usize, ApiError> {
-    value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-        wrong("limit", &format!("`limit` must be an integer between 1 and {MAX_LIMIT}"))
-    })
+    value
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or_else(|| {
+            wrong(
+                "limit",
+                &format!("`limit` must be an integer between 1 and {MAX_LIMIT}"),
+            )
+        })
 }
 
 fn order(value: &str) -> Result<Order, ApiError> {
