@@ -6,7 +6,6 @@ use crate::harness::history::{History, user_texts};
 use crate::harness::{Fake, Script, TestGateway, check_resource, check_stream};
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn create_continue_read_delete() {
     let fake = Fake::start();
     fake.on(
@@ -52,7 +51,6 @@ fn create_continue_read_delete() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn unknown_parent_and_store_false() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("one")]);

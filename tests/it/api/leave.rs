@@ -11,7 +11,6 @@ use crate::harness::upstream::script::text;
 use crate::harness::{Fake, Script, TestGateway};
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn c1_c2_upstream_is_closed_when_the_client_leaves() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();

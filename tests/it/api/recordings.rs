@@ -29,7 +29,6 @@ fn normalise(value: &mut Value) {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn every_recording_has_its_outcome() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();

@@ -29,7 +29,6 @@ fn write_until_gone(client: Client, history: &History, name: &str) {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn d1_kill_9_under_writers_loses_nothing() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("yes")]);

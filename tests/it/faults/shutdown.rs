@@ -12,7 +12,6 @@ use crate::harness::upstream::script::text;
 use crate::harness::{Fake, Gate, Script, TestGateway, check_stream, knobs};
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn g1_stop_with_50_streams() {
     let (fake, gate) = (Fake::start(), Gate::default());
     fake.on(
@@ -49,7 +48,6 @@ fn g1_stop_with_50_streams() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn g2_second_signal_ends_at_once_with_terminal_events() {
     let fake = Fake::start();
     fake.on("m", [Script::stream().data(&text("a")).hold()]);

@@ -50,7 +50,6 @@ fn begun() -> Script {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u1_connect_refused() {
     let gone = TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
@@ -68,7 +67,6 @@ fn u1_connect_refused() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u2_accepts_and_never_answers() {
     let events = events(Script::bare().hold());
     assert_eq!(
@@ -78,13 +76,11 @@ fn u2_accepts_and_never_answers() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u3_headers_then_silence() {
     assert_eq!(ending(&events(Script::stream().hold())), "response.failed");
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u4_reset_at_every_place() {
     let line = framed(format!("data: {}\n\n", text("tial")).as_bytes());
     let half = line[..line.len() / 2].to_vec();
@@ -105,7 +101,6 @@ fn u4_reset_at_every_place() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u5_malformed_chunk() {
     let events = events(begun().chunk("data: {\"choices\": [\n\n").hold());
     assert_eq!(
@@ -115,7 +110,6 @@ fn u5_malformed_chunk() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u7_server_errors_are_retried_at_most_twice() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
@@ -131,7 +125,6 @@ fn u7_server_errors_are_retried_at_most_twice() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u8_retry_after_is_passed_on() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
@@ -153,7 +146,6 @@ fn u8_retry_after_is_passed_on() {
 }
 
 #[test]
-#[ignore = "waits for the gateway"]
 fn u10_ends() {
     assert_eq!(ending(&events(begun().close_body())), "response.failed");
     let extra = begun().data(&crate::harness::upstream::script::finish("stop"));

@@ -5,9 +5,9 @@ pub(crate) const IDLE_TIMEOUT: &str = "VR_UPSTREAM_IDLE_TIMEOUT";
 /// Deadline for the upstream's status line.
 pub(crate) const HEAD_TIMEOUT: &str = "VR_UPSTREAM_HEAD_TIMEOUT";
 /// How long a stream's own status waits for the upstream's.
-pub(crate) const HOLD_STATUS: &str = "VR_UPSTREAM_HOLD_STATUS";
+pub(crate) const HOLD_STATUS: &str = "VR_HOLD_STATUS";
 /// Silence after which a comment is sent.
-pub(crate) const KEEP_ALIVE: &str = "VR_UPSTREAM_KEEP_ALIVE";
+pub(crate) const KEEP_ALIVE: &str = "VR_KEEP_ALIVE";
 /// Grace for running requests at a stop.
 pub(crate) const SHUTDOWN_GRACE: &str = "VR_SHUTDOWN_GRACE";
 /// Where the data is.
