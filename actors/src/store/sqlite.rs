@@ -121,13 +121,13 @@ pub(super) async fn read<R: Send + 'static>(
 
 /// A database error in the store's terms. `SQLite`'s own words carry no content.
 pub(super) fn store_error(error: &DieselError) -> StoreError {
-    match error {
-        DieselError::DatabaseError(DatabaseErrorKind::Unknown, info)
-            if info.message().contains("locked") =>
-        {
-            StoreError::Busy
-        }
-        DieselError::DatabaseError(_, info) => StoreError::Unavailable(info.message().to_owned()),
-        _ => StoreError::Unavailable("the statement failed".to_owned()),
+    let DieselError::DatabaseError(kind, info) = error else {
+        return StoreError::Unavailable("the statement failed".to_owned());
+    };
+    let locked = matches!(kind, DatabaseErrorKind::Unknown) && info.message().contains("locked");
+    if locked {
+        StoreError::Busy
+    } else {
+        StoreError::Unavailable(info.message().to_owned())
     }
 }
