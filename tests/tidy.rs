@@ -138,7 +138,8 @@ fn arrows_point_one_way() {
         (
             "protocol/src",
             &[
-                "std::time",
+                "Instant",
+                "SystemTime",
                 "std::net",
                 "std::fs",
                 "std::env",
