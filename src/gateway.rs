@@ -27,6 +27,7 @@ use vllm_responses_protocol::responses::request::Rules;
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
 use crate::http::state::{AppState, StoreDoors};
+use crate::keys::{KeyRing, Keys};
 use crate::shutdown::{self, Outcome, Signals};
 
 /// A client that has sent no whole request head by then is cut off (fault C3).
@@ -69,7 +70,10 @@ async fn serve(config: Config) -> Result<Outcome, String> {
             );
         }
     };
-    let mut signals = Signals::new()?;
+    let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
+    let open_to_all = config.api_keys_file.is_none();
+    let keys_seen = keys.watch();
+    let mut signals = Signals::new(keys)?;
     let control = Arbiter::new();
     let capacity = match config.limits.max_in_flight {
         0 => places_by_descriptors(),
@@ -79,7 +83,12 @@ async fn serve(config: Config) -> Result<Outcome, String> {
         SupervisorActor::new(capacity)
     });
     let (doors, doors_seen) = watch::channel(None);
-    let state = app_state(&config, &upstream, &supervisor, doors_seen);
+    let state = app_state(
+        &config,
+        upstream.clone(),
+        supervisor.clone(),
+        (keys_seen, doors_seen),
+    );
     let (server, addresses) = listen(&config.gateway, state)?;
     let handle = server.handle();
     let mut server = pin!(server);
@@ -99,7 +108,7 @@ async fn serve(config: Config) -> Result<Outcome, String> {
         Err(problem) => Err(problem),
         Ok(None) => Ok(Outcome::Clean),
         Ok(Some(())) => {
-            announce(&addresses, start);
+            announce(&addresses, start, open_to_all);
             tokio::select! {
                 outcome = shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor) => Ok(outcome),
                 ended = &mut server => Err(server_ended(ended)),
@@ -119,16 +128,23 @@ fn server_ended(ended: std::io::Result<()>) -> String {
     }
 }
 
+/// What changes while the gateway runs and every handler sees.
+type Watched = (
+    watch::Receiver<Option<Arc<KeyRing>>>,
+    watch::Receiver<Option<StoreDoors>>,
+);
+
 fn app_state(
     config: &Config,
-    upstream: &UpstreamSettings,
-    supervisor: &Addr<SupervisorActor>,
-    store: watch::Receiver<Option<StoreDoors>>,
+    upstream: UpstreamSettings,
+    supervisor: Addr<SupervisorActor>,
+    (keys, store): Watched,
 ) -> AppState {
     AppState {
-        supervisor: supervisor.clone(),
+        keys,
+        supervisor,
         store,
-        upstream: upstream.clone(),
+        upstream,
         rules: Rules {
             max_depth: config.limits.json_depth,
             strict_requests: config.protocol.requests == Strictness::Strict,
@@ -219,7 +235,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         .map_err(|gone| gone.to_string())
 }
 
-fn announce(addresses: &[SocketAddr], start: Instant) {
+fn announce(addresses: &[SocketAddr], start: Instant, open_to_all: bool) {
     let ready_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     for address in addresses {
         let host = if address.ip().is_unspecified() {
@@ -228,7 +244,7 @@ fn announce(addresses: &[SocketAddr], start: Instant) {
             address.ip().to_string()
         };
         log::info!(ready_ms; "ready: http://{host}:{}/v1/responses", address.port());
-        if !address.ip().is_loopback() {
+        if open_to_all && !address.ip().is_loopback() {
             log::warn!("no API keys are configured: everyone who reaches this address may use it");
         }
     }
