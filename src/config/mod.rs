@@ -87,8 +87,6 @@ pub struct ProtocolSettings {
     pub requests: Strictness,
     /// What an unknown tool causes.
     pub tools: Strictness,
-    /// Whether a continuation without tools uses its parent's.
-    pub inherit_tools: bool,
 }
 
 /// Whose names reasoning events carry.

@@ -35,22 +35,19 @@ pub(super) async fn identify(
     let start = Instant::now();
     let request_id = request_id(&request);
     let value = HeaderValue::from_str(&request_id);
-    let mut response = match owner(&request) {
-        Some(owner) => {
-            request
-                .extensions_mut()
-                .insert(Caller { request_id, owner });
-            next.call(request).await?.map_into_left_body()
-        }
-        None => {
-            let denied = ApiError::new(
-                ApiErrorCode::InvalidApiKey,
-                "this gateway needs a valid API key: send it as `Authorization: Bearer KEY`",
-            );
-            request
-                .into_response(error::answer(&denied))
-                .map_into_right_body()
-        }
+    let mut response = if let Some(owner) = owner(&request) {
+        request
+            .extensions_mut()
+            .insert(Caller { request_id, owner });
+        next.call(request).await?.map_into_left_body()
+    } else {
+        let denied = ApiError::new(
+            ApiErrorCode::InvalidApiKey,
+            "this gateway needs a valid API key: send it as `Authorization: Bearer KEY`",
+        );
+        request
+            .into_response(error::answer(&denied))
+            .map_into_right_body()
     };
     let headers = response.headers_mut();
     if let Ok(value) = value {
