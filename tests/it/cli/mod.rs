@@ -2,6 +2,7 @@
 
 mod bad;
 mod effective;
+mod start;
 
 use std::process::{Command, Output};
 
