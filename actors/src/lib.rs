@@ -2,7 +2,11 @@
 //!
 //! HTTP handlers (root package) talk to these actors by the messages in each folder's `messages.rs`.
 
+pub mod ask;
 pub mod cache;
+pub mod env;
 pub mod secret;
 pub mod store;
+pub mod supervisor;
+pub mod turn;
 pub mod vllm;

@@ -5,6 +5,16 @@
 //! plain unit test. `vllm-responses-actors` feeds it bytes and performs the effects it asks for.
 #![forbid(unsafe_code)]
 
+pub mod chat;
+pub mod compose;
+pub mod error;
+pub mod history;
 pub mod ids;
+mod json;
+mod json_text;
+pub mod normalize;
 pub mod record;
 pub mod responses;
+pub mod sse;
+pub mod translate;
+pub mod turn;

@@ -24,9 +24,11 @@ pub enum StoreError {
 #[rtype(result = "Result<(), StoreError>")]
 pub struct Commit(pub Box<Record>);
 
-/// The chain that ends with this response, oldest first; `None` when the id is unknown, deleted,
-/// expired or somebody else's (the four are one answer). Ancestors may be deleted: a live
-/// descendant still sees them. Sender: `TurnActor`, the `input_items` handler.
+/// The chain that ends with this response, oldest first.
+///
+/// `None` when the id is unknown, deleted, expired or somebody else's (the four are one answer).
+/// Ancestors may be deleted: a live descendant still sees them.
+/// Sender: `TurnActor`, the `input_items` handler.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Option<Chain>, StoreError>")]
 pub struct LoadChain {

@@ -18,6 +18,18 @@ pub enum Item {
     FunctionCallOutput(FunctionCallOutput),
 }
 
+impl Item {
+    /// The item's id.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Message(item) => &item.id,
+            Self::Reasoning(item) => &item.id,
+            Self::FunctionCall(item) => &item.id,
+            Self::FunctionCallOutput(item) => &item.id,
+        }
+    }
+}
+
 /// `status` of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,4 +1,11 @@
 //! Public wire types of the Responses API, one noun a file.
 
 pub mod content;
+pub(crate) mod decode;
+pub mod event;
 pub mod item;
+pub mod request;
+pub mod response;
+pub mod settings;
+pub mod tool;
+mod words;

@@ -1,0 +1,99 @@
+//! Time and randomness, the two things that tests must be able to script.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::resource::{Resource, getrlimit};
+use vllm_responses_protocol::ids::IdSource;
+
+/// Where actors get the time.
+pub trait Clock {
+    /// Unix milliseconds.
+    fn now_ms(&self) -> i64;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> i64 {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one place that reads it"
+        )]
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Ids from the operating system's random source, fetched a kilobyte at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemIds;
+
+/// Random bytes not yet used, per thread.
+struct Pool {
+    bytes: [u8; POOL],
+    used: usize,
+}
+
+const POOL: usize = 1024;
+const ID: usize = size_of::<u128>();
+
+thread_local! {
+    static RANDOM: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL], used: POOL }) };
+}
+
+impl IdSource for SystemIds {
+    fn next_bits(&mut self) -> u128 {
+        RANDOM.with_borrow_mut(|pool| {
+            if pool.used + ID > POOL {
+                #[expect(
+                    clippy::expect_used,
+                    reason = "without randomness no id is safe to make"
+                )]
+                getrandom::fill(&mut pool.bytes).expect("the system has a random source");
+                pool.used = 0;
+            }
+            let mut id = [0; ID];
+            id.copy_from_slice(
+                pool.bytes
+                    .get(pool.used..pool.used + ID)
+                    .unwrap_or(&[0; ID]),
+            );
+            pool.used += ID;
+            u128::from_le_bytes(id)
+        })
+    }
+}
+
+/// How many responses this process can hold open: each costs two descriptors, one to the client and
+/// one to the upstream, and 512 are kept for everything else (fault L3).
+pub fn places_by_descriptors() -> usize {
+    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft.saturating_sub(512) / 2)
+        .unwrap_or(usize::MAX)
+        .clamp(64, MAX_PLACES)
+}
+
+/// Beyond this, more places only mean more memory at stake.
+const MAX_PLACES: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn t1_ids_do_not_repeat() {
+        let ids: HashSet<u128> = (0..100_000).map(|_| SystemIds.next_bits()).collect();
+        assert_eq!(ids.len(), 100_000);
+        let ones: u32 = ids.iter().map(|id| id.count_ones()).sum();
+        let expected = 100_000.0 * 64.0;
+        let deviation = (f64::from(ones) - expected).abs() / (100_000.0_f64 * 128.0 * 0.25).sqrt();
+        assert!(deviation < 5.0, "bit balance off by {deviation} sigma");
+    }
+}

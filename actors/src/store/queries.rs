@@ -1,0 +1,102 @@
+//! The statements, one function each, named for their purpose. SQL is portable.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use diesel::sqlite::SqliteConnection;
+use vllm_responses_protocol::ids::{Owner, ResponseId};
+
+use super::rows::{LinkRow, Prepared, StoredRow};
+use super::schema::{responses, settings};
+
+/// More links than any conversation has; stops a cycle that no version of ours writes.
+const MAX_LINKS: i64 = 100_000;
+
+/// The asked-for response must be live; its ancestors only have to be there. Oldest first.
+const CHAIN: &str = "\
+WITH RECURSIVE chain (id, previous_response_id, depth) AS (
+    SELECT id, previous_response_id, 0 FROM responses
+    WHERE id = $1 AND owner = $2 AND deleted_at IS NULL
+      AND (expires_at IS NULL OR expires_at > $3)
+  UNION ALL
+    SELECT parent.id, parent.previous_response_id, chain.depth + 1
+    FROM responses AS parent JOIN chain ON parent.id = chain.previous_response_id
+    WHERE parent.owner = $2 AND chain.depth < $4
+)
+SELECT responses.id, responses.status, responses.input_items, responses.response
+FROM chain JOIN responses ON responses.id = chain.id
+ORDER BY chain.depth DESC";
+
+/// Inserts one response and, unless they are there, its settings.
+pub(super) fn insert(connection: &mut SqliteConnection, new: &Prepared) -> QueryResult<()> {
+    diesel::insert_into(settings::table)
+        .values(new.settings())
+        .on_conflict_do_nothing()
+        .execute(connection)?;
+    diesel::insert_into(responses::table)
+        .values(new.response())
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Marks a live response as deleted; says whether there was one.
+pub(super) fn delete(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    id: &ResponseId,
+    now_ms: i64,
+) -> QueryResult<bool> {
+    let live = responses::table
+        .filter(responses::id.eq(id.as_str()))
+        .filter(responses::owner.eq(owner.as_str()))
+        .filter(responses::deleted_at.is_null())
+        .filter(
+            responses::expires_at
+                .is_null()
+                .or(responses::expires_at.gt(now_ms)),
+        );
+    let changed = diesel::update(live)
+        .set(responses::deleted_at.eq(now_ms))
+        .execute(connection)?;
+    Ok(changed > 0)
+}
+
+/// One live response with its settings.
+pub(super) fn fetch(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    id: &ResponseId,
+    now_ms: i64,
+) -> QueryResult<Option<StoredRow>> {
+    responses::table
+        .inner_join(
+            settings::table.on(settings::owner
+                .eq(responses::owner)
+                .and(settings::hash.eq(responses::settings_hash))),
+        )
+        .filter(responses::id.eq(id.as_str()))
+        .filter(responses::owner.eq(owner.as_str()))
+        .filter(responses::deleted_at.is_null())
+        .filter(
+            responses::expires_at
+                .is_null()
+                .or(responses::expires_at.gt(now_ms)),
+        )
+        .select((responses::response, settings::json))
+        .first(connection)
+        .optional()
+}
+
+/// The chain that ends with a live response; empty when there is none.
+pub(super) fn chain(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    id: &ResponseId,
+    now_ms: i64,
+) -> QueryResult<Vec<LinkRow>> {
+    diesel::sql_query(CHAIN)
+        .bind::<Text, _>(id.as_str())
+        .bind::<Text, _>(owner.as_str())
+        .bind::<BigInt, _>(now_ms)
+        .bind::<BigInt, _>(MAX_LINKS)
+        .load(connection)
+}

@@ -1,0 +1,119 @@
+//! Rows as the database has them. They never leave this folder.
+
+use std::sync::Arc;
+
+use diesel::sql_types::Text;
+use diesel::{Insertable, Queryable, QueryableByName};
+use sha2::{Digest as _, Sha256};
+use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::record::{Link, Record, SCHEMA_VERSION, Status, Stored};
+
+use super::messages::StoreError;
+use super::schema::{responses, settings};
+
+/// A response about to be inserted.
+#[derive(Insertable)]
+#[diesel(table_name = responses)]
+pub(super) struct NewResponse<'a> {
+    id: &'a str,
+    previous_response_id: Option<&'a str>,
+    owner: &'a str,
+    model: &'a str,
+    status: &'a str,
+    created_at: i64,
+    completed_at: Option<i64>,
+    expires_at: Option<i64>,
+    input_items: &'a str,
+    response: &'a str,
+    settings_hash: &'a str,
+    schema_version: i32,
+}
+
+/// Settings about to be inserted.
+#[derive(Insertable)]
+#[diesel(table_name = settings)]
+pub(super) struct NewSettings<'a> {
+    owner: &'a str,
+    hash: &'a str,
+    json: &'a str,
+}
+
+/// A record with its settings' hash, worked out before the writer's transaction begins.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    record: Box<Record>,
+    hash: String,
+}
+
+impl Prepared {
+    pub(super) fn new(record: Box<Record>) -> Self {
+        let hash = format!("{:x}", Sha256::digest(record.settings.as_bytes()));
+        Self { record, hash }
+    }
+
+    pub(super) fn response(&self) -> NewResponse<'_> {
+        let record = &*self.record;
+        NewResponse {
+            id: record.id.as_str(),
+            previous_response_id: record.previous.as_ref().map(ResponseId::as_str),
+            owner: record.owner.as_str(),
+            model: &record.model,
+            status: record.status.as_str(),
+            created_at: record.created_at_ms,
+            completed_at: record.completed_at_ms,
+            expires_at: record.expires_at_ms,
+            input_items: &record.input_items,
+            response: &record.response,
+            settings_hash: &self.hash,
+            schema_version: SCHEMA_VERSION,
+        }
+    }
+
+    pub(super) fn settings(&self) -> NewSettings<'_> {
+        NewSettings {
+            owner: self.record.owner.as_str(),
+            hash: &self.hash,
+            json: &self.record.settings,
+        }
+    }
+}
+
+/// One response of a chain.
+#[derive(QueryableByName)]
+pub(super) struct LinkRow {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Text)]
+    status: String,
+    #[diesel(sql_type = Text)]
+    input_items: String,
+    #[diesel(sql_type = Text)]
+    response: String,
+}
+
+impl LinkRow {
+    pub(super) fn link(self) -> Result<Arc<Link>, StoreError> {
+        Ok(Arc::new(Link {
+            id: ResponseId::new(&self.id),
+            status: Status::parse(&self.status).ok_or(StoreError::Corrupt)?,
+            input_items: self.input_items.into(),
+            response: self.response.into(),
+        }))
+    }
+}
+
+/// One response and its settings.
+#[derive(Queryable)]
+pub(super) struct StoredRow {
+    response: String,
+    settings: String,
+}
+
+impl From<StoredRow> for Stored {
+    fn from(row: StoredRow) -> Self {
+        Self {
+            response: row.response.into(),
+            settings: row.settings.into(),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Tables, as `diesel print-schema` writes them; see `migrations/`.
+
+diesel::table! {
+    responses (id) {
+        id -> Text,
+        previous_response_id -> Nullable<Text>,
+        owner -> Text,
+        model -> Text,
+        status -> Text,
+        created_at -> BigInt,
+        completed_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
+        deleted_at -> Nullable<BigInt>,
+        input_items -> Text,
+        response -> Text,
+        settings_hash -> Text,
+        schema_version -> Integer,
+    }
+}
+
+diesel::table! {
+    settings (owner, hash) {
+        owner -> Text,
+        hash -> Text,
+        json -> Text,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(responses, settings);

@@ -1,0 +1,133 @@
+//! SQLite: one writer that commits in groups, a few readers, write-ahead logging.
+//!
+//! Several processes may share the file. `busy_timeout` is set before anything else, and every write
+//! is in an immediate transaction: a deferred one that reads first and writes then fails at once
+//! when another process wrote in between, whatever the timeout (measured).
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use diesel::connection::SimpleConnection as _;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sqlite::SqliteConnection;
+use diesel::{Connection as _, ConnectionError, QueryResult};
+use diesel_async::pooled_connection::bb8::Pool;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use futures_util::FutureExt as _;
+
+use super::messages::StoreError;
+use super::settings::Synchronous;
+use super::{StoreStartError, migrate};
+
+/// Reading is by primary key; more connections only wait for each other's processor time.
+const READERS: u32 = 3;
+
+/// A connection whose work runs on the runtime's blocking threads.
+pub(super) type Wrapped = SyncConnectionWrapper<SqliteConnection>;
+
+/// The readers.
+pub(super) type Readers = Pool<Wrapped>;
+
+/// Opens the file, migrates it, and gives the writer and the readers.
+pub(super) async fn open(
+    path: &Path,
+    synchronous: Synchronous,
+) -> Result<(Wrapped, Readers), StoreStartError> {
+    create_private(path)?;
+    let url = path
+        .to_str()
+        .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))?
+        .to_owned();
+    let writer_url = url.clone();
+    let open = move || -> Result<SqliteConnection, StoreStartError> {
+        let mut writer = establish(&writer_url, synchronous)
+            .map_err(|error| StoreStartError::Open(error.to_string()))?;
+        migrate::migrate(&mut writer)?;
+        Ok(writer)
+    };
+    let writer = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| StoreStartError::Open(error.to_string()))??;
+    let mut config = ManagerConfig::default();
+    config.custom_setup = Box::new(move |url| {
+        let url = url.to_owned();
+        async move {
+            tokio::task::spawn_blocking(move || establish(&url, synchronous))
+                .await
+                .map_err(|error| ConnectionError::BadConnection(error.to_string()))?
+                .map(SyncConnectionWrapper::new)
+        }
+        .boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(url, config);
+    let readers = Pool::builder()
+        .max_size(READERS)
+        .test_on_check_out(false)
+        .build(manager)
+        .await
+        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+    Ok((SyncConnectionWrapper::new(writer), readers))
+}
+
+/// Makes the file readable by its owner alone (fault D16); says so when an existing one is not.
+fn create_private(path: &Path) -> Result<(), StoreStartError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+    let mode = file
+        .metadata()
+        .map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o077 != 0 {
+        log::warn!("the database file can be read by other users of this machine: `chmod 600` it");
+    }
+    Ok(())
+}
+
+fn establish(url: &str, synchronous: Synchronous) -> Result<SqliteConnection, ConnectionError> {
+    let mut connection = SqliteConnection::establish(url)?;
+    let level = match synchronous {
+        Synchronous::Normal => "NORMAL",
+        Synchronous::Full => "FULL",
+    };
+    connection
+        .batch_execute(&format!(
+            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = {level};"
+        ))
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
+/// Runs a read on one of the readers, in one hop to a blocking thread.
+pub(super) async fn read<R: Send + 'static>(
+    readers: &Readers,
+    query: impl FnOnce(&mut SqliteConnection) -> QueryResult<R> + Send + 'static,
+) -> Result<R, StoreError> {
+    let mut reader = readers
+        .get()
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    reader
+        .spawn_blocking(query)
+        .await
+        .map_err(|error| store_error(&error))
+}
+
+/// A database error in the store's terms. `SQLite`'s own words carry no content.
+pub(super) fn store_error(error: &DieselError) -> StoreError {
+    let DieselError::DatabaseError(kind, info) = error else {
+        return StoreError::Unavailable("the statement failed".to_owned());
+    };
+    let locked = matches!(kind, DatabaseErrorKind::Unknown) && info.message().contains("locked");
+    if locked {
+        StoreError::Busy
+    } else {
+        StoreError::Unavailable(info.message().to_owned())
+    }
+}

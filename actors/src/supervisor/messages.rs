@@ -1,0 +1,147 @@
+//! What the supervisor can be asked, and what it hands out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::store::messages::{Commit, LoadChain};
+use crate::vllm::messages::Suspect;
+use crate::vllm::settings::UpstreamSettings;
+
+/// May this response run? Sender: the create handler, once per request.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Permit, Refused>")]
+pub struct Acquire;
+
+/// The right to run one response. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Permit {
+    /// Addresses and facts of this moment.
+    pub peers: Arc<Peers>,
+    /// Says when the gateway wants running responses to end.
+    pub stop: watch::Receiver<StopStage>,
+    /// The place among the running responses.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// What a turn needs to reach.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// The cache in front of the store.
+    pub chains: Recipient<LoadChain>,
+    /// The same, for commits.
+    pub commits: Recipient<Commit>,
+    /// Who wants to know of an upstream that cannot be reached.
+    pub suspects: Recipient<Suspect>,
+    /// Where the model is.
+    pub upstream: UpstreamSettings,
+}
+
+/// Why a response may not run now. Each is a 503 with `Retry-After`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Store or upstream have not been ready yet.
+    Starting,
+    /// The gateway is stopping.
+    Draining,
+    /// All places are taken.
+    Full,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopStage {
+    /// Not stopping.
+    Running,
+    /// About to stop: readiness is false so that balancers look elsewhere, requests are still taken.
+    Leaving,
+    /// No new responses; running ones go on.
+    Draining,
+    /// Running responses are to end now, truthfully.
+    Ending,
+}
+
+/// The gateway can serve from now on. Sender: start-up, with what it has brought up.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Opened(pub Arc<Peers>);
+
+/// A component's state changed. Sender: that component.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Report {
+    /// Which.
+    pub component: Component,
+    /// Its state.
+    pub health: Health,
+}
+
+/// What readiness depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Component {
+    /// The response store.
+    Store,
+    /// The model server.
+    Upstream,
+}
+
+/// State of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Health {
+    /// Not up yet.
+    Starting,
+    /// Serves.
+    Ready,
+    /// Served before and does not now.
+    Down {
+        /// Why, without secrets.
+        reason: String,
+    },
+}
+
+/// A stop will come: be not ready, but take requests still. Sender: the shutdown sequence.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leave;
+
+/// Begin to stop: take no new responses, let running ones go on for `grace`, then end them.
+/// The reply comes when none is left. Sender: the shutdown sequence.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Drain {
+    /// How long running responses may go on.
+    pub grace: Duration,
+}
+
+/// End running responses now. Sender: the shutdown sequence, at a second signal.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct EndNow;
+
+/// What is the state of everything? Sender: health handlers, tests.
+#[derive(Debug, Message)]
+#[rtype(result = "Observation")]
+pub struct Observe;
+
+/// The supervisor's view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Observation {
+    /// Whether `/v1/responses` takes requests and everything behind it works.
+    pub ready: bool,
+    /// How far a stop has come.
+    pub stop: StopStage,
+    /// Running responses.
+    pub in_flight: usize,
+    /// Places for running responses.
+    pub capacity: usize,
+    /// The response store.
+    pub store: Health,
+    /// The model server.
+    pub upstream: Health,
+}

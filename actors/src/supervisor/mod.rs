@@ -1,0 +1,200 @@
+//! The supervisor: who may run, what is up, and how everything stops.
+//!
+//! It hands out addresses and facts, never per-token work. It owns the number of running responses
+//! (a semaphore whose permits travel with the turns) and the stop signal that all turns watch.
+
+pub mod messages;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, WrapFuture};
+use tokio::sync::{Semaphore, watch};
+
+use messages::{
+    Acquire, Component, Drain, EndNow, Health, Leave, Observation, Observe, Opened, Peers, Permit,
+    Refused, Report, StopStage,
+};
+
+/// How long after [`StopStage::Ending`] turns may take to write their last events.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub struct SupervisorActor {
+    peers: Option<Arc<Peers>>,
+    places: Arc<Semaphore>,
+    capacity: usize,
+    stop: watch::Sender<StopStage>,
+    store: Health,
+    upstream: Health,
+}
+
+impl SupervisorActor {
+    /// A supervisor that refuses everything until [`Opened`]; at most `capacity` responses run.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            peers: None,
+            places: Arc::new(Semaphore::new(capacity)),
+            capacity,
+            stop: watch::Sender::new(StopStage::Running),
+            store: Health::Starting,
+            upstream: Health::Starting,
+        }
+    }
+
+    fn acquire(&self) -> Result<Permit, Refused> {
+        if matches!(*self.stop.borrow(), StopStage::Draining | StopStage::Ending) {
+            return Err(Refused::Draining);
+        }
+        let peers = self.peers.as_ref().ok_or(Refused::Starting)?;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_full| Refused::Full)?;
+        Ok(Permit {
+            peers: Arc::clone(peers),
+            stop: self.stop.subscribe(),
+            place,
+        })
+    }
+
+    fn observe(&self) -> Observation {
+        let stop = *self.stop.borrow();
+        let up = self.store == Health::Ready && self.upstream == Health::Ready;
+        Observation {
+            ready: up && self.peers.is_some() && stop == StopStage::Running,
+            stop,
+            in_flight: self.capacity - self.places.available_permits(),
+            capacity: self.capacity,
+            store: self.store.clone(),
+            upstream: self.upstream.clone(),
+        }
+    }
+
+    /// Moves the stop forward, never back.
+    fn advance(&self, stage: StopStage) {
+        self.stop.send_if_modified(|current| {
+            let forward = stage_order(stage) > stage_order(*current);
+            if forward {
+                *current = stage;
+            }
+            forward
+        });
+    }
+}
+
+fn stage_order(stage: StopStage) -> u8 {
+    match stage {
+        StopStage::Running => 0,
+        StopStage::Leaving => 1,
+        StopStage::Draining => 2,
+        StopStage::Ending => 3,
+    }
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // One message per request from every worker; the semaphore bounds what runs.
+        ctx.set_mailbox_capacity(1024);
+    }
+}
+
+/// Synchronous: nothing is awaited.
+impl Handler<Acquire> for SupervisorActor {
+    type Result = Result<Permit, Refused>;
+
+    fn handle(&mut self, _: Acquire, _: &mut Self::Context) -> Self::Result {
+        self.acquire()
+    }
+}
+
+/// Synchronous.
+impl Handler<Opened> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, Opened(peers): Opened, _: &mut Self::Context) {
+        self.peers = Some(peers);
+    }
+}
+
+/// Synchronous.
+impl Handler<Report> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, report: Report, _: &mut Self::Context) {
+        let slot = match report.component {
+            Component::Store => &mut self.store,
+            Component::Upstream => &mut self.upstream,
+        };
+        if *slot != report.health {
+            log::info!("{:?} is now {:?}", report.component, report.health);
+            *slot = report.health;
+        }
+    }
+}
+
+/// Synchronous.
+impl Handler<Leave> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) {
+        self.advance(StopStage::Leaving);
+    }
+}
+
+/// Atomic would block `Acquire`; the wait for the places therefore runs beside the mailbox.
+impl Handler<Drain> for SupervisorActor {
+    type Result = actix::ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, Drain { grace }: Drain, _: &mut Self::Context) -> Self::Result {
+        self.advance(StopStage::Draining);
+        let all = all_places(Arc::clone(&self.places), self.capacity);
+        let mut stage = self.stop.subscribe();
+        let drained = async move {
+            tokio::select! {
+                () = all => true,
+                () = tokio::time::sleep(grace) => false,
+                _ = stage.wait_for(|stage| *stage == StopStage::Ending) => false,
+            }
+        };
+        Box::pin(drained.into_actor(self).then(|drained, act, _| {
+            if !drained {
+                act.advance(StopStage::Ending);
+            }
+            let all = all_places(Arc::clone(&act.places), act.capacity);
+            let last = async move {
+                if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
+                    log::warn!("some responses did not end in time and are cut off");
+                }
+            };
+            last.into_actor(act)
+        }))
+    }
+}
+
+/// Waits until no response runs.
+async fn all_places(places: Arc<Semaphore>, capacity: usize) {
+    let all = u32::try_from(capacity).unwrap_or(u32::MAX);
+    // An error means that the semaphore was closed, which nobody does.
+    drop(places.acquire_many(all).await);
+}
+
+/// Synchronous.
+impl Handler<EndNow> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: EndNow, _: &mut Self::Context) {
+        self.advance(StopStage::Ending);
+    }
+}
+
+/// Synchronous.
+impl Handler<Observe> for SupervisorActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.observe())
+    }
+}

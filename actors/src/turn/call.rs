@@ -1,0 +1,214 @@
+//! One upstream call up to its status line: attempts, deadlines, and what an answer means.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use awc::error::SendRequestError;
+use awc::http::header::{self, HeaderMap};
+use awc::{Client, ClientResponse};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use vllm_responses_protocol::chat::fault::{UpstreamFault, Waited};
+use vllm_responses_protocol::ids::IdSource as _;
+use vllm_responses_protocol::responses::event::Delivery;
+
+use crate::env::SystemIds;
+use crate::vllm::settings::UpstreamSettings;
+
+/// An upstream answer whose body is still to come.
+pub(super) type Answer = ClientResponse;
+
+/// Attempts beyond the first.
+const MAX_RETRIES: u32 = 2;
+/// An upstream that asks for a longer pause is passed on to the client (fault U8).
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How much of an error body is read, and for how long.
+const ERROR_BODY: usize = 64 * 1024;
+const ERROR_BODY_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a call needs; cheap to clone.
+pub(super) struct Call {
+    pub(super) client: Client,
+    pub(super) upstream: UpstreamSettings,
+    pub(super) request_id: Box<str>,
+    pub(super) delivery: Delivery,
+    pub(super) body: Bytes,
+}
+
+/// Calls until an answer with status 200 comes, a fault is final, or the retries are spent.
+///
+/// Only faults before the status line's 200 are tried again, so the client has seen no model output.
+pub(super) async fn call(call: Call) -> Result<Answer, UpstreamFault> {
+    let mut retries = 0;
+    loop {
+        let fault = match attempt(&call).await {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => fault,
+        };
+        let Some(pause) = pause_before_retry(&fault, retries).filter(|_| retries < MAX_RETRIES)
+        else {
+            return Err(fault);
+        };
+        retries += 1;
+        log::debug!(request_id = &*call.request_id, retries; "upstream call failed, trying again");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How long to wait before trying again; `None` when this fault is final.
+fn pause_before_retry(fault: &UpstreamFault, retries: u32) -> Option<Duration> {
+    let backoff = || Some(jitter(Duration::from_millis(50 << retries)));
+    match fault {
+        UpstreamFault::Unreachable => backoff(),
+        UpstreamFault::Status {
+            status,
+            retry_after,
+            ..
+        } => match (status, retry_after) {
+            (429 | 503, Some(wait)) => {
+                let seconds: u64 = wait.parse().ok()?;
+                Some(Duration::from_secs(seconds)).filter(|wait| *wait <= MAX_RETRY_AFTER)
+            }
+            (500 | 502 | 503, None) => backoff(),
+            _ => None,
+        },
+        UpstreamFault::WrongContentType
+        | UpstreamFault::TimedOut(_)
+        | UpstreamFault::Reset
+        | UpstreamFault::TooLong => None,
+    }
+}
+
+/// Between one and two times `base`, so that clients of a restarted upstream do not come at once.
+fn jitter(base: Duration) -> Duration {
+    let millis = u64::try_from(base.as_millis()).unwrap_or(u64::MAX).max(1);
+    let random = u64::try_from(SystemIds.next_bits() % u128::from(millis)).unwrap_or(0);
+    base + Duration::from_millis(random)
+}
+
+async fn attempt(call: &Call) -> Result<Answer, UpstreamFault> {
+    let accept = match call.delivery {
+        Delivery::Events => "text/event-stream",
+        Delivery::Whole => "application/json",
+    };
+    let request = call
+        .client
+        .post(call.upstream.endpoint("/chat/completions"))
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .insert_header((header::ACCEPT, accept))
+        .insert_header(("x-request-id", &*call.request_id));
+    let sent = call
+        .upstream
+        .authorize(request)
+        .send_body(call.body.clone());
+    let limits = call.upstream.deadlines;
+    let (limit, waited) = match call.delivery {
+        Delivery::Events => (limits.head, Waited::Head(limits.head)),
+        Delivery::Whole => (limits.whole, Waited::Whole(limits.whole)),
+    };
+    match tokio::time::timeout(limit, sent).await {
+        Err(_elapsed) => Err(UpstreamFault::TimedOut(waited)),
+        Ok(Err(error)) => Err(send_fault(&error)),
+        Ok(Ok(answer)) => accept_answer(answer, call.delivery).await,
+    }
+}
+
+fn send_fault(error: &SendRequestError) -> UpstreamFault {
+    // A head that could not be understood: no HTTP server, or a broken one. A parse error with a
+    // source is one of the connection.
+    if let SendRequestError::Response(parse) = error
+        && parse.source().is_none()
+    {
+        return UpstreamFault::WrongContentType;
+    }
+    UpstreamFault::Unreachable
+}
+
+/// Sorts answers: a 200 of the right kind goes on, everything else is a fault.
+async fn accept_answer(answer: Answer, delivery: Delivery) -> Result<Answer, UpstreamFault> {
+    let status = answer.status().as_u16();
+    if status != 200 {
+        let retry_after = text(answer.headers(), header::RETRY_AFTER);
+        let body = beginning(answer).await;
+        return Err(UpstreamFault::Status {
+            status,
+            retry_after,
+            body,
+        });
+    }
+    let wanted = match delivery {
+        Delivery::Events => "text/event-stream",
+        Delivery::Whole => "application/json",
+    };
+    let kind = text(answer.headers(), header::CONTENT_TYPE).unwrap_or_default();
+    let encoded = answer.headers().contains_key(header::CONTENT_ENCODING);
+    if encoded || !kind.trim_start().to_ascii_lowercase().starts_with(wanted) {
+        return Err(UpstreamFault::WrongContentType);
+    }
+    Ok(answer)
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<Box<str>> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .map(Box::from)
+}
+
+/// The beginning of an error body; whatever came within size and time.
+async fn beginning(mut answer: Answer) -> Box<[u8]> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Some(Ok(bytes)) = answer.next().await {
+            body.extend_from_slice(&bytes);
+            if body.len() >= ERROR_BODY {
+                break;
+            }
+        }
+    };
+    // What came before the limit is enough.
+    let _elapsed = tokio::time::timeout(ERROR_BODY_LIMIT, read).await;
+    body.truncate(ERROR_BODY);
+    body.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16, retry_after: Option<&str>) -> UpstreamFault {
+        UpstreamFault::Status {
+            status,
+            retry_after: retry_after.map(Box::from),
+            body: Box::default(),
+        }
+    }
+
+    #[test]
+    fn u7_u8_what_is_tried_again() {
+        let again = |fault| pause_before_retry(&fault, 0).is_some();
+        assert!(again(UpstreamFault::Unreachable));
+        for code in [500, 502, 503] {
+            assert!(again(status(code, None)), "{code}");
+        }
+        assert!(again(status(503, Some("1"))));
+        for (code, wait) in [(503, "2"), (503, "soon"), (429, "30")] {
+            assert!(!again(status(code, Some(wait))), "{code} {wait}");
+        }
+        for code in [400, 401, 404, 429, 504] {
+            assert!(!again(status(code, None)), "{code}");
+        }
+        assert!(!again(UpstreamFault::Reset));
+    }
+
+    #[test]
+    fn pauses_grow_and_vary_within_twice_the_base() {
+        for retries in 0..MAX_RETRIES {
+            let base = Duration::from_millis(50 << retries);
+            for _ in 0..100 {
+                let pause = pause_before_retry(&UpstreamFault::Unreachable, retries).unwrap();
+                assert!(pause >= base && pause < base * 2);
+            }
+        }
+    }
+}

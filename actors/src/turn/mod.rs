@@ -1,0 +1,429 @@
+//! `TurnActor`: one per response in flight, on the thread of the HTTP worker that took the request.
+//!
+//! It owns the waiting for one [`Turn`]: it loads the history, makes the upstream call, reads the
+//! answer, hands bytes to the client and commits the record, and it notices when the client leaves,
+//! a deadline passes or the gateway stops. Every rule of the API is in the machine, none here.
+//!
+//! Tokens are not mailbox messages: one future (`Flow`) moves bytes from the upstream through the
+//! machine to a **bounded** channel that is the HTTP body. The upstream is not read while the channel
+//! is full, and everything that one wake-up finds ready leaves as one buffer.
+
+mod call;
+mod flow;
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
+use awc::Client;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::PollSender;
+use vllm_responses_protocol::chat::fault::{UpstreamFault, Waited};
+use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+use vllm_responses_protocol::history;
+use vllm_responses_protocol::ids::{Owner, ResponseId};
+use vllm_responses_protocol::record::Record;
+use vllm_responses_protocol::responses::event::Delivery;
+use vllm_responses_protocol::responses::item::Item;
+use vllm_responses_protocol::sse::KEEP_ALIVE;
+use vllm_responses_protocol::turn::Turn;
+use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
+
+use crate::ask::ask;
+use crate::env::{Clock as _, SystemClock};
+use crate::store::messages::{Commit, LoadChain};
+use crate::supervisor::messages::{Permit, StopStage};
+use crate::vllm::messages::Suspect;
+use crate::vllm::settings::CallDeadlines;
+use call::{Answer, Call};
+use flow::Flow;
+
+/// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, at most about
+/// 64 KiB, which bounds what a client that does not read can make us keep (fault B1).
+const BODY_BUFFERS: usize = 4;
+/// The store's own deadline is 5 s; this one is for a store actor that died.
+const STORE_LIMIT: Duration = Duration::from_secs(8);
+
+/// What a turn is started with.
+#[derive(Debug)]
+pub struct Job {
+    /// The machine, not yet begun.
+    pub turn: Turn,
+    /// Whose response it is.
+    pub owner: Owner,
+    /// The response it continues.
+    pub previous: Option<ResponseId>,
+    /// The right to run, with what the turn needs to reach.
+    pub permit: Permit,
+    /// For the upstream's log and ours.
+    pub request_id: Box<str>,
+}
+
+/// What the HTTP handler holds. Dropping it tells the turn that its client left.
+#[derive(Debug)]
+pub struct TurnHandle {
+    /// How to answer.
+    pub head: oneshot::Receiver<Head>,
+    /// The body of a stream; ends after the last byte.
+    pub body: mpsc::Receiver<Bytes>,
+}
+
+/// How to answer the client.
+#[derive(Debug)]
+pub enum Head {
+    /// 200, and the body is an event stream.
+    Stream,
+    /// 200, and this is the body.
+    Whole(Bytes),
+    /// An error.
+    Refused(Refusal),
+}
+
+/// Starts a turn on this thread.
+pub fn start(job: Job, client: Client) -> TurnHandle {
+    let (head, head_receiver) = oneshot::channel();
+    let (body, body_receiver) = mpsc::channel(BODY_BUFFERS);
+    TurnActor::create(|_| TurnActor::new(job, client, head, body));
+    TurnHandle {
+        head: head_receiver,
+        body: body_receiver,
+    }
+}
+
+/// See the module.
+pub(crate) struct TurnActor {
+    turn: Turn,
+    effects: Effects,
+    owner: Owner,
+    previous: Option<ResponseId>,
+    permit: Permit,
+    request_id: Box<str>,
+    client: Client,
+    head: Option<oneshot::Sender<Head>>,
+    outlet: PollSender<Bytes>,
+    /// The answer being read.
+    upstream: Option<Answer>,
+    /// A whole answer so far, for a client that does not stream.
+    whole: Vec<u8>,
+    /// Wakes [`Flow`] after effects that something else caused.
+    flow: Option<Waker>,
+    calling: Option<SpawnHandle>,
+    /// When the client last heard something.
+    spoke: Instant,
+    /// When the upstream last said something.
+    heard: Instant,
+}
+
+impl TurnActor {
+    fn new(
+        job: Job,
+        client: Client,
+        head: oneshot::Sender<Head>,
+        body: mpsc::Sender<Bytes>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            turn: job.turn,
+            effects: Effects::default(),
+            owner: job.owner,
+            previous: job.previous,
+            permit: job.permit,
+            request_id: job.request_id,
+            client,
+            head: Some(head),
+            outlet: PollSender::new(body),
+            upstream: None,
+            whole: Vec::new(),
+            flow: None,
+            calling: None,
+            spoke: now,
+            heard: now,
+        }
+    }
+
+    fn deadlines(&self) -> CallDeadlines {
+        self.permit.peers.upstream.deadlines
+    }
+
+    /// Steps the machine and does what it asks for.
+    fn feed(&mut self, input: Input<'_>, ctx: &mut Context<Self>) {
+        self.turn
+            .step(SystemClock.now_ms(), input, &mut self.effects);
+        for action in std::mem::take(&mut self.effects.actions) {
+            self.perform(action, ctx);
+        }
+        if let Some(flow) = &self.flow {
+            flow.wake_by_ref();
+        }
+    }
+
+    fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
+        match action {
+            Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::Begin => self.answer(Head::Stream),
+            Action::Answer => {
+                let body = std::mem::take(&mut self.effects.bytes);
+                self.answer(Head::Whole(body.into()));
+            }
+            Action::Refuse(refusal) => self.answer(Head::Refused(refusal)),
+            Action::Persist(record) => self.persist(record, ctx),
+            // `Flow` ends the actor once the last byte is handed over.
+            Action::End => self.upstream = None,
+        }
+    }
+
+    fn answer(&mut self, head: Head) {
+        if let Some(sender) = self.head.take() {
+            // A client that left is noticed elsewhere.
+            let _unheard: Result<(), Head> = sender.send(head);
+        }
+    }
+
+    fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+        self.heard = Instant::now();
+        let call = call::call(Call {
+            client: self.client.clone(),
+            upstream: self.permit.peers.upstream.clone(),
+            request_id: self.request_id.clone(),
+            delivery: self.turn.delivery(),
+            body,
+        });
+        let answered = call
+            .into_actor(self)
+            .map(|answer, act, ctx| act.answered(answer, ctx));
+        self.calling = Some(ctx.spawn(answered));
+    }
+
+    fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
+        self.calling = None;
+        self.heard = Instant::now();
+        match answer {
+            Ok(answer) => {
+                self.upstream = Some(answer);
+                self.feed(Input::UpstreamOpened, ctx);
+            }
+            Err(fault) => {
+                log::warn!(request_id = &*self.request_id, response_id = self.turn.identity().id.as_str();
+                    "upstream call failed: {}", describe(&fault));
+                if fault == UpstreamFault::Unreachable {
+                    self.permit.peers.suspects.do_send(Suspect);
+                }
+                self.feed(Input::UpstreamFailed(fault), ctx);
+            }
+        }
+    }
+
+    fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
+        let commits = self.permit.peers.commits.clone();
+        let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };
+        ctx.spawn(commit.into_actor(self).map(|outcome, act, ctx| {
+            let kept = match outcome {
+                Ok(Ok(())) => Kept::Yes,
+                Ok(Err(error)) => act.not_kept(&error),
+                Err(error) => act.not_kept(&error),
+            };
+            act.feed(Input::Stored(kept), ctx);
+        }));
+    }
+
+    fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
+        log::warn!(request_id = &*self.request_id, response_id = self.turn.identity().id.as_str();
+            "response not stored: {error}");
+        Kept::No
+    }
+
+    /// Ends the turn from outside and stops listening to the upstream.
+    fn cancel(&mut self, why: Cancel, ctx: &mut Context<Self>) {
+        if self.turn.is_decided() {
+            return;
+        }
+        if let Some(calling) = self.calling.take() {
+            ctx.cancel_future(calling);
+        }
+        self.upstream = None;
+        self.feed(Input::Cancelled(why), ctx);
+    }
+
+    fn load_history(&mut self, ctx: &mut Context<Self>) {
+        let Some(previous) = self.previous.clone() else {
+            return self.feed(Input::History(Vec::new()), ctx);
+        };
+        let chains = self.permit.peers.chains.clone();
+        let owner = self.owner.clone();
+        let load = async move { load(chains, owner, previous).await };
+        ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
+            let input = match loaded {
+                Ok(history) => Input::History(history),
+                Err(error) => Input::Refused(error),
+            };
+            act.feed(input, ctx);
+        }));
+    }
+
+    /// Watches the client: when it leaves, the receiving half of the body is dropped.
+    fn watch_client(&mut self, ctx: &mut Context<Self>) {
+        let Some(body) = self.outlet.get_ref().cloned() else {
+            return;
+        };
+        let left = async move { body.closed().await };
+        ctx.spawn(
+            left.into_actor(self)
+                .map(|(), act, ctx| act.cancel(Cancel::ClientLeft, ctx)),
+        );
+    }
+
+    /// Watches the gateway's own stop.
+    fn watch_stop(&mut self, ctx: &mut Context<Self>) {
+        let mut stop = self.permit.stop.clone();
+        let ending = async move {
+            stop.wait_for(|stage| *stage == StopStage::Ending)
+                .await
+                .is_ok()
+        };
+        ctx.spawn(ending.into_actor(self).map(|ending, act, ctx| {
+            if ending {
+                act.cancel(Cancel::Shutdown, ctx);
+            }
+        }));
+    }
+
+    /// Looks at the clock, acts on what is due, and sets the next look. One timer serves all
+    /// deadlines; nothing is re-armed per token.
+    fn look_at_clock(&mut self, ctx: &mut Context<Self>) {
+        let limits = self.deadlines();
+        if self.turn.is_over() {
+            return;
+        }
+        if self.head.is_some() && self.spoke.elapsed() >= limits.hold_status {
+            self.feed(Input::HoldExpired, ctx);
+        }
+        if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
+            self.upstream = None;
+            self.feed(
+                Input::UpstreamFailed(UpstreamFault::TimedOut(self.silence())),
+                ctx,
+            );
+        }
+        let streaming = self.head.is_none() && self.turn.delivery() == Delivery::Events;
+        if streaming && self.spoke.elapsed() >= limits.keep_alive && self.effects.bytes.is_empty() {
+            self.effects.bytes.extend_from_slice(KEEP_ALIVE);
+            if let Some(flow) = &self.flow {
+                flow.wake_by_ref();
+            }
+        }
+        ctx.run_later(self.next_look(), Self::look_at_clock);
+    }
+
+    fn silence(&self) -> Waited {
+        match self.turn.delivery() {
+            Delivery::Events => Waited::Idle(self.deadlines().idle),
+            Delivery::Whole => Waited::Whole(self.deadlines().whole),
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        match self.silence() {
+            Waited::Idle(limit) | Waited::Whole(limit) | Waited::Head(limit) => limit,
+        }
+    }
+
+    fn next_look(&self) -> Duration {
+        let limits = self.deadlines();
+        let hold = if self.head.is_some() {
+            limits.hold_status
+        } else {
+            limits.keep_alive
+        };
+        let client = hold.saturating_sub(self.spoke.elapsed());
+        let upstream = self.silence_limit().saturating_sub(self.heard.elapsed());
+        // A look that comes a hair early must not spin.
+        client.min(upstream).max(Duration::from_millis(5))
+    }
+}
+
+impl Actor for TurnActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.watch_client(ctx);
+        self.watch_stop(ctx);
+        ctx.spawn(Flow);
+        ctx.run_later(self.next_look(), Self::look_at_clock);
+        self.load_history(ctx);
+    }
+}
+
+/// The chain's items, or why the request cannot continue it.
+async fn load(
+    chains: actix::Recipient<LoadChain>,
+    owner: Owner,
+    previous: ResponseId,
+) -> Result<Vec<Item>, ApiError> {
+    let about_previous = |code, message: String| {
+        let mut error = ApiError::new(code, message);
+        error.param = Some("previous_response_id".to_owned());
+        error
+    };
+    let unavailable = || {
+        ApiError::new(
+            ApiErrorCode::ServerIsOverloaded,
+            "the response store is unavailable, so `previous_response_id` cannot be read; try again",
+        )
+    };
+    let chain = match ask(
+        &chains,
+        LoadChain {
+            owner,
+            id: previous,
+        },
+        STORE_LIMIT,
+    )
+    .await
+    {
+        Ok(Ok(Some(chain))) => chain,
+        Ok(Ok(None)) => {
+            return Err(about_previous(
+                ApiErrorCode::PreviousResponseNotFound,
+                "no response with the id in `previous_response_id` was found".to_owned(),
+            ));
+        }
+        Ok(Err(error)) => {
+            log::warn!("chain not loaded: {error}");
+            return Err(unavailable());
+        }
+        Err(error) => {
+            log::warn!("chain not loaded: {error}");
+            return Err(unavailable());
+        }
+    };
+    if let Some(last) = chain.links.last().filter(|last| !last.status.is_anchor()) {
+        return Err(about_previous(
+            ApiErrorCode::InvalidValue,
+            format!(
+                "the response in `previous_response_id` ended `{}`; only a `completed` or \
+                 `incomplete` response can be continued",
+                last.status.as_str()
+            ),
+        ));
+    }
+    history::from_chain(&chain).map_err(|corrupt| {
+        log::error!("a stored chain cannot be read: {corrupt}");
+        ApiError::new(
+            ApiErrorCode::ServerError,
+            "the stored conversation cannot be read",
+        )
+    })
+}
+
+/// A fault for the log: no content, no secrets.
+fn describe(fault: &UpstreamFault) -> String {
+    match fault {
+        UpstreamFault::Status { status, .. } => format!("status {status}"),
+        UpstreamFault::Unreachable
+        | UpstreamFault::WrongContentType
+        | UpstreamFault::TimedOut(_)
+        | UpstreamFault::Reset
+        | UpstreamFault::TooLong => format!("{fault:?}"),
+    }
+}

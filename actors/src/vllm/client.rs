@@ -1,0 +1,41 @@
+//! The HTTP client for the upstream: one per thread, made for long streams.
+
+use std::time::Duration;
+
+use awc::{Client, ClientRequest, Connector};
+
+use super::settings::UpstreamSettings;
+
+/// Unused connections are dropped before uvicorn's own 5 s keep-alive would close them under us:
+/// a request sent into a closing connection costs a retry.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// A client for this thread. The defaults that would break streaming are off: the 5 s head deadline,
+/// the limit of 100 requests, redirects (fault U13). The callers have deadlines of their own.
+pub fn client(connect: Duration) -> Client {
+    let connector = Connector::new()
+        .timeout(connect)
+        .limit(0)
+        .conn_keep_alive(KEEP_ALIVE)
+        .conn_lifetime(Duration::from_secs(3600));
+    Client::builder()
+        .connector(connector)
+        .disable_timeout()
+        .disable_redirects()
+        .finish()
+}
+
+impl UpstreamSettings {
+    /// URL of an endpoint, `path` beginning with a slash.
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url.as_str().trim_end_matches('/'))
+    }
+
+    /// Adds the gateway's own key to a request.
+    pub fn authorize(&self, request: ClientRequest) -> ClientRequest {
+        match &self.api_key {
+            Some(key) => request.bearer_auth(key.expose()),
+            None => request,
+        }
+    }
+}

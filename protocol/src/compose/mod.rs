@@ -1,0 +1,293 @@
+//! Model events to items and stream events.
+//!
+//! The composer owns the output of one response. Text, thinking and calls may come in any order and
+//! may alternate; each lands in an item of its own. An item is closed when an item of another kind
+//! opens, except that a call whose arguments are not yet a whole JSON object stays open until they
+//! are, or until the answer ends: servers may interleave parallel calls.
+
+mod function_call;
+mod message;
+mod reasoning;
+
+use crate::ids::IdSource;
+use crate::normalize::{CallPiece, ModelEvent};
+use crate::responses::content::LogProb;
+use crate::responses::event::{Event, ItemEvent, Writer};
+use crate::responses::item::{Item, ItemStatus};
+use function_call::CallDraft;
+use message::MessageDraft;
+use reasoning::ReasoningDraft;
+
+/// How an answer ended, for the items that were still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself: open items are whole.
+    Whole,
+    /// By a limit or a fault: open items are cut.
+    Cut,
+}
+
+impl Ending {
+    fn item_status(self) -> ItemStatus {
+        match self {
+            Self::Whole => ItemStatus::Completed,
+            Self::Cut => ItemStatus::Incomplete,
+        }
+    }
+}
+
+/// Whether the model may make several calls in one answer (`parallel_tool_calls`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParallelCalls {
+    /// All calls are kept.
+    Allowed,
+    /// Only the first call is kept, whatever the upstream sends.
+    FirstOnly,
+}
+
+/// Where events go and ids come from during one step.
+pub(crate) struct Out<'a> {
+    pub(crate) buffer: &'a mut Vec<u8>,
+    pub(crate) writer: &'a mut Writer,
+    pub(crate) ids: &'a mut dyn IdSource,
+}
+
+impl Out<'_> {
+    fn emit(&mut self, event: &Event<'_>) {
+        self.writer.event(self.buffer, event);
+    }
+}
+
+/// Text that may turn out to be nothing: leading white space waits here for what follows it.
+#[derive(Debug, Default)]
+struct Held {
+    text: String,
+    logprobs: Vec<LogProb>,
+}
+
+/// The output of one response while it grows.
+#[derive(Debug)]
+pub struct Composer {
+    /// One slot per item in `output_index` order; `None` while the item is open.
+    slots: Vec<Option<Item>>,
+    message: Option<MessageDraft>,
+    reasoning: Option<ReasoningDraft>,
+    /// Calls not yet closed, announced or not.
+    calls: Vec<CallDraft>,
+    held_text: Held,
+    held_reasoning: String,
+    parallel: ParallelCalls,
+    /// Index of the answer's first call, once seen.
+    first_call: Option<u32>,
+}
+
+impl Composer {
+    /// An empty output.
+    pub fn new(parallel: ParallelCalls) -> Self {
+        Self {
+            slots: Vec::new(),
+            message: None,
+            reasoning: None,
+            calls: Vec::new(),
+            held_text: Held::default(),
+            held_reasoning: String::new(),
+            parallel,
+            first_call: None,
+        }
+    }
+
+    /// Takes one thing the model did.
+    pub(crate) fn apply(&mut self, event: ModelEvent<'_>, out: &mut Out<'_>) {
+        match event {
+            ModelEvent::Text(text, logprobs) => self.text(text, logprobs, out),
+            ModelEvent::Refusal(text) => self.refusal(text, out),
+            ModelEvent::Reasoning(text) => self.thinking(text, out),
+            ModelEvent::Call(piece) => self.call(piece, out),
+        }
+    }
+
+    fn text(&mut self, text: &str, logprobs: Vec<LogProb>, out: &mut Out<'_>) {
+        if let Some(message) = &mut self.message {
+            message.text(text, logprobs, out);
+            return;
+        }
+        self.held_text.text.push_str(text);
+        self.held_text.logprobs.extend(logprobs);
+        if !self.held_text.text.trim().is_empty() {
+            self.release_text(out);
+        }
+    }
+
+    /// Opens a message with the text that was held back.
+    fn release_text(&mut self, out: &mut Out<'_>) {
+        let held = std::mem::take(&mut self.held_text);
+        self.open_message(out).text(&held.text, held.logprobs, out);
+    }
+
+    fn refusal(&mut self, text: &str, out: &mut Out<'_>) {
+        match &mut self.message {
+            Some(message) => message.refusal(text, out),
+            None => self.open_message(out).refusal(text, out),
+        }
+    }
+
+    fn open_message(&mut self, out: &mut Out<'_>) -> &mut MessageDraft {
+        self.close_reasoning(Ending::Whole, out);
+        self.close_settled_calls(out);
+        let index = self.new_slot();
+        self.message.insert(MessageDraft::open(index, out))
+    }
+
+    fn thinking(&mut self, text: &str, out: &mut Out<'_>) {
+        if let Some(reasoning) = &mut self.reasoning {
+            reasoning.text(text, out);
+            return;
+        }
+        self.held_reasoning.push_str(text);
+        if self.held_reasoning.trim().is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut self.held_reasoning);
+        self.close_message(Ending::Whole, out);
+        self.close_settled_calls(out);
+        let index = self.new_slot();
+        self.reasoning
+            .insert(ReasoningDraft::open(index, out))
+            .text(&held, out);
+    }
+
+    fn call(&mut self, piece: CallPiece<'_>, out: &mut Out<'_>) {
+        let first = *self.first_call.get_or_insert(piece.index);
+        if self.parallel == ParallelCalls::FirstOnly && piece.index != first {
+            return;
+        }
+        let place = match self.calls.iter().position(|call| call.is(piece)) {
+            Some(place) => place,
+            // What follows a call that is already whole can only be white space.
+            None if piece.id.is_empty() && piece.name.is_empty() => {
+                if piece.arguments.trim().is_empty() {
+                    return;
+                }
+                self.start_call(piece, out)
+            }
+            None => self.start_call(piece, out),
+        };
+        let Some(call) = self.calls.get_mut(place) else {
+            return;
+        };
+        call.name(piece);
+        if piece.arguments.is_empty() {
+            return;
+        }
+        if !call.is_announced() {
+            self.announce(place, out);
+        }
+        if let Some(call) = self.calls.get_mut(place) {
+            call.arguments(piece.arguments, out);
+        }
+    }
+
+    /// Makes room for a new call; the others of this answer are closed as far as they are whole.
+    fn start_call(&mut self, piece: CallPiece<'_>, out: &mut Out<'_>) -> usize {
+        self.close_message(Ending::Whole, out);
+        self.close_reasoning(Ending::Whole, out);
+        self.announce_named(out);
+        self.close_settled_calls(out);
+        self.calls.push(CallDraft::new(piece.index));
+        self.calls.len() - 1
+    }
+
+    /// Announces the calls that wait for arguments, so that calls keep the model's order.
+    fn announce_named(&mut self, out: &mut Out<'_>) {
+        for place in 0..self.calls.len() {
+            if self
+                .calls
+                .get(place)
+                .is_some_and(|call| !call.is_announced() && call.has_name())
+            {
+                self.announce(place, out);
+            }
+        }
+    }
+
+    /// Gives a call its place in the output. Its name is whole by now: arguments have begun, or the
+    /// answer has ended.
+    fn announce(&mut self, place: usize, out: &mut Out<'_>) {
+        let index = self.new_slot();
+        if let Some(call) = self.calls.get_mut(place) {
+            call.announce(index, out);
+        }
+    }
+
+    /// Ends the answer: every open item is closed.
+    pub(crate) fn finish(&mut self, ending: Ending, out: &mut Out<'_>) {
+        let nothing_else = self.slots.is_empty() && self.calls.is_empty();
+        if nothing_else && !self.held_text.text.is_empty() {
+            self.release_text(out);
+        }
+        self.held_text = Held::default();
+        self.held_reasoning.clear();
+        self.close_reasoning(ending, out);
+        self.close_message(ending, out);
+        for place in 0..self.calls.len() {
+            if self
+                .calls
+                .get(place)
+                .is_some_and(|call| !call.is_announced() && call.has_name())
+            {
+                self.announce(place, out);
+            }
+        }
+        for call in std::mem::take(&mut self.calls) {
+            self.put(call.close(ending, out), out);
+        }
+        self.first_call = None;
+    }
+
+    /// The closed items in order. Only whole after [`Composer::finish`].
+    pub fn items(&self) -> Vec<Item> {
+        self.slots.iter().flatten().cloned().collect()
+    }
+
+    fn close_message(&mut self, ending: Ending, out: &mut Out<'_>) {
+        if let Some(message) = self.message.take() {
+            self.put(Some(message.close(ending, out)), out);
+        }
+    }
+
+    fn close_reasoning(&mut self, ending: Ending, out: &mut Out<'_>) {
+        if let Some(reasoning) = self.reasoning.take() {
+            self.put(Some(reasoning.close(ending, out)), out);
+        }
+    }
+
+    fn close_settled_calls(&mut self, out: &mut Out<'_>) {
+        let calls = std::mem::take(&mut self.calls);
+        for call in calls {
+            if call.is_settled() {
+                self.put(call.close(Ending::Whole, out), out);
+            } else {
+                self.calls.push(call);
+            }
+        }
+    }
+
+    fn new_slot(&mut self) -> usize {
+        self.slots.push(None);
+        self.slots.len() - 1
+    }
+
+    /// Puts a closed item into its slot and says so.
+    fn put(&mut self, closed: Option<(usize, Item)>, out: &mut Out<'_>) {
+        let Some((output_index, item)) = closed else {
+            return;
+        };
+        out.emit(&Event::ItemDone(ItemEvent {
+            output_index,
+            item: &item,
+        }));
+        if let Some(slot) = self.slots.get_mut(output_index) {
+            *slot = Some(item);
+        }
+    }
+}

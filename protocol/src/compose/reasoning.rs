@@ -1,0 +1,80 @@
+//! The model's thinking while it grows: one part of raw text.
+
+use super::{Ending, Out};
+use crate::ids::{self, Prefix};
+use crate::responses::event::{ContentDelta, ContentDone, Event, ItemEvent, PartEvent, PartView};
+use crate::responses::item::{Item, ItemStatus, Reasoning, ReasoningPart};
+
+/// Thinking whose end is not known yet.
+#[derive(Debug)]
+pub(super) struct ReasoningDraft {
+    index: usize,
+    id: Box<str>,
+    text: String,
+}
+
+impl ReasoningDraft {
+    /// Announces an empty item and its part.
+    pub(super) fn open(index: usize, out: &mut Out<'_>) -> Self {
+        let draft = Self {
+            index,
+            id: ids::fresh(Prefix::Reasoning, out.ids),
+            text: String::new(),
+        };
+        let item = draft.item(ItemStatus::InProgress, Vec::new());
+        out.emit(&Event::ItemAdded(ItemEvent {
+            output_index: index,
+            item: &item,
+        }));
+        let part = ReasoningPart::ReasoningText {
+            text: Box::default(),
+        };
+        out.emit(&Event::PartAdded(draft.part_event(&part)));
+        draft
+    }
+
+    /// More thinking.
+    pub(super) fn text(&mut self, delta: &str, out: &mut Out<'_>) {
+        out.emit(&Event::ReasoningDelta(ContentDelta {
+            item_id: &self.id,
+            output_index: self.index,
+            content_index: 0,
+            delta,
+        }));
+        self.text.push_str(delta);
+    }
+
+    /// The finished item and its place.
+    pub(super) fn close(mut self, ending: Ending, out: &mut Out<'_>) -> (usize, Item) {
+        out.emit(&Event::ReasoningDone(ContentDone {
+            item_id: &self.id,
+            output_index: self.index,
+            content_index: 0,
+            text: &self.text,
+        }));
+        let part = ReasoningPart::ReasoningText {
+            text: std::mem::take(&mut self.text).into(),
+        };
+        out.emit(&Event::PartDone(self.part_event(&part)));
+        (self.index, self.item(ending.item_status(), vec![part]))
+    }
+
+    fn item(&self, status: ItemStatus, content: Vec<ReasoningPart>) -> Item {
+        Item::Reasoning(Reasoning {
+            id: self.id.clone(),
+            status,
+            summary: Vec::new(),
+            content,
+            encrypted_content: None,
+        })
+    }
+
+    fn part_event<'a>(&'a self, part: &'a ReasoningPart) -> PartEvent<'a> {
+        PartEvent {
+            item_id: &self.id,
+            output_index: self.index,
+            content_index: 0,
+            part: PartView::Reasoning(part),
+        }
+    }
+}

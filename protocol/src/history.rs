@@ -1,0 +1,80 @@
+//! Earlier turns, as the store keeps them, back to items.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::ids::CountingIds;
+use crate::json::{Place, Problems};
+use crate::record::{Chain, Link};
+use crate::responses::decode::Reader;
+use crate::responses::item::Item;
+
+/// A stored turn that cannot be read: written by a newer version, or damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stored turn {position} of the conversation cannot be read")]
+pub struct CorruptHistory {
+    /// Which turn, from 0, oldest first.
+    pub position: usize,
+}
+
+/// The member of a stored response that history needs.
+#[derive(Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow)]
+    output: &'a RawValue,
+}
+
+/// All items of a chain: each turn's input and then its output, oldest first.
+pub fn from_chain(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+    let mut items = Vec::new();
+    for (position, link) in chain.links.iter().enumerate() {
+        append(link, &mut items).ok_or(CorruptHistory { position })?;
+    }
+    Ok(items)
+}
+
+/// The effective input of the chain's last response: all earlier turns, then its own input.
+pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+    let mut items = Vec::new();
+    let last = chain.links.len().saturating_sub(1);
+    for (position, link) in chain.links.iter().enumerate() {
+        let read = if position < last {
+            append(link, &mut items)
+        } else {
+            parse_items(&link.input_items).map(|input| items.extend(input))
+        };
+        read.ok_or(CorruptHistory { position })?;
+    }
+    Ok(items)
+}
+
+/// Appends one turn's items; `None` when they cannot be read.
+fn append(link: &Link, items: &mut Vec<Item>) -> Option<()> {
+    let input = serde_json::from_str(&link.input_items).ok()?;
+    items.extend(read_items(input)?);
+    let stored: Stored<'_> = serde_json::from_str(&link.response).ok()?;
+    items.extend(read_items(stored.output)?);
+    Some(())
+}
+
+/// Reads a stored array of items. Stored items have ids; the source is for form only.
+fn read_items(raw: &RawValue) -> Option<Vec<Item>> {
+    let mut problems = Problems::default();
+    let mut reader = Reader {
+        ids: &mut CountingIds::default(),
+        problems: &mut problems,
+    };
+    let items = reader.items(raw, &Place::Root);
+    problems.is_empty().then_some(items)
+}
+
+/// Reads the items of one stored turn's input, as [`items_json`] wrote them.
+pub fn parse_items(text: &str) -> Option<Vec<Item>> {
+    read_items(serde_json::from_str(text).ok()?)
+}
+
+/// Items as a JSON array, as the store keeps them.
+pub fn items_json(items: &[Item]) -> String {
+    // Items are strings, words and raw values: nothing here can fail to be written.
+    serde_json::to_string(items).unwrap_or_default()
+}

@@ -1,0 +1,111 @@
+//! Reading items: from a request, and from what this crate stored.
+//!
+//! Clients send back what they were sent, in full or stripped of ids, statuses and nulls; all of
+//! it becomes the one normalised shape of [`super::item`], in which every item has an id.
+
+mod calls;
+mod message;
+mod part;
+mod reasoning;
+
+use serde_json::value::RawValue;
+
+use super::content::Part;
+use super::item::{Item, ItemStatus, Message, Role};
+use crate::ids::{self, IdSource, MAX_ID_LEN, Prefix};
+use crate::json::{Fields, Kind, Place, Problems, elements, kind, read};
+
+/// What the readers of items share.
+pub(crate) struct Reader<'a> {
+    /// Ids for items that came without.
+    pub(crate) ids: &'a mut dyn IdSource,
+    /// What is wrong with the request.
+    pub(crate) problems: &'a mut Problems,
+}
+
+type ReadItem = fn(&mut Fields<'_, '_>, &mut Reader<'_>) -> Option<Item>;
+
+/// Item types that can be read: the one place to extend.
+const TYPES: &[(&str, ReadItem)] = &[
+    ("message", message::read),
+    ("reasoning", reasoning::read),
+    ("function_call", calls::read_call),
+    ("function_call_output", calls::read_output),
+];
+
+impl Reader<'_> {
+    /// Reads `input`: a string is one user message.
+    pub(crate) fn input(&mut self, raw: &RawValue, place: &Place<'_>) -> Vec<Item> {
+        match kind(raw) {
+            Kind::String => {
+                let text = read::text(raw).unwrap_or_default();
+                vec![self.user_text(&text)]
+            }
+            Kind::Array => self.items(raw, place),
+            Kind::Null | Kind::Bool | Kind::Number | Kind::Object => {
+                self.problems
+                    .wrong_type(place, "a string or an array of items");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads an array of items.
+    pub(crate) fn items(&mut self, raw: &RawValue, place: &Place<'_>) -> Vec<Item> {
+        let raws = elements(raw, place, self.problems).unwrap_or_default();
+        let mut items = Vec::with_capacity(raws.len());
+        for (index, raw) in raws.into_iter().enumerate() {
+            items.extend(self.item(raw, place.element(index)));
+        }
+        items
+    }
+
+    fn item(&mut self, raw: &RawValue, place: Place<'_>) -> Option<Item> {
+        let mut fields = Fields::of(raw, place, self.problems)?;
+        let read = if fields.take_if_null("type") && fields.has("role") {
+            message::read
+        } else {
+            let word = fields.required_word("type", self.problems)?;
+            let known = TYPES.iter().find(|(name, _)| *name == word);
+            let Some((_, read)) = known else {
+                let words: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
+                self.problems.wrong_word(&place.member("type"), &words);
+                return None;
+            };
+            *read
+        };
+        read(&mut fields, self)
+    }
+
+    fn user_text(&mut self, text: &str) -> Item {
+        Item::Message(Message {
+            id: ids::fresh(Prefix::Message, self.ids),
+            status: ItemStatus::Completed,
+            role: Role::User,
+            content: vec![Part::InputText { text: text.into() }],
+            phase: None,
+        })
+    }
+
+    /// The item's own id, or a fresh one.
+    fn id(&mut self, fields: &mut Fields<'_, '_>, prefix: Prefix) -> Box<str> {
+        match fields.short_string("id", MAX_ID_LEN, self.problems) {
+            Some(id) if !id.is_empty() => id,
+            _ => ids::fresh(prefix, self.ids),
+        }
+    }
+
+    /// The item's status; one that came without is taken for whole.
+    fn status(&mut self, fields: &mut Fields<'_, '_>) -> ItemStatus {
+        const WORDS: &[&str] = &["in_progress", "completed", "incomplete"];
+        let parse = |word: &str| match word {
+            "in_progress" => Some(ItemStatus::InProgress),
+            "completed" => Some(ItemStatus::Completed),
+            "incomplete" => Some(ItemStatus::Incomplete),
+            _ => None,
+        };
+        fields
+            .word("status", WORDS, parse, self.problems)
+            .unwrap_or(ItemStatus::Completed)
+    }
+}

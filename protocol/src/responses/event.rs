@@ -1,0 +1,332 @@
+//! Stream events, and the writer that numbers and frames them.
+//!
+//! A frame is `event: TYPE`, `data: {"type":TYPE,"sequence_number":N,...}` and a blank line. The
+//! writer appends straight into the caller's buffer: no event is built in memory first, and for a
+//! client that does not stream nothing is written at all.
+
+use serde::Serialize;
+
+use super::content::{LogProb, Part};
+use super::item::{Item, ReasoningPart};
+use crate::json_text;
+
+/// Names of the raw reasoning events, where `OpenAI` and Open Responses differ (decision 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReasoningEvents {
+    /// `response.reasoning_text.*`
+    #[default]
+    OpenAi,
+    /// `response.reasoning.*`
+    OpenResponses,
+}
+
+/// One event about an item. Lifecycle events are written by `Writer::lifecycle`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Event<'a> {
+    /// `response.output_item.added`
+    ItemAdded(ItemEvent<'a>),
+    /// `response.output_item.done`
+    ItemDone(ItemEvent<'a>),
+    /// `response.content_part.added`
+    PartAdded(PartEvent<'a>),
+    /// `response.content_part.done`
+    PartDone(PartEvent<'a>),
+    /// `response.output_text.delta`
+    TextDelta(TextDelta<'a>),
+    /// `response.output_text.done`
+    TextDone(TextDone<'a>),
+    /// `response.refusal.delta`
+    RefusalDelta(ContentDelta<'a>),
+    /// `response.refusal.done`
+    RefusalDone(RefusalDone<'a>),
+    /// `response.reasoning_text.delta`
+    ReasoningDelta(ContentDelta<'a>),
+    /// `response.reasoning_text.done`
+    ReasoningDone(ContentDone<'a>),
+    /// `response.function_call_arguments.delta`
+    ArgumentsDelta(ArgumentsDelta<'a>),
+    /// `response.function_call_arguments.done`
+    ArgumentsDone(ArgumentsDone<'a>),
+    /// `error`
+    Error(ErrorEvent<'a>),
+}
+
+/// An item and its place.
+#[derive(Debug, Serialize)]
+pub struct ItemEvent<'a> {
+    /// Index into the final `output`.
+    pub output_index: usize,
+    /// The item as it is now.
+    pub item: &'a Item,
+}
+
+/// A part and its place.
+#[derive(Debug, Serialize)]
+pub struct PartEvent<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub content_index: usize,
+    /// The part as it is now.
+    pub part: PartView<'a>,
+}
+
+/// A part of any kind.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum PartView<'a> {
+    /// Text or refusal.
+    Content(&'a Part),
+    /// Thinking.
+    Reasoning(&'a ReasoningPart),
+}
+
+/// More text.
+#[derive(Debug, Serialize)]
+pub struct TextDelta<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub content_index: usize,
+    /// What is new.
+    pub delta: &'a str,
+    /// Probabilities of the new tokens, `[]` if none: the SDK requires the key.
+    pub logprobs: &'a [DeltaLogProb<'a>],
+}
+
+/// Probability of a token on a delta event; unlike on the part it has no `bytes`.
+#[derive(Debug, Serialize)]
+pub struct DeltaLogProb<'a> {
+    token: &'a str,
+    logprob: f64,
+    top_logprobs: Vec<DeltaTopLogProb<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeltaTopLogProb<'a> {
+    token: &'a str,
+    logprob: f64,
+}
+
+/// The same probabilities as the part has, without the bytes.
+pub fn delta_logprobs(logprobs: &[LogProb]) -> Vec<DeltaLogProb<'_>> {
+    logprobs
+        .iter()
+        .map(|entry| DeltaLogProb {
+            token: &entry.token,
+            logprob: entry.logprob,
+            top_logprobs: entry
+                .top_logprobs
+                .iter()
+                .map(|top| DeltaTopLogProb {
+                    token: &top.token,
+                    logprob: top.logprob,
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// The whole text of a part.
+#[derive(Debug, Serialize)]
+pub struct TextDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub content_index: usize,
+    /// All of it.
+    pub text: &'a str,
+    /// Probabilities of all its tokens.
+    pub logprobs: Vec<DeltaLogProb<'a>>,
+}
+
+/// More refusal or thinking.
+#[derive(Debug, Serialize)]
+pub struct ContentDelta<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub content_index: usize,
+    /// What is new.
+    pub delta: &'a str,
+}
+
+/// All thinking of a part.
+#[derive(Debug, Serialize)]
+pub struct ContentDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub content_index: usize,
+    /// All of it.
+    pub text: &'a str,
+}
+
+/// The whole refusal.
+#[derive(Debug, Serialize)]
+pub struct RefusalDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub content_index: usize,
+    /// All of it.
+    pub refusal: &'a str,
+}
+
+/// More of a call's arguments.
+#[derive(Debug, Serialize)]
+pub struct ArgumentsDelta<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// What is new.
+    pub delta: &'a str,
+}
+
+/// All arguments of a call.
+#[derive(Debug, Serialize)]
+pub struct ArgumentsDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The function; older SDKs typed it.
+    pub name: &'a str,
+    /// All of them.
+    pub arguments: &'a str,
+}
+
+/// The `error` event in the form that all clients read: flat keys and the nested object.
+#[derive(Debug, Serialize)]
+pub struct ErrorEvent<'a> {
+    /// What happened, in the gateway's words.
+    pub code: &'a str,
+    /// A sentence.
+    pub message: &'a str,
+    /// The request parameter at fault.
+    pub param: Option<&'a str>,
+    /// The same once more, with the error's type.
+    pub error: NestedError<'a>,
+}
+
+/// The nested half of [`ErrorEvent`].
+#[derive(Debug, Serialize)]
+pub struct NestedError<'a> {
+    /// As in HTTP error bodies.
+    pub r#type: &'a str,
+    /// As in the flat half.
+    pub code: &'a str,
+    /// As in the flat half.
+    pub message: &'a str,
+    /// As in the flat half.
+    pub param: Option<&'a str>,
+}
+
+impl Event<'_> {
+    fn name(&self, reasoning: ReasoningEvents) -> &'static str {
+        match (self, reasoning) {
+            (Self::ItemAdded(_), _) => "response.output_item.added",
+            (Self::ItemDone(_), _) => "response.output_item.done",
+            (Self::PartAdded(_), _) => "response.content_part.added",
+            (Self::PartDone(_), _) => "response.content_part.done",
+            (Self::TextDelta(_), _) => "response.output_text.delta",
+            (Self::TextDone(_), _) => "response.output_text.done",
+            (Self::RefusalDelta(_), _) => "response.refusal.delta",
+            (Self::RefusalDone(_), _) => "response.refusal.done",
+            (Self::ReasoningDelta(_), ReasoningEvents::OpenAi) => "response.reasoning_text.delta",
+            (Self::ReasoningDone(_), ReasoningEvents::OpenAi) => "response.reasoning_text.done",
+            (Self::ReasoningDelta(_), ReasoningEvents::OpenResponses) => "response.reasoning.delta",
+            (Self::ReasoningDone(_), ReasoningEvents::OpenResponses) => "response.reasoning.done",
+            (Self::ArgumentsDelta(_), _) => "response.function_call_arguments.delta",
+            (Self::ArgumentsDone(_), _) => "response.function_call_arguments.done",
+            (Self::Error(_), _) => "error",
+        }
+    }
+}
+
+/// Whether the client gets events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// `stream: true`.
+    Events,
+    /// The final resource alone.
+    Whole,
+}
+
+/// Numbers and frames the events of one response.
+#[derive(Debug)]
+pub struct Writer {
+    delivery: Delivery,
+    reasoning: ReasoningEvents,
+    sequence: u64,
+}
+
+impl Writer {
+    /// A writer at sequence number 0.
+    pub fn new(delivery: Delivery, reasoning: ReasoningEvents) -> Self {
+        Self {
+            delivery,
+            reasoning,
+            sequence: 0,
+        }
+    }
+
+    /// Appends one frame to `buffer`, or nothing when the client does not stream.
+    pub fn event(&mut self, buffer: &mut Vec<u8>, event: &Event<'_>) {
+        if self.delivery == Delivery::Whole {
+            return;
+        }
+        self.open(buffer, event.name(self.reasoning));
+        let body = buffer.len();
+        json_text::append(buffer, event);
+        if let Some(brace) = buffer.get_mut(body) {
+            *brace = b',';
+        }
+        buffer.extend_from_slice(b"\n\n");
+    }
+
+    /// Appends a lifecycle frame whose `response` is what `resource` appends.
+    pub fn lifecycle(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        name: &'static str,
+        resource: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.delivery == Delivery::Whole {
+            return;
+        }
+        self.open(buffer, name);
+        buffer.extend_from_slice(b",\"response\":");
+        resource(buffer);
+        buffer.extend_from_slice(b"}\n\n");
+    }
+
+    /// Everything of a frame up to its own members.
+    fn open(&mut self, buffer: &mut Vec<u8>, name: &'static str) {
+        for piece in [
+            "event: ",
+            name,
+            "\ndata: {\"type\":\"",
+            name,
+            "\",\"sequence_number\":",
+        ] {
+            buffer.extend_from_slice(piece.as_bytes());
+        }
+        json_text::append(buffer, &self.sequence);
+        self.sequence += 1;
+    }
+}

@@ -1,0 +1,371 @@
+//! `POST /v1/responses`: the body, read, checked and normalised.
+
+mod sampling;
+mod text;
+
+use serde_json::value::RawValue;
+
+use super::decode::Reader;
+use super::item::Item;
+use super::settings::{CacheRetention, Settings, Truncation};
+use super::tool::{self, Tool};
+use super::words::words;
+use crate::error::{ApiError, ApiErrorCode};
+use crate::ids::{IdSource, ResponseId};
+use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
+
+/// How strictly requests are read; configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Deepest nesting of a body.
+    pub max_depth: usize,
+    /// Unknown fields are refused, not warned about (decision 5).
+    pub strict_requests: bool,
+    /// Tools that are not served are refused, not warned about (decision 5).
+    pub strict_tools: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_depth: 64,
+            strict_requests: false,
+            strict_tools: false,
+        }
+    }
+}
+
+words! {
+    /// Extra data that a client asks for.
+    Include {
+        /// Results of file search.
+        FileSearchResults = "file_search_call.results",
+        /// Results of web search.
+        WebSearchResults = "web_search_call.results",
+        /// Sources of web search.
+        WebSearchSources = "web_search_call.action.sources",
+        /// URLs of pictures in the input.
+        InputImageUrl = "message.input_image.image_url",
+        /// URLs of screenshots.
+        ComputerImageUrl = "computer_call_output.output.image_url",
+        /// Outputs of the code interpreter.
+        CodeInterpreterOutputs = "code_interpreter_call.outputs",
+        /// Sealed reasoning.
+        EncryptedReasoning = "reasoning.encrypted_content",
+        /// Token probabilities.
+        Logprobs = "message.output_text.logprobs",
+    }
+}
+
+/// A request, ready to be answered.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// The model's name, as the client asked for it.
+    pub model: Box<str>,
+    /// This turn's new items, each with an id.
+    pub input: Vec<Item>,
+    /// Whether the client streams.
+    pub stream: bool,
+    /// Whether the response is kept.
+    pub store: bool,
+    /// The response to continue.
+    pub previous_response_id: Option<ResponseId>,
+    /// Extra data asked for.
+    pub include: Vec<Include>,
+    /// The client's metadata, an object, as it came.
+    pub metadata: Box<RawValue>,
+    /// What the response echoes and the upstream is told.
+    pub settings: Settings,
+    /// vLLM's own sampling parameters, passed on as they came.
+    pub sampling: Vec<(&'static str, Box<RawValue>)>,
+    /// What was ignored: names only, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl CreateRequest {
+    /// Reads a body. Every problem of it is in the one error.
+    pub fn decode(body: &[u8], rules: &Rules, ids: &mut dyn IdSource) -> Result<Self, ApiError> {
+        let Ok(text) = std::str::from_utf8(body) else {
+            return Err(not_json("the request body is not valid UTF-8"));
+        };
+        scan::scan(text, rules.max_depth)?;
+        let mut problems = Problems::default();
+        let fields = Fields::parse(text, &mut problems).map_err(|error| {
+            if error.is_data() {
+                let message = "the request body must be a JSON object";
+                ApiError::new(ApiErrorCode::InvalidType, message)
+            } else {
+                let (line, column) = (error.line(), error.column());
+                not_json(format!(
+                    "the request body is not valid JSON at line {line}, column {column}"
+                ))
+            }
+        })?;
+        let request = decode_fields(fields, rules, ids, &mut problems);
+        match (problems.into_error(), request) {
+            (None, Some(request)) => Ok(request),
+            (Some(error), _) => Err(error),
+            // Unreachable: a request that cannot be built has a problem that says why.
+            (None, None) => Err(ApiError::new(
+                ApiErrorCode::InvalidRequest,
+                "the request could not be read",
+            )),
+        }
+    }
+
+    /// Whether the model may call several tools at once.
+    pub fn parallel_tool_calls(&self) -> bool {
+        self.settings.parallel_tool_calls.unwrap_or(true)
+    }
+
+    /// Whether the client asked for this extra data.
+    pub fn includes(&self, wanted: Include) -> bool {
+        self.include.contains(&wanted)
+    }
+}
+
+fn not_json(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorCode::InvalidJson, message)
+}
+
+/// Members that are taken and do nothing here: they ask for what OpenAI alone has, or tune it.
+const IGNORED: &[&str] = &[
+    "stream_options",
+    "client_metadata",
+    "service_tier",
+    "moderation",
+    "access_programs",
+    "image",
+    "context_management",
+    "prompt_cache_options",
+];
+
+/// Members that would change the answer if they were served.
+const UNSUPPORTED: &[&str] = &["conversation", "prompt", "multi_agent"];
+
+fn decode_fields(
+    mut fields: Fields<'_, '_>,
+    rules: &Rules,
+    ids: &mut dyn IdSource,
+    problems: &mut Problems,
+) -> Option<CreateRequest> {
+    let model = fields.required_word("model", problems);
+    refuse_unsupported(&mut fields, problems);
+    let previous = fields.string("previous_response_id", problems);
+    let input = decode_input(&mut fields, previous.as_deref(), ids, problems);
+    let stream = fields.boolean("stream", problems).unwrap_or(false);
+    let store = fields.boolean("store", problems).unwrap_or(true);
+    let include = decode_include(&mut fields, problems);
+    let metadata = decode_metadata(&mut fields, problems);
+    let settings = decode_settings(&mut fields, problems);
+    let sampling = sampling::passed_on(&mut fields, problems);
+    for name in IGNORED {
+        fields.take(name);
+    }
+    let mut warnings = Vec::new();
+    report_unserved(&settings.tools, rules, &mut warnings, problems);
+    report_unknown(&fields, rules, &mut warnings, problems);
+    Some(CreateRequest {
+        model: model?.into(),
+        input,
+        stream,
+        store,
+        previous_response_id: previous.map(|id| ResponseId::new(&id)),
+        include,
+        metadata: metadata?,
+        settings,
+        sampling,
+        warnings,
+    })
+}
+
+fn refuse_unsupported(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
+    if fields.given("conversation") && fields.given("previous_response_id") {
+        problems.add(
+            &Place::Root,
+            ApiErrorCode::MutuallyExclusiveParameters,
+            "`conversation` and `previous_response_id` exclude each other: give one of them",
+        );
+        fields.take("conversation");
+    }
+    let background = fields.boolean("background", problems) == Some(true);
+    let asked = UNSUPPORTED
+        .iter()
+        .filter(|name| fields.take(name).is_some())
+        .copied()
+        .collect::<Vec<_>>();
+    for name in asked.into_iter().chain(background.then_some("background")) {
+        problems.add(
+            &Place::Root.member(name),
+            ApiErrorCode::UnsupportedValue,
+            format_args!("`{name}` is not supported by this server"),
+        );
+    }
+}
+
+fn decode_input(
+    fields: &mut Fields<'_, '_>,
+    previous: Option<&str>,
+    ids: &mut dyn IdSource,
+    problems: &mut Problems,
+) -> Vec<Item> {
+    let place = Place::Root.member("input");
+    let Some(raw) = fields.take("input") else {
+        if previous.is_none() {
+            problems.missing(&place);
+        }
+        return Vec::new();
+    };
+    let mut reader = Reader { ids, problems };
+    let items = reader.input(raw, &place);
+    let is_empty = raw.get().strip_prefix('[').map(str::trim_ascii) == Some("]");
+    if is_empty && previous.is_none() {
+        problems.invalid(
+            &place,
+            "at least one item, or come with `previous_response_id`",
+        );
+    }
+    items
+}
+
+fn decode_include(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<Include> {
+    let raws = fields.array("include", problems).unwrap_or_default();
+    let list = Place::Root.member("include");
+    let mut include = Vec::new();
+    for (index, raw) in raws.into_iter().enumerate() {
+        let place = list.element(index);
+        match read::text(raw) {
+            None => problems.wrong_type(&place, "a string"),
+            Some(word) => match Include::parse(&word) {
+                Some(known) => include.push(known),
+                None => problems.wrong_word(&place, Include::WORDS),
+            },
+        }
+    }
+    include
+}
+
+/// OpenAI's limits: pairs, characters of a name, characters of a value.
+const MAX_METADATA: (usize, usize, usize) = (16, 64, 512);
+
+fn decode_metadata(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<Box<RawValue>> {
+    let (pairs, name_chars, value_chars) = MAX_METADATA;
+    let place = Place::Root.member("metadata");
+    let Some(raw) = fields.take("metadata") else {
+        return RawValue::from_string("{}".to_owned()).ok();
+    };
+    let members: Vec<_> = Fields::of(raw, place, problems)?.into_members().collect();
+    if members.len() > pairs {
+        problems.invalid(&place, format_args!("at most {pairs} pairs"));
+        return None;
+    }
+    for (name, value) in members {
+        let at = place.member(&name);
+        if name.chars().nth(name_chars).is_some() {
+            problems.invalid(
+                &place,
+                format_args!("pairs whose names have at most {name_chars} characters"),
+            );
+        }
+        match read::text(value) {
+            None => problems.wrong_type(&at, "a string"),
+            Some(text) if text.chars().nth(value_chars).is_some() => {
+                problems.invalid(&at, format_args!("at most {value_chars} characters long"));
+            }
+            Some(_) => {}
+        }
+    }
+    Some(raw.to_owned())
+}
+
+/// Longest end-user and cache-key text, in characters.
+const MAX_LABEL: usize = 512;
+
+fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Settings {
+    let mut settings = Settings {
+        instructions: fields.string("instructions", problems).map(Into::into),
+        parallel_tool_calls: fields.boolean("parallel_tool_calls", problems),
+        truncation: fields.word("truncation", Truncation::WORDS, Truncation::parse, problems),
+        max_output_tokens: fields.integer("max_output_tokens", 1..=u64::MAX, problems),
+        max_tool_calls: fields.integer("max_tool_calls", 1..=u64::MAX, problems),
+        safety_identifier: fields.short_string("safety_identifier", MAX_LABEL, problems),
+        prompt_cache_key: fields.short_string("prompt_cache_key", MAX_LABEL, problems),
+        prompt_cache_retention: fields.word(
+            "prompt_cache_retention",
+            CacheRetention::WORDS,
+            CacheRetention::parse,
+            problems,
+        ),
+        user: fields.short_string("user", MAX_LABEL, problems),
+        ..Settings::default()
+    };
+    sampling::decode(fields, &mut settings, problems);
+    text::decode(fields, &mut settings, problems);
+    let place = Place::Root.member("tools");
+    if let Some(tools) = fields.array("tools", problems) {
+        settings.tools = tool::decode_tools(&tools, &place, problems);
+    }
+    let place = Place::Root.member("tool_choice");
+    if let Some(raw) = fields.take("tool_choice") {
+        settings.tool_choice = tool::decode_choice(raw, &settings.tools, &place, problems);
+    }
+    settings
+}
+
+fn report_unserved(
+    tools: &[Tool],
+    rules: &Rules,
+    warnings: &mut Vec<String>,
+    problems: &mut Problems,
+) {
+    let list = Place::Root.member("tools");
+    for (index, tool) in tools.iter().enumerate() {
+        let Tool::Unserved(tool) = tool else {
+            continue;
+        };
+        let place = list.element(index);
+        if rules.strict_tools {
+            problems.add(
+                &place,
+                ApiErrorCode::UnsupportedValue,
+                format_args!("`{place}` has a type that this server does not offer"),
+            );
+        } else {
+            let kind = crate::json::problems::shown(&tool.kind);
+            warnings.push(format!("tool `{kind}` is not shown to the model"));
+        }
+    }
+}
+
+fn report_unknown(
+    fields: &Fields<'_, '_>,
+    rules: &Rules,
+    warnings: &mut Vec<String>,
+    problems: &mut Problems,
+) {
+    /// More names than this say nothing more.
+    const MAX_NAMED: usize = 16;
+    for name in fields.unknown().take(MAX_NAMED) {
+        if rules.strict_requests {
+            problems.add(
+                &Place::Root.member(name),
+                ApiErrorCode::UnknownParameter,
+                format_args!("`{name}` is not a parameter of this endpoint"),
+            );
+        } else {
+            warnings.push(format!("parameter `{name}` is unknown and ignored"));
+        }
+    }
+}
+
+/// Whether a value is an object; a problem where it is not.
+fn object(raw: &RawValue, place: &Place<'_>, problems: &mut Problems) -> bool {
+    let is_object = kind(raw) == Kind::Object;
+    if !is_object {
+        problems.wrong_type(place, "an object");
+    }
+    is_object
+}
+
+#[cfg(test)]
+mod tests;

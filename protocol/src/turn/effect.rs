@@ -1,0 +1,84 @@
+//! What goes into the turn machine and what comes out of it: data only.
+
+use crate::chat::fault::UpstreamFault;
+use crate::error::ApiError;
+use crate::record::Record;
+use crate::responses::item::Item;
+
+/// One thing that happened to a turn.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The items of the earlier turns, oldest first; empty without `previous_response_id`.
+    History(Vec<Item>),
+    /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
+    Refused(ApiError),
+    /// The upstream answered 200 and begins to stream.
+    UpstreamOpened,
+    /// Bytes of the upstream's stream, cut anywhere.
+    UpstreamBytes(&'a [u8]),
+    /// The upstream's stream ended in good order.
+    UpstreamEnded,
+    /// The upstream's whole answer, for a client that does not stream.
+    UpstreamAnswer(&'a [u8]),
+    /// The upstream call failed; retries, where allowed, are spent.
+    UpstreamFailed(UpstreamFault),
+    /// The client's status line was held long enough: answer 200 and go on waiting.
+    HoldExpired,
+    /// The turn is to end now.
+    Cancelled(Cancel),
+    /// The outcome of [`Action::Persist`].
+    Stored(Kept),
+}
+
+/// Why a turn is ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// The client left, or reads too slowly: nobody hears the rest.
+    ClientLeft,
+    /// The gateway stops.
+    Shutdown,
+}
+
+/// Whether the store acknowledged a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Committed: readable from now on.
+    Yes,
+    /// Not committed, or not known to be.
+    No,
+}
+
+/// One thing the actor has to do, in the order given.
+#[derive(Debug)]
+pub enum Action {
+    /// Post this body to the upstream's `/chat/completions`.
+    CallModel(Vec<u8>),
+    /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.
+    Begin,
+    /// Answer 200 with [`Effects::bytes`] as the whole body.
+    Answer,
+    /// Answer with this error.
+    Refuse(Refusal),
+    /// Commit this record, then report [`Input::Stored`].
+    Persist(Box<Record>),
+    /// The turn is over; nothing more will come of it.
+    End,
+}
+
+/// An HTTP error answer.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Status and body.
+    pub error: ApiError,
+    /// `Retry-After`, as the upstream or the gateway wants it.
+    pub retry_after: Option<Box<str>>,
+}
+
+/// Where a step leaves its results; owned by the caller and used again for every step.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Bytes for the client, in order after all earlier ones.
+    pub bytes: Vec<u8>,
+    /// What else to do.
+    pub actions: Vec<Action>,
+}

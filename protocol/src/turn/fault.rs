@@ -1,0 +1,180 @@
+//! What an upstream fault means to the client: one table from fault to status, code and words.
+
+use crate::chat::fault::{ErrorBody, ErrorCode, ErrorObject, UpstreamFault, Waited};
+use crate::error::{ApiError, ApiErrorCode, head};
+
+/// Longest piece of an upstream's own message that is passed on, in bytes.
+const MAX_PASSED_ON: usize = 1024;
+
+/// A fault in the client's terms.
+#[derive(Clone, Debug)]
+pub(super) struct Explained {
+    /// For an HTTP answer, and the flat and nested halves of the `error` event.
+    pub(super) error: ApiError,
+    /// `Retry-After` of the upstream.
+    pub(super) retry_after: Option<Box<str>>,
+}
+
+impl Explained {
+    pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            error: ApiError::new(code, message),
+            retry_after: None,
+        }
+    }
+
+    /// `error.code` of a failed response: the SDK's type knows few codes, and only two more are
+    /// allowed (decision 3); the `error` event before it has the precise one.
+    pub(super) fn response_code(&self) -> &'static str {
+        match self.error.code {
+            ApiErrorCode::ContextLengthExceeded => "context_length_exceeded",
+            ApiErrorCode::RateLimitExceeded => "rate_limit_exceeded",
+            ApiErrorCode::ServerIsOverloaded => "server_is_overloaded",
+            ApiErrorCode::InvalidRequest => "invalid_prompt",
+            ApiErrorCode::InvalidJson
+            | ApiErrorCode::InvalidType
+            | ApiErrorCode::InvalidValue
+            | ApiErrorCode::MissingRequiredParameter
+            | ApiErrorCode::UnknownParameter
+            | ApiErrorCode::MutuallyExclusiveParameters
+            | ApiErrorCode::UnsupportedValue
+            | ApiErrorCode::PreviousResponseNotFound
+            | ApiErrorCode::InvalidApiKey
+            | ApiErrorCode::ModelNotFound
+            | ApiErrorCode::NotFound
+            | ApiErrorCode::MethodNotAllowed
+            | ApiErrorCode::RequestTimeout
+            | ApiErrorCode::PayloadTooLarge
+            | ApiErrorCode::UnsupportedEncoding
+            | ApiErrorCode::ServerError
+            | ApiErrorCode::UpstreamUnavailable
+            | ApiErrorCode::UpstreamBadResponse
+            | ApiErrorCode::UpstreamBadChunk
+            | ApiErrorCode::UpstreamTimeout => "server_error",
+        }
+    }
+}
+
+/// Explains a fault.
+pub(super) fn explain(fault: UpstreamFault) -> Explained {
+    match fault {
+        UpstreamFault::Unreachable => Explained::new(
+            ApiErrorCode::UpstreamUnavailable,
+            "the upstream model server cannot be reached",
+        ),
+        UpstreamFault::Status {
+            status,
+            retry_after,
+            body,
+        } => {
+            let parsed: ErrorBody<'_> = serde_json::from_slice(&body).unwrap_or_default();
+            Explained {
+                retry_after,
+                ..explain_status(status, parsed.error.as_ref())
+            }
+        }
+        UpstreamFault::WrongContentType => Explained::new(
+            ApiErrorCode::UpstreamBadResponse,
+            "the upstream model server answered with something else than a chat completion",
+        ),
+        UpstreamFault::TimedOut(waited) => {
+            Explained::new(ApiErrorCode::UpstreamTimeout, timed_out(waited))
+        }
+        UpstreamFault::Reset => Explained::new(
+            ApiErrorCode::UpstreamUnavailable,
+            "the connection to the upstream model server broke before the answer was complete",
+        ),
+        UpstreamFault::TooLong => Explained::new(
+            ApiErrorCode::UpstreamBadResponse,
+            "the upstream model server sent more than the gateway buffers",
+        ),
+    }
+}
+
+/// Explains an error object that came inside a 200 stream.
+pub(super) fn explain_in_stream(error: &ErrorObject<'_>) -> Explained {
+    let status = match &error.code {
+        Some(ErrorCode::Number(status)) => *status,
+        Some(ErrorCode::Word(_)) | None => 500,
+    };
+    explain_status(status, Some(error))
+}
+
+/// The upstream's stream had a chunk that is no chunk (fault U5).
+pub(super) fn bad_chunk() -> Explained {
+    Explained::new(
+        ApiErrorCode::UpstreamBadChunk,
+        "the upstream model server sent a malformed chunk",
+    )
+}
+
+/// The upstream's stream ended before it said why.
+pub(super) fn cut_short() -> Explained {
+    Explained::new(
+        ApiErrorCode::UpstreamUnavailable,
+        "the upstream model server ended the answer without a finish reason",
+    )
+}
+
+/// vLLM gave the request up.
+pub(super) fn aborted() -> Explained {
+    Explained::new(
+        ApiErrorCode::ServerError,
+        "the upstream model server aborted the request",
+    )
+}
+
+/// The gateway stops.
+pub(super) fn stopping() -> Explained {
+    Explained::new(ApiErrorCode::ServerError, "the gateway is shutting down")
+}
+
+fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
+    let words = error
+        .and_then(|error| error.message.as_ref())
+        .map(|words| head(words.as_str(), MAX_PASSED_ON));
+    let overflow = words.is_some_and(|words| words.contains("maximum context length"));
+    match (status, words) {
+        (400 | 413, Some(words)) if overflow => {
+            let mut explained = Explained::new(ApiErrorCode::ContextLengthExceeded, words);
+            explained.error.param = Some("input".to_owned());
+            explained
+        }
+        (404, Some(words)) => {
+            let mut explained = Explained::new(ApiErrorCode::ModelNotFound, words);
+            explained.error.param = Some("model".to_owned());
+            explained
+        }
+        (401 | 403, _) => Explained::new(
+            ApiErrorCode::UpstreamUnavailable,
+            "the upstream model server refuses the gateway's key: the operator must set \
+             `VR_OPENAI_API_KEY`",
+        ),
+        (429, words) => Explained::new(
+            ApiErrorCode::RateLimitExceeded,
+            words.unwrap_or("the upstream model server limits the rate of requests"),
+        ),
+        (503, words) => Explained::new(
+            ApiErrorCode::ServerIsOverloaded,
+            words.unwrap_or("the upstream model server is overloaded or not ready"),
+        ),
+        (400..=499, Some(words)) => {
+            let mut explained = Explained::new(ApiErrorCode::InvalidRequest, words);
+            explained.error.status = status;
+            explained
+        }
+        _ => Explained::new(
+            ApiErrorCode::UpstreamUnavailable,
+            format!("the upstream model server answered with status {status}"),
+        ),
+    }
+}
+
+fn timed_out(waited: Waited) -> String {
+    let (what, limit) = match waited {
+        Waited::Head(limit) => ("did not answer", limit),
+        Waited::Idle(limit) => ("fell silent", limit),
+        Waited::Whole(limit) => ("did not finish the answer", limit),
+    };
+    format!("the upstream model server {what} within {limit:?}")
+}

@@ -1,0 +1,121 @@
+//! The shape of the command line, with flags made from the key table.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::{Arg, ArgMatches, Command};
+
+use crate::config::table::{Kind, TABLE};
+
+const ABOUT: &str = "A gateway that gives any vLLM server a stateful OpenAI Responses API";
+
+const AFTER: &str = "\
+Example, with a vLLM server on port 8000:
+  vllm-responses serve --upstream http://127.0.0.1:8000
+then point an OpenAI client at http://127.0.0.1:5969/v1.
+
+Where configuration comes from, strongest first:
+  flags, environment (VR_...), `.env` in the working directory,
+  the TOML file of --config or VR_CONFIG, defaults.
+  `vllm-responses check-config` prints every value and its place.
+
+Exit codes:
+  0    stopped cleanly, or the answer was given
+  1    failed while starting or running
+  2    wrong usage or configuration; every problem is on stderr
+  130  stopped at once by a second SIGINT
+  143  stopped at once by a second SIGTERM";
+
+/// The whole command line.
+pub(super) fn command() -> Command {
+    let name = Arg::new("name")
+        .value_name("NAME")
+        .required(true)
+        .help("Owner of the key's data");
+    Command::new("vllm-responses")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(AFTER)
+        .subcommand_required(true)
+        .arg_required_else_help(false)
+        .subcommand(configured("serve", "Start the gateway"))
+        .subcommand(configured(
+            "check-config",
+            "Print the effective configuration, secrets redacted",
+        ))
+        .subcommand(
+            Command::new("keys")
+                .about("API keys of clients")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("new")
+                        .about("Make a key and its line for the keys file")
+                        .arg(name),
+                ),
+        )
+}
+
+fn configured(name: &'static str, about: &'static str) -> Command {
+    let mut command = Command::new(name).about(about).after_help(AFTER);
+    for row in TABLE {
+        let Some(flag) = row.flag else { continue };
+        let default = if row.default.is_empty() {
+            String::new()
+        } else {
+            format!(", default: {}", row.default)
+        };
+        let place = match row.kind {
+            Kind::Text if row.key == "upstream.url" => "URL",
+            Kind::Text if row.key == "gateway.host" => "HOST",
+            Kind::Text => "FILE",
+            Kind::Number => "NUMBER",
+            Kind::Switch => "BOOLEAN",
+            Kind::Duration => "DURATION",
+            Kind::Size => "SIZE",
+            Kind::Choice(_) => "WORD",
+        };
+        let arg = Arg::new(row.key)
+            .long(flag.trim_start_matches('-'))
+            .value_name(place)
+            .allow_hyphen_values(row.kind == Kind::Number || row.kind == Kind::Duration)
+            .help(format!("{} [env: {}{default}]", row.meaning, row.env));
+        command = command.arg(arg);
+    }
+    command.arg(
+        Arg::new("vllm")
+            .value_name("MODEL AND VLLM ARGUMENTS")
+            .last(true)
+            .num_args(0..)
+            .help("Start vLLM with these arguments instead of using --upstream"),
+    )
+}
+
+/// Flags that were given, by TOML key.
+pub(super) fn flags(given: &ArgMatches) -> BTreeMap<&'static str, String> {
+    TABLE
+        .iter()
+        .filter(|row| row.flag.is_some())
+        .filter_map(|row| Some((row.key, given.get_one::<String>(row.key)?.clone())))
+        .collect()
+}
+
+/// What stood behind `--`; an empty list when nothing did.
+pub(super) fn behind_dashes(given: &ArgMatches, arguments: &[OsString]) -> Option<Vec<String>> {
+    if !arguments.iter().any(|argument| argument == "--") {
+        return None;
+    }
+    Some(
+        given
+            .get_many::<String>("vllm")
+            .map(|all| all.cloned().collect())
+            .unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

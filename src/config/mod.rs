@@ -1,0 +1,170 @@
+//! The configuration: where it comes from (`raw`), what is allowed (`validate`), all keys (`table`).
+//!
+//! Settings of a component live with the component; [`Config`] puts them together.
+
+mod dotenv;
+pub mod raw;
+pub mod render;
+pub mod table;
+pub mod validate;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vllm_responses_actors::cache::settings::CacheSettings;
+use vllm_responses_actors::store::settings::StoreSettings;
+use vllm_responses_actors::vllm::settings::{CallDeadlines, UpstreamSettings};
+
+use crate::keys;
+use raw::{Inputs, Raw};
+
+/// Everything the gateway needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where HTTP is served.
+    pub gateway: GatewaySettings,
+    /// The model server.
+    pub upstream: Upstream,
+    /// Where responses are kept.
+    pub store: StoreSettings,
+    /// Redis, when on.
+    pub cache: Option<CacheSettings>,
+    /// Bounds on what clients may send.
+    pub limits: Limits,
+    /// Choices of the wire protocol.
+    pub protocol: ProtocolSettings,
+    /// How a stop goes.
+    pub lifecycle: Lifecycle,
+    /// What is logged and how.
+    pub logging: Logging,
+    /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
+    pub api_keys_file: Option<PathBuf>,
+}
+
+/// Where HTTP is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// IP address (IPv6 without brackets) or host name.
+    pub host: String,
+    /// 0 lets the system choose.
+    pub port: u16,
+    /// Threads, at least 1.
+    pub workers: usize,
+}
+
+/// The model server.
+#[derive(Clone, Debug)]
+pub enum Upstream {
+    /// One that runs already.
+    External(UpstreamSettings),
+    /// `-- MODEL ...`: one that the gateway starts.
+    Spawn {
+        /// The model, then arguments of `vllm serve`, as they were given.
+        args: Vec<String>,
+        /// Deadlines of one call.
+        deadlines: CallDeadlines,
+    },
+}
+
+/// Bounds on what clients may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body in bytes.
+    pub body_bytes: usize,
+    /// Deepest nesting of JSON.
+    pub json_depth: usize,
+    /// Responses at once; 0 means computed.
+    pub max_in_flight: usize,
+}
+
+/// Choices of the wire protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProtocolSettings {
+    /// Whose names reasoning events carry.
+    pub reasoning_events: ReasoningEvents,
+    /// What an unknown request field causes.
+    pub requests: Strictness,
+    /// What an unknown tool causes.
+    pub tools: Strictness,
+}
+
+/// Whose names reasoning events carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReasoningEvents {
+    /// OpenAI's.
+    OpenAi,
+    /// Those of Open Responses.
+    OpenResponses,
+}
+
+/// What something unknown causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// A warning in the log.
+    Lenient,
+    /// A 400.
+    Strict,
+}
+
+impl From<bool> for Strictness {
+    fn from(strict: bool) -> Self {
+        if strict { Self::Strict } else { Self::Lenient }
+    }
+}
+
+/// How a stop goes (SIGTERM).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// Requests are still taken for this long while readiness is false.
+    pub drain_delay: Duration,
+    /// Running requests get this long to finish.
+    pub shutdown_grace: Duration,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// Filter of `env_logger`: `RUST_LOG`, or the configured level.
+    pub filter: String,
+    /// Text or JSON lines.
+    pub format: LogFormat,
+    /// Whether each response logs where its time went.
+    pub timings: bool,
+    /// Whether messages to and from the model are logged.
+    pub model_messages: bool,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Gathers and judges the configuration, the keys file included.
+///
+/// # Errors
+/// All problems at once, ready to be printed one a line.
+pub fn load(inputs: &Inputs) -> (Raw, Result<Config, Vec<String>>) {
+    let raw = raw::gather(inputs);
+    let mut judged = validate::validate(&raw);
+    let keys = raw
+        .values
+        .get("auth.api_keys_file")
+        .filter(|value| !value.text.is_empty());
+    if let Some(value) = keys {
+        let path = inputs.directory.join(&value.text);
+        if let Err(bad) = keys::load(&path) {
+            let mut problems = judged.err().unwrap_or_default();
+            problems.extend(
+                bad.iter()
+                    .map(|problem| format!("{}: {problem}", value.place)),
+            );
+            judged = Err(problems);
+        }
+    }
+    (raw, judged)
+}

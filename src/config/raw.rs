@@ -1,0 +1,337 @@
+//! Loose values with their origin, merged from the layers. Nothing is judged here but names.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use config::{ConfigError, Map, Source, Value, ValueKind};
+
+use super::dotenv;
+use super::table::{CONFIG, Row, TABLE};
+
+/// What the outside world says, gathered once by `main`.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Values of flags by TOML key.
+    pub flags: BTreeMap<&'static str, String>,
+    /// What stood behind `--`; `None` without `--`.
+    pub spawn: Option<Vec<String>>,
+    /// The process environment.
+    pub env: BTreeMap<OsString, OsString>,
+    /// Directory whose `.env` is read.
+    pub directory: PathBuf,
+}
+
+/// One value as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawValue {
+    /// The text, not yet judged.
+    pub text: String,
+    /// Where it stands, in the user's own terms: a flag, a variable, a key of a file, `default`.
+    pub place: String,
+}
+
+/// Every key's effective text, and what was noticed on the way.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// By dotted key; every row of the table is present.
+    pub values: BTreeMap<&'static str, RawValue>,
+    /// What stood behind `--`.
+    pub spawn: Option<Vec<String>>,
+    /// `RUST_LOG`, when set.
+    pub rust_log: Option<String>,
+    /// Errors of names and files.
+    pub problems: Vec<String>,
+    /// Worth a line in the log, but no reason to stop.
+    pub notices: Vec<String>,
+}
+
+/// Place of a value that nobody set.
+pub const DEFAULT: &str = "default";
+
+/// One layer: dotted key to text, each value carrying its place as origin.
+#[derive(Clone, Debug, Default)]
+struct Layer(Map<String, Value>);
+
+impl Layer {
+    fn put(&mut self, key: &str, text: &str, place: &str) {
+        let value = Value::new(Some(&place.to_owned()), ValueKind::String(text.to_owned()));
+        self.0.insert(key.to_owned(), value);
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.0
+            .get(key)
+            .and_then(|value| value.clone().into_string().ok())
+    }
+}
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Reads all layers and merges them: flags, environment, `.env`, TOML file, defaults.
+pub fn gather(inputs: &Inputs) -> Raw {
+    let mut raw = Raw {
+        spawn: inputs.spawn.clone(),
+        ..Raw::default()
+    };
+    let flags = flag_layer(inputs);
+    let env = env_layer(&inputs.env, &mut raw);
+    let dot = dotenv_layer(inputs, &mut raw);
+    let file = [&flags, &env, &dot]
+        .into_iter()
+        .find_map(|layer| layer.text(CONFIG));
+    let toml = file.map_or_else(Layer::default, |path| toml_layer(inputs, &path, &mut raw));
+    notice_overruled_upstream(&flags, &[&env, &dot], &mut raw);
+    let merged = config::Config::builder()
+        .add_source(default_layer())
+        .add_source(toml)
+        .add_source(dot)
+        .add_source(env)
+        .add_source(flags)
+        .build();
+    match merged {
+        Ok(merged) => {
+            raw.values = TABLE
+                .iter()
+                .map(|row| (row.key, lookup(&merged, row)))
+                .collect();
+        }
+        Err(_) => raw
+            .problems
+            .push("the configuration layers cannot be merged".to_owned()),
+    }
+    raw
+}
+
+fn lookup(merged: &config::Config, row: &Row) -> RawValue {
+    merged.get::<Value>(row.key).map_or_else(
+        |_| RawValue {
+            text: row.default.to_owned(),
+            place: DEFAULT.to_owned(),
+        },
+        |_| from_tree(&merged.cache, row),
+    )
+}
+
+/// Walks the merged tree by hand, because `Config::get` drops a value's origin.
+fn from_tree(root: &Value, row: &Row) -> RawValue {
+    let leaf = row.key.split('.').try_fold(root, |at, part| {
+        if let ValueKind::Table(table) = &at.kind {
+            table.get(part)
+        } else {
+            None
+        }
+    });
+    let place = leaf.and_then(Value::origin).unwrap_or(DEFAULT).to_owned();
+    let text = leaf.and_then(|value| value.clone().into_string().ok());
+    RawValue {
+        text: text.unwrap_or_else(|| row.default.to_owned()),
+        place,
+    }
+}
+
+fn default_layer() -> Layer {
+    let mut layer = Layer::default();
+    for row in TABLE {
+        layer.put(row.key, row.default, DEFAULT);
+    }
+    layer
+}
+
+fn flag_layer(inputs: &Inputs) -> Layer {
+    let mut layer = Layer::default();
+    for (key, text) in &inputs.flags {
+        let flag = Row::find(key).and_then(|row| row.flag).unwrap_or(key);
+        layer.put(key, text, &format!("`{flag}`"));
+    }
+    layer
+}
+
+fn env_layer(env: &BTreeMap<OsString, OsString>, raw: &mut Raw) -> Layer {
+    let mut layer = Layer::default();
+    for (name, value) in env {
+        let Some(name) = name.to_str() else { continue };
+        match value.to_str() {
+            Some("") => {}
+            Some(text) if name == "RUST_LOG" => raw.rust_log = Some(text.to_owned()),
+            Some(text) => put_variable(&mut layer, name, text, "", raw),
+            None if name.starts_with("VR_") => {
+                raw.problems.push(format!(
+                    "`{name}`: must be UTF-8 text; set it again or unset it"
+                ));
+            }
+            None => {}
+        }
+    }
+    layer
+}
+
+fn dotenv_layer(inputs: &Inputs, raw: &mut Raw) -> Layer {
+    let mut layer = Layer::default();
+    let text = match std::fs::read_to_string(inputs.directory.join(".env")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return layer,
+        Err(error) => {
+            raw.problems.push(format!(
+                "`.env`: cannot be read ({}); repair or remove it",
+                error.kind()
+            ));
+            return layer;
+        }
+    };
+    let (pairs, bad_lines) = dotenv::parse(&text);
+    for line in bad_lines {
+        raw.notices.push(format!(
+            "`.env` line {line} is ignored: it is not NAME=VALUE"
+        ));
+    }
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        put_variable(&mut layer, name, value, " in .env", raw);
+    }
+    layer
+}
+
+fn put_variable(layer: &mut Layer, name: &str, text: &str, whence: &str, raw: &mut Raw) {
+    if let Some(row) = TABLE.iter().find(|row| row.env == name) {
+        layer.put(row.key, text, &format!("`{name}`{whence}"));
+    } else if name.starts_with("VR_") {
+        let hint = suggestion(name, TABLE.iter().map(|row| row.env));
+        raw.notices.push(format!(
+            "`{name}`{whence} is ignored: no such variable{hint}"
+        ));
+    }
+}
+
+fn toml_layer(inputs: &Inputs, path: &str, raw: &mut Raw) -> Layer {
+    let mut layer = Layer::default();
+    let text = match std::fs::read_to_string(inputs.directory.join(path)) {
+        Ok(text) => text,
+        Err(error) => {
+            raw.problems.push(format!(
+                "configuration file `{path}`: cannot be read ({}); correct `--config` or `VR_CONFIG`",
+                error.kind()
+            ));
+            return layer;
+        }
+    };
+    match text.parse::<toml::Table>() {
+        Ok(table) => flatten("", &table, path, &mut layer, raw),
+        // The parser's own message may quote the line, and with it a secret.
+        Err(error) => {
+            let end = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(end).filter(|byte| *byte == b'\n').count() + 1;
+            raw.problems.push(format!(
+                "configuration file `{path}` line {line}: not valid TOML; write `key = value`, text in quotes"
+            ));
+        }
+    }
+    layer
+}
+
+fn flatten(prefix: &str, table: &toml::Table, path: &str, layer: &mut Layer, raw: &mut Raw) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
+        let place = format!("`{key}` in {path}");
+        let section = format!("{key}.");
+        let known = Row::find(&key).filter(|row| row.in_toml());
+        match (known, value) {
+            (Some(_), toml::Value::String(text)) if text.is_empty() => {}
+            (Some(_), toml::Value::String(text)) => layer.put(&key, text, &place),
+            (Some(_), toml::Value::Integer(number)) => layer.put(&key, &number.to_string(), &place),
+            (Some(_), toml::Value::Boolean(on)) => layer.put(&key, &on.to_string(), &place),
+            (Some(_), _) => {
+                raw.problems.push(format!(
+                    "{place}: must be text, a whole number or a boolean"
+                ));
+            }
+            (None, toml::Value::Table(inner))
+                if TABLE.iter().any(|row| row.key.starts_with(&section)) =>
+            {
+                flatten(&key, inner, path, layer, raw);
+            }
+            (None, _) => {
+                let hint = suggestion(
+                    &key,
+                    TABLE.iter().filter(|row| row.in_toml()).map(|row| row.key),
+                );
+                raw.problems
+                    .push(format!("{place}: unknown key{hint}; correct or remove it"));
+            }
+        }
+    }
+}
+
+fn notice_overruled_upstream(flags: &Layer, lower: &[&Layer], raw: &mut Raw) {
+    let below = lower.iter().find_map(|layer| layer.text("upstream.url"));
+    let Some(below) = below else { return };
+    if raw.spawn.is_some() {
+        raw.notices.push(
+            "`VR_LLM_API_BASE` is ignored: vLLM is started from the arguments behind `--`"
+                .to_owned(),
+        );
+    } else if flags.text("upstream.url").is_some_and(|flag| flag != below) {
+        raw.notices
+            .push("`VR_LLM_API_BASE` is ignored: `--upstream` differs from it".to_owned());
+    }
+}
+
+/// `; did you mean ...?` for the nearest name, or nothing when none is near.
+fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|other| (distance(name, other), other)).min();
+    match nearest {
+        Some((far, other)) if far <= 2.max(name.len() / 4) => format!("; did you mean `{other}`?"),
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut next = vec![i + 1];
+        let mut left = i + 1;
+        for ((to, diagonal), above) in b.iter().zip(&row).zip(row.iter().skip(1)) {
+            left = (left + 1)
+                .min(above + 1)
+                .min(diagonal + usize::from(from != *to));
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "ab"), 2);
+        assert_eq!(distance("same", "same"), 0);
+    }
+
+    #[test]
+    fn a_typo_gets_a_suggestion_and_noise_gets_none() {
+        let keys = || TABLE.iter().map(|row| row.key);
+        assert_eq!(
+            suggestion("gateway.prot", keys()),
+            "; did you mean `gateway.port`?"
+        );
+        assert_eq!(suggestion("zzzzzzzzzz", keys()), "");
+    }
+}

@@ -1,0 +1,159 @@
+//! The one table of configuration keys: names, default, meaning.
+//!
+//! Layers, `--help`, `config/default.toml` and `docs/configuration.md` are all made from it, so that
+//! a key has every name everywhere or does not exist.
+
+/// How a value is written, for help texts and for quoting in TOML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number; bare in TOML.
+    Number,
+    /// A boolean; bare in TOML.
+    Switch,
+    /// `30`, `30s`, `500ms`, `5m`, `2h`, `30d`.
+    Duration,
+    /// Bytes: `1048576`, `32MiB`.
+    Size,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// One key with all its names.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Dotted TOML key; the identity of the row.
+    pub key: &'static str,
+    /// Flag of `serve` and `check-config`, dashes included. Secrets have none: process lists show flags.
+    pub flag: Option<&'static str>,
+    /// Environment variable.
+    pub env: &'static str,
+    /// Default as a user would write it; empty means unset.
+    pub default: &'static str,
+    /// How a value is written.
+    pub kind: Kind,
+    /// One sentence for a newcomer.
+    pub meaning: &'static str,
+    /// Never printed.
+    pub secret: bool,
+}
+
+impl Row {
+    const fn new(key: &'static str, env: &'static str, default: &'static str, kind: Kind) -> Self {
+        Self {
+            key,
+            flag: None,
+            env,
+            default,
+            kind,
+            meaning: "",
+            secret: false,
+        }
+    }
+
+    const fn flag(self, flag: &'static str) -> Self {
+        Self {
+            flag: Some(flag),
+            ..self
+        }
+    }
+
+    const fn secret(self) -> Self {
+        Self {
+            secret: true,
+            ..self
+        }
+    }
+
+    const fn means(self, meaning: &'static str) -> Self {
+        Self { meaning, ..self }
+    }
+
+    /// The row of a dotted key.
+    pub fn find(key: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|row| row.key == key)
+    }
+
+    /// Whether the key may stand in a TOML file: a file cannot name another file.
+    pub fn in_toml(&self) -> bool {
+        self.key != CONFIG
+    }
+}
+
+/// Key of the TOML file's own path.
+pub const CONFIG: &str = "config";
+
+use Kind::{Choice, Duration, Number, Size, Switch, Text};
+
+/// Every key, grouped as in the TOML file.
+#[rustfmt::skip]
+pub const TABLE: &[Row] = &[
+    Row::new(CONFIG, "VR_CONFIG", "", Text).flag("--config").means("TOML file with any of these keys."),
+
+    Row::new("gateway.host", "VR_HOST", "0.0.0.0", Text).flag("--gateway-host").means("Address to listen on."),
+    Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),
+    Row::new("gateway.workers", "VR_WORKERS", "1", Number).flag("--gateway-workers").means("Threads that serve HTTP, all in one process."),
+
+    Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
+    Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),
+    Row::new("upstream.ready_timeout", "VR_UPSTREAM_READY_TIMEOUT", "1800s", Duration).flag("--upstream-ready-timeout").means("How long start-up waits for the upstream's model list."),
+    Row::new("upstream.ready_interval", "VR_UPSTREAM_READY_INTERVAL", "5s", Duration).flag("--upstream-ready-interval").means("How often waiting for the upstream is reported."),
+    Row::new("upstream.connect_timeout", "VR_UPSTREAM_CONNECT_TIMEOUT", "5s", Duration).means("Longest wait for a connection to the upstream."),
+    Row::new("upstream.head_timeout", "VR_UPSTREAM_HEAD_TIMEOUT", "240s", Duration).means("Longest wait for the upstream's status line, streamed calls."),
+    Row::new("upstream.idle_timeout", "VR_UPSTREAM_IDLE_TIMEOUT", "240s", Duration).means("Longest silence within an upstream stream."),
+    Row::new("upstream.whole_timeout", "VR_UPSTREAM_WHOLE_TIMEOUT", "1800s", Duration).means("Longest duration of an upstream call that is not streamed."),
+    Row::new("upstream.hold_status", "VR_HOLD_STATUS", "5s", Duration).means("How long the client's status line waits for the upstream's."),
+    Row::new("upstream.keep_alive", "VR_KEEP_ALIVE", "15s", Duration).means("Silence towards a streaming client after which a comment is sent."),
+
+    Row::new("store.database", "VR_DB_PATH", "vllm_responses.db", Text).secret().means("Where responses are kept: a file path, `sqlite:///FILE` or `postgresql://USER@HOST/DB`."),
+    Row::new("store.synchronous", "VR_DB_SYNCHRONOUS", "normal", Choice(&["normal", "full"])).means("SQLite: `full` survives a power cut, `normal` a crash of the process."),
+    Row::new("store.retention", "VR_RETENTION", "", Duration).means("Age at which a response expires; unset keeps it for ever."),
+
+    Row::new("cache.enabled", "VR_RESPONSE_STORE_CACHE", "false", Switch).means("Whether Redis caches stored responses."),
+    Row::new("cache.redis_host", "VR_REDIS_HOST", "localhost", Text).means("Host of Redis, when no Redis URL is given."),
+    Row::new("cache.redis_port", "VR_REDIS_PORT", "6379", Number).means("Port of Redis, when no Redis URL is given."),
+    Row::new("cache.redis_url", "VR_REDIS_URL", "", Text).secret().means("`redis://` or `rediss://` URL, for TLS, a password or a database number."),
+    Row::new("cache.ttl_seconds", "VR_RESPONSE_STORE_CACHE_TTL_SECONDS", "3600", Duration).means("How long a cached response lives; at least one second."),
+
+    Row::new("limits.body", "VR_BODY_LIMIT", "32MiB", Size).means("Largest request body."),
+    Row::new("limits.json_depth", "VR_JSON_DEPTH", "64", Number).means("Deepest nesting of a request's JSON, 1 to 127."),
+    Row::new("limits.max_in_flight", "VR_MAX_IN_FLIGHT", "0", Number).means("Responses that may run at once; 0 computes it from the machine."),
+
+    Row::new("protocol.reasoning_events", "VR_REASONING_EVENTS", "openai", Choice(&["openai", "open_responses"])).means("Whose names reasoning events carry."),
+    Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),
+    Row::new("protocol.strict_tools", "VR_STRICT_TOOLS", "false", Switch).means("Whether an unknown tool is refused instead of left out."),
+
+    Row::new("lifecycle.drain_delay", "VR_DRAIN_DELAY", "0s", Duration).flag("--drain-delay").means("After SIGTERM, how long requests are still taken while readiness is false."),
+    Row::new("lifecycle.shutdown_grace", "VR_SHUTDOWN_GRACE", "30s", Duration).flag("--shutdown-grace").means("How long running requests may take to finish at a stop."),
+
+    Row::new("logging.level", "VR_LOG_LEVEL", "info", Choice(&["off", "error", "warn", "info", "debug", "trace"])).flag("--log-level").means("Least severe log line that is written; `RUST_LOG` replaces it."),
+    Row::new("logging.format", "VR_LOG_FORMAT", "text", Choice(&["text", "json"])).means("`text` for people, `json` for one JSON object a line."),
+    Row::new("logging.timings", "VR_LOG_TIMINGS", "false", Switch).means("Whether each response logs where its time went."),
+    Row::new("logging.model_messages", "VR_LOG_MODEL_MESSAGES", "false", Switch).means("Whether messages to and from the model are logged, shortened."),
+
+    Row::new("auth.api_keys_file", "VR_API_KEYS_FILE", "", Text).means("File of `NAME SHA256HEX` lines; when given, clients need one of its keys."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_has_names_and_a_meaning_of_its_own() {
+        let unique = |names: Vec<&str>| {
+            let count = names.len();
+            assert_eq!(names.into_iter().collect::<BTreeSet<_>>().len(), count);
+        };
+        unique(TABLE.iter().map(|row| row.key).collect());
+        unique(TABLE.iter().map(|row| row.env).collect());
+        unique(TABLE.iter().filter_map(|row| row.flag).collect());
+        for row in TABLE {
+            assert!(row.env.starts_with("VR_"), "{}", row.key);
+            assert!(row.meaning.ends_with('.'), "{}", row.key);
+            assert!(!(row.secret && row.flag.is_some()), "{}", row.key);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Pure: loose values to a [`Config`], or every problem at once.
+//!
+//! A problem names the key as its user wrote it, the rule and a remedy; it never quotes the value.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vllm_responses_actors::cache::settings::CacheSettings;
+use vllm_responses_actors::secret::Secret;
+use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
+use vllm_responses_actors::vllm::settings::{CallDeadlines, UpstreamSettings};
+
+use super::raw::{DEFAULT, Raw, RawValue};
+use super::{
+    Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, ProtocolSettings,
+    ReasoningEvents, Strictness, Upstream, values,
+};
+
+const DURATION: &str = "must be a duration; write for example `30s`, `500ms`, `5m`, `2h` or `30d`";
+const NO_UPSTREAM: &str = "no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with \
+     `VR_LLM_API_BASE=URL` in the environment or in `.env`, or with `url = \"URL\"` under `[upstream]` in the TOML file";
+
+/// Judges every value.
+///
+/// # Errors
+/// All problems, those found while reading included.
+pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
+    let mut reader = Reader {
+        raw,
+        problems: raw.problems.clone(),
+    };
+    let config = reader.config();
+    match config {
+        Some(config) if reader.problems.is_empty() => Ok(config),
+        _ => Err(reader.problems),
+    }
+}
+
+struct Reader<'a> {
+    raw: &'a Raw,
+    problems: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&self, key: &str) -> Option<&'a RawValue> {
+        self.raw.values.get(key)
+    }
+
+    /// The text of a key that may be unset.
+    fn optional(&self, key: &str) -> Option<&'a str> {
+        let value = self.value(key)?;
+        (!value.text.is_empty() || value.place != DEFAULT).then_some(value.text.as_str())
+    }
+
+    fn problem(&mut self, key: &str, rule: &str) {
+        let place = self.value(key).map_or(key, |value| value.place.as_str());
+        self.problems.push(format!("{place}: {rule}"));
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &str,
+        rule: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let parsed = parse(self.value(key)?.text.as_str());
+        if parsed.is_none() {
+            self.problem(key, rule);
+        }
+        parsed
+    }
+
+    fn switch(&mut self, key: &str) -> Option<bool> {
+        self.read(
+            key,
+            "must be a boolean; write `true` or `false`",
+            values::switch,
+        )
+    }
+
+    fn duration(&mut self, key: &str) -> Option<Duration> {
+        self.read(key, DURATION, values::duration)
+    }
+
+    fn positive(&mut self, key: &str) -> Option<Duration> {
+        let value = self.duration(key)?;
+        if value.is_zero() {
+            self.problem(key, "must be longer than zero; write for example `30s`");
+        }
+        Some(value)
+    }
+
+    fn number(&mut self, key: &str, range: std::ops::RangeInclusive<usize>) -> Option<usize> {
+        let rule = format!(
+            "must be a whole number; write one from {} to {}",
+            range.start(),
+            range.end()
+        );
+        self.read(key, &rule, |text| {
+            text.parse().ok().filter(|number| range.contains(number))
+        })
+    }
+
+    fn port(&mut self, key: &str, least: u16) -> Option<u16> {
+        let rule = format!("must be a port; write a number from {least} to 65535");
+        self.read(key, &rule, |text| {
+            text.parse().ok().filter(|port| *port >= least)
+        })
+    }
+
+    fn host(&mut self, key: &str) -> Option<String> {
+        self.read(
+            key,
+            "must be an IP address or a host name, without port or scheme",
+            values::host,
+        )
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        let gateway = self.gateway();
+        let upstream = self.upstream();
+        let store = self.store();
+        let cache = self.cache();
+        let limits = self.limits();
+        let protocol = self.protocol();
+        let lifecycle = self.lifecycle();
+        let logging = self.logging();
+        Some(Config {
+            gateway: gateway?,
+            upstream: upstream?,
+            store: store?,
+            cache,
+            limits: limits?,
+            protocol: protocol?,
+            lifecycle: lifecycle?,
+            logging: logging?,
+            api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
+        })
+    }
+
+    fn gateway(&mut self) -> Option<GatewaySettings> {
+        let host = self.host("gateway.host");
+        let port = self.port("gateway.port", 0);
+        let workers = self.number("gateway.workers", 1..=256);
+        Some(GatewaySettings {
+            host: host?,
+            port: port?,
+            workers: workers?,
+        })
+    }
+
+    fn upstream(&mut self) -> Option<Upstream> {
+        let api_key = self.optional("upstream.api_key").map(Secret::new);
+        if api_key
+            .as_ref()
+            .is_some_and(|key| !key.expose().bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            self.problem(
+                "upstream.api_key",
+                "must be printable ASCII without spaces; copy the token again",
+            );
+        }
+        let ready_timeout = self.positive("upstream.ready_timeout");
+        let ready_interval = self.positive("upstream.ready_interval");
+        let deadlines = self.deadlines();
+        if let Some(args) = &self.raw.spawn {
+            self.check_spawn(args);
+            return Some(Upstream::Spawn {
+                args: args.clone(),
+                deadlines: deadlines?,
+            });
+        }
+        let Some(text) = self.optional("upstream.url") else {
+            self.problems.push(NO_UPSTREAM.to_owned());
+            return None;
+        };
+        let base_url = values::upstream(text)
+            .map_err(|rule| self.problem("upstream.url", rule))
+            .ok();
+        Some(Upstream::External(UpstreamSettings {
+            base_url: base_url?,
+            api_key,
+            ready_timeout: ready_timeout?,
+            ready_interval: ready_interval?,
+            deadlines: deadlines?,
+        }))
+    }
+
+    fn check_spawn(&mut self, args: &[String]) {
+        if self
+            .value("upstream.url")
+            .is_some_and(|value| value.place == "`--upstream`")
+        {
+            self.problems.push(
+                "`--upstream` and `--` exclude each other; use an existing server or start one"
+                    .to_owned(),
+            );
+        }
+        if args.first().is_none_or(|first| first.starts_with('-')) {
+            self.problems.push(
+                "`--` must be followed by a model; write `-- MODEL [VLLM ARGUMENTS]`".to_owned(),
+            );
+        }
+    }
+
+    fn deadlines(&mut self) -> Option<CallDeadlines> {
+        let connect = self.positive("upstream.connect_timeout");
+        let head = self.positive("upstream.head_timeout");
+        let idle = self.positive("upstream.idle_timeout");
+        let whole = self.positive("upstream.whole_timeout");
+        let hold_status = self.duration("upstream.hold_status");
+        let keep_alive = self.positive("upstream.keep_alive");
+        Some(CallDeadlines {
+            connect: connect?,
+            head: head?,
+            idle: idle?,
+            whole: whole?,
+            hold_status: hold_status?,
+            keep_alive: keep_alive?,
+        })
+    }
+
+    fn store(&mut self) -> Option<StoreSettings> {
+        let text = self.value("store.database")?.text.as_str();
+        let database = Database::parse(text)
+            .map_err(|rule| self.problem("store.database", &rule))
+            .ok();
+        if matches!(database, Some(Database::Postgres(_))) {
+            let rule = "this build keeps responses in SQLite only; give the path of a file";
+            self.problem("store.database", rule);
+        }
+        let synchronous =
+            self.read(
+                "store.synchronous",
+                "must be `normal` or `full`",
+                |text| match text {
+                    "normal" => Some(Synchronous::Normal),
+                    "full" => Some(Synchronous::Full),
+                    _ => None,
+                },
+            );
+        let retention = match self.optional("store.retention") {
+            Some(_) => self.positive("store.retention").map(Some),
+            None => Some(None),
+        };
+        Some(StoreSettings {
+            database: database?,
+            synchronous: synchronous?,
+            retention: retention?,
+        })
+    }
+
+    /// `None` when the cache is off, or wrong and then reported.
+    fn cache(&mut self) -> Option<CacheSettings> {
+        const URL: &str =
+            "must be `redis://HOST` or `rediss://HOST`, with port, user and database as needed";
+        let enabled = self.switch("cache.enabled");
+        let host = self.host("cache.redis_host");
+        let port = self.port("cache.redis_port", 1);
+        let ttl = self.duration("cache.ttl_seconds");
+        if ttl.is_some_and(|ttl| ttl < Duration::from_secs(1)) {
+            self.problem(
+                "cache.ttl_seconds",
+                "must be at least one second; write for example `3600`",
+            );
+        }
+        let url = match self.optional("cache.redis_url") {
+            Some(_) => self.read("cache.redis_url", URL, redis_url),
+            None => host
+                .zip(port)
+                .map(|(host, port)| default_redis(&host, port)),
+        };
+        let settings = CacheSettings {
+            url: url?,
+            ttl: ttl?,
+        };
+        if enabled? {
+            self.problem(
+                "cache.enabled",
+                "this build has no Redis cache; write `false`",
+            );
+            return Some(settings);
+        }
+        None
+    }
+
+    fn limits(&mut self) -> Option<Limits> {
+        let body = self.read(
+            "limits.body",
+            "must be a size of at least one byte; write for example `32MiB`",
+            |text| values::size(text).filter(|bytes| *bytes > 0),
+        );
+        let depth = self.number("limits.json_depth", 1..=127);
+        let flight = self.number("limits.max_in_flight", 0..=1_000_000);
+        Some(Limits {
+            body_bytes: body?,
+            json_depth: depth?,
+            max_in_flight: flight?,
+        })
+    }
+
+    fn protocol(&mut self) -> Option<ProtocolSettings> {
+        let rule = "must be `openai` or `open_responses`";
+        let reasoning_events = self.read("protocol.reasoning_events", rule, |text| match text {
+            "openai" => Some(ReasoningEvents::OpenAi),
+            "open_responses" => Some(ReasoningEvents::OpenResponses),
+            _ => None,
+        });
+        let requests = self
+            .switch("protocol.strict_requests")
+            .map(Strictness::from);
+        let tools = self.switch("protocol.strict_tools").map(Strictness::from);
+        Some(ProtocolSettings {
+            reasoning_events: reasoning_events?,
+            requests: requests?,
+            tools: tools?,
+        })
+    }
+
+    fn lifecycle(&mut self) -> Option<Lifecycle> {
+        let drain_delay = self.duration("lifecycle.drain_delay");
+        let shutdown_grace = self.duration("lifecycle.shutdown_grace");
+        Some(Lifecycle {
+            drain_delay: drain_delay?,
+            shutdown_grace: shutdown_grace?,
+        })
+    }
+
+    fn logging(&mut self) -> Option<Logging> {
+        let rule = "must be `off`, `error`, `warn`, `info`, `debug` or `trace`";
+        let level = self.read("logging.level", rule, |text| {
+            text.parse::<log::LevelFilter>()
+                .ok()
+                .map(|level| level.as_str().to_ascii_lowercase())
+        });
+        let format = self.read(
+            "logging.format",
+            "must be `text` or `json`",
+            |text| match text {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            },
+        );
+        let timings = self.switch("logging.timings");
+        let model_messages = self.switch("logging.model_messages");
+        Some(Logging {
+            filter: self.raw.rust_log.clone().or(level)?,
+            format: format?,
+            timings: timings?,
+            model_messages: model_messages?,
+        })
+    }
+}
+
+fn redis_url(text: &str) -> Option<Secret> {
+    let url = url::Url::parse(text).ok()?;
+    let fits = matches!(url.scheme(), "redis" | "rediss")
+        && url.host_str().is_some_and(|host| !host.is_empty());
+    fits.then(|| Secret::new(text))
+}
+
+/// Database 1, as the Python gateway has it.
+fn default_redis(host: &str, port: u16) -> Secret {
+    if host.contains(':') {
+        Secret::new(&format!("redis://[{host}]:{port}/1"))
+    } else {
+        Secret::new(&format!("redis://{host}:{port}/1"))
+    }
+}

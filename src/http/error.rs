@@ -1,0 +1,79 @@
+//! The only place where an error becomes a status and a body.
+
+use actix_web::HttpResponse;
+use actix_web::http::{StatusCode, header};
+use vllm_responses_actors::ask::AskError;
+use vllm_responses_actors::store::messages::StoreError;
+use vllm_responses_actors::supervisor::messages::Refused;
+use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+use vllm_responses_protocol::turn::effect::Refusal;
+
+/// An error answer in the `OpenAI` shape.
+pub(super) fn answer(error: &ApiError) -> HttpResponse {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status)
+        .content_type("application/json")
+        .body(error.body())
+}
+
+/// As [`answer`], with the `Retry-After` that goes with it.
+pub(super) fn refusal(refusal: &Refusal) -> HttpResponse {
+    let mut response = answer(&refusal.error);
+    if let Some(value) = refusal
+        .retry_after
+        .as_deref()
+        .and_then(|wait| header::HeaderValue::from_str(wait).ok())
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
+}
+
+/// The supervisor said no.
+pub(super) fn refused(refused: Refused) -> HttpResponse {
+    let (message, wait) = match refused {
+        Refused::Starting => ("the gateway is starting; try again", "5"),
+        Refused::Draining => ("the gateway is shutting down; try again", "1"),
+        Refused::Full => (
+            "the gateway runs as many responses as it may; try again",
+            "1",
+        ),
+    };
+    busy(message, wait)
+}
+
+/// A component did not answer.
+pub(super) fn no_answer(error: AskError) -> HttpResponse {
+    log::error!("a component gave no answer: {error}");
+    busy("the gateway cannot answer now; try again", "1")
+}
+
+/// The store answered with an error.
+pub(super) fn store(error: &StoreError) -> HttpResponse {
+    log::warn!("a stored response was not served: {error}");
+    match error {
+        StoreError::Unavailable(_) | StoreError::Busy => {
+            busy("the response store is unavailable; try again", "1")
+        }
+        StoreError::Corrupt => answer(&ApiError::new(
+            ApiErrorCode::ServerError,
+            "the stored response cannot be read",
+        )),
+    }
+}
+
+/// No response of this owner has this id. The id is not quoted.
+pub(super) fn unknown_response() -> HttpResponse {
+    answer(&ApiError::new(
+        ApiErrorCode::NotFound,
+        "no response with this id was found",
+    ))
+}
+
+fn busy(message: &str, wait: &str) -> HttpResponse {
+    let error = ApiError::new(ApiErrorCode::ServerIsOverloaded, message);
+    refusal(&Refusal {
+        error,
+        retry_after: Some(wait.into()),
+    })
+}

@@ -1,0 +1,70 @@
+//! HTTP: routes, and nothing else. Handlers know actor *messages*, never actor structs' insides.
+
+mod chat;
+mod context;
+mod error;
+mod extract;
+mod health;
+mod models;
+mod responses;
+pub mod state;
+mod stream;
+
+use actix_web::http::Method;
+use actix_web::middleware::from_fn;
+use actix_web::{HttpResponse, web};
+use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+
+/// Adds all routes. Called once per worker, since the upstream client belongs to a thread.
+pub(crate) fn routes(config: &mut web::ServiceConfig) {
+    let wrong_method = || web::route().to(wrong_method);
+    config
+        .service(
+            web::scope("/v1")
+                .wrap(from_fn(context::identify))
+                .service(
+                    web::resource("/responses")
+                        .route(web::post().to(responses::create::create))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/responses/{id}")
+                        .route(web::get().to(responses::get::get))
+                        .route(web::delete().to(responses::delete::delete))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/responses/{id}/input_items")
+                        .route(web::get().to(responses::input_items::list))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/models")
+                        .route(web::get().to(models::list))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/models/{id:.+}")
+                        .route(web::get().to(models::one))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/chat/completions")
+                        .route(web::post().to(chat::passthrough))
+                        .default_service(wrong_method()),
+                )
+                .default_service(web::route().to(unknown_path)),
+        )
+        .route("/health", web::get().to(health::alive))
+        .route("/health/ready", web::get().to(health::ready))
+        .default_service(web::route().to(unknown_path));
+}
+
+async fn unknown_path() -> HttpResponse {
+    error::answer(&ApiError::new(ApiErrorCode::NotFound, "no such path"))
+}
+
+async fn wrong_method(method: Method) -> HttpResponse {
+    let message = format!("this path does not take `{method}`");
+    error::answer(&ApiError::new(ApiErrorCode::MethodNotAllowed, message))
+}

@@ -1,0 +1,94 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: the upstream's list.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use vllm_responses_actors::vllm::settings::UpstreamSettings;
+use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+
+use super::error;
+use super::state::AppState;
+
+/// The list comes from memory upstream.
+const LIMIT: Duration = Duration::from_secs(10);
+/// A list of thousands of models is far below this.
+const MAX_LIST: usize = 8 * 1024 * 1024;
+
+/// The upstream's list; each model as it came.
+#[derive(Debug, Deserialize, Serialize)]
+struct List {
+    object: Box<RawValue>,
+    data: Vec<Box<RawValue>>,
+}
+
+/// What is read of one model.
+#[derive(Debug, Deserialize)]
+struct Model {
+    id: String,
+}
+
+/// All models.
+pub(super) async fn list(
+    state: web::Data<AppState>,
+    client: web::ThinData<awc::Client>,
+) -> HttpResponse {
+    match fetch(&state.upstream, &client).await {
+        Ok(list) => HttpResponse::Ok().json(list),
+        Err(fault) => error::answer(&fault),
+    }
+}
+
+/// One model.
+pub(super) async fn one(
+    state: web::Data<AppState>,
+    client: web::ThinData<awc::Client>,
+    id: web::Path<String>,
+) -> HttpResponse {
+    let list = match fetch(&state.upstream, &client).await {
+        Ok(list) => list,
+        Err(fault) => return error::answer(&fault),
+    };
+    let named = |model: &RawValue| {
+        serde_json::from_str::<Model>(model.get()).is_ok_and(|model| model.id == *id)
+    };
+    let Some(model) = list.data.iter().find(|model| named(model)) else {
+        let missing = ApiError::new(ApiErrorCode::ModelNotFound, "the model does not exist");
+        return error::answer(&missing.with_param("model"));
+    };
+    HttpResponse::Ok().json(model)
+}
+
+async fn fetch(upstream: &UpstreamSettings, client: &awc::Client) -> Result<List, ApiError> {
+    let unavailable = |message: &str| ApiError::new(ApiErrorCode::UpstreamUnavailable, message);
+    let request = upstream.authorize(client.get(upstream.endpoint("/models")));
+    let answered = async {
+        let mut answer = request
+            .send()
+            .await
+            .map_err(|_unreachable| unavailable("the upstream model server cannot be reached"))?;
+        if answer.status().as_u16() != 200 {
+            return Err(unavailable(
+                "the upstream model server does not list its models",
+            ));
+        }
+        answer.body().limit(MAX_LIST).await.map_err(|_broken| {
+            unavailable("the upstream model server broke off while listing its models")
+        })
+    };
+    let body = tokio::time::timeout(LIMIT, answered)
+        .await
+        .map_err(|_elapsed| {
+            ApiError::new(
+                ApiErrorCode::UpstreamTimeout,
+                "the upstream model server did not list its models in time",
+            )
+        })??;
+    serde_json::from_slice(&body).map_err(|_malformed| {
+        ApiError::new(
+            ApiErrorCode::UpstreamBadResponse,
+            "the upstream model server's list of models cannot be read",
+        )
+    })
+}

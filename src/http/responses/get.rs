@@ -1,0 +1,35 @@
+//! `GET /v1/responses/{id}`.
+
+use actix_web::{HttpResponse, web};
+use vllm_responses_actors::ask::ask;
+use vllm_responses_actors::store::messages::Fetch;
+use vllm_responses_protocol::ids::ResponseId;
+
+use super::super::context::Caller;
+use super::super::error;
+use super::super::state::AppState;
+use super::STORE_LIMIT;
+
+/// The stored resource, byte for byte what its client was sent.
+pub(in crate::http) async fn get(
+    id: web::Path<String>,
+    caller: Caller,
+    state: web::Data<AppState>,
+) -> HttpResponse {
+    let doors = match state.doors() {
+        Ok(doors) => doors,
+        Err(refused) => return error::refused(refused),
+    };
+    let fetch = Fetch {
+        owner: caller.owner,
+        id: ResponseId::new(&id),
+    };
+    match ask(&doors.fetch, fetch, STORE_LIMIT).await {
+        Ok(Ok(Some(stored))) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(stored.resource()),
+        Ok(Ok(None)) => error::unknown_response(),
+        Ok(Err(fault)) => error::store(&fault),
+        Err(gone) => error::no_answer(gone),
+    }
+}

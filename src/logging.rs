@@ -1,0 +1,148 @@
+//! The log: `env_logger` on stderr, as text or as JSON lines, key-values included.
+
+use std::io::{self, Write};
+
+use env_logger::Builder;
+use log::Record;
+use log::kv::{self, Key, Value, VisitSource};
+use serde::Serializer as _;
+use serde::ser::SerializeMap;
+
+use crate::config::{LogFormat, Logging};
+
+/// Starts the log. A second call changes nothing and returns false.
+pub fn init(settings: &Logging) -> bool {
+    let mut builder = Builder::new();
+    builder.parse_filters(&format!("{},tracing::span=warn", settings.filter));
+    match settings.format {
+        LogFormat::Text => builder.format(|out, record| {
+            let time = out.timestamp_millis().to_string();
+            text_line(out, &time, record)
+        }),
+        LogFormat::Json => builder.format(|out, record| {
+            let time = out.timestamp_millis().to_string();
+            json_line(out, &time, record)
+        }),
+    };
+    builder.try_init().is_ok()
+}
+
+/// `TIME LEVEL target: message key=value ...`; control characters are escaped, so that a line is a line.
+fn text_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result<()> {
+    let message = one_line(&record.args().to_string());
+    write!(
+        out,
+        "{time} {:5} {}: {message}",
+        record.level(),
+        record.target()
+    )?;
+    let mut pairs = TextPairs(out);
+    record
+        .key_values()
+        .visit(&mut pairs)
+        .map_err(io::Error::other)?;
+    writeln!(pairs.0)
+}
+
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            line.extend(letter.escape_default());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
+}
+
+struct TextPairs<'a>(&'a mut dyn Write);
+
+impl<'kvs> VisitSource<'kvs> for TextPairs<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        write!(self.0, " {key}={}", one_line(&value.to_string()))?;
+        Ok(())
+    }
+}
+
+/// One object: `time`, `level`, `target`, `message`, then the key-values beside them.
+fn json_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::new(&mut bytes);
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("time", time)?;
+    map.serialize_entry("level", record.level().as_str())?;
+    map.serialize_entry("target", record.target())?;
+    map.serialize_entry("message", &record.args().to_string())?;
+    record
+        .key_values()
+        .visit(&mut JsonPairs(&mut map))
+        .map_err(io::Error::other)?;
+    map.end()?;
+    bytes.push(b'\n');
+    out.write_all(&bytes)
+}
+
+struct JsonPairs<'a, M>(&'a mut M);
+
+impl<'kvs, M: SerializeMap> VisitSource<'kvs> for JsonPairs<'_, M> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        // A pair must not repeat a name of the line itself.
+        let name = match key.as_str() {
+            own @ ("time" | "level" | "target" | "message") => format!("_{own}"),
+            other => other.to_owned(),
+        };
+        let written = if let Some(number) = value.to_u64() {
+            self.0.serialize_entry(&name, &number)
+        } else if let Some(number) = value.to_i64() {
+            self.0.serialize_entry(&name, &number)
+        } else if let Some(number) = value.to_f64() {
+            self.0.serialize_entry(&name, &number)
+        } else if let Some(on) = value.to_bool() {
+            self.0.serialize_entry(&name, &on)
+        } else {
+            self.0.serialize_entry(&name, &value.to_string())
+        };
+        written.map_err(|error| kv::Error::boxed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: fn(&mut dyn Write, &str, &Record<'_>) -> io::Result<()>) -> String {
+        let pairs = [("level", Value::from("x\ny")), ("count", Value::from(3))];
+        let mut out = Vec::new();
+        let mut record = Record::builder();
+        record
+            .level(log::Level::Info)
+            .target("t")
+            .key_values(&pairs);
+        format(&mut out, "now", &record.args(format_args!("a\nb")).build()).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_keeps_to_one_line() {
+        assert_eq!(line(text_line), "now INFO  t: a\\nb level=x\\ny count=3\n");
+    }
+
+    #[test]
+    fn json_is_one_object() {
+        let expected = r#"{"time":"now","level":"INFO","target":"t","message":"a\nb","_level":"x\ny","count":3}"#;
+        assert_eq!(line(json_line), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn a_second_start_is_refused_without_a_panic() {
+        let settings = Logging {
+            filter: "off".to_owned(),
+            format: LogFormat::Text,
+            timings: false,
+            model_messages: false,
+        };
+        init(&settings);
+        assert!(!init(&settings));
+    }
+}

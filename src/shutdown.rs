@@ -1,0 +1,118 @@
+//! How the gateway stops: one sequence, each step with a deadline and a log line.
+//!
+//! First signal: readiness goes false for `drain_delay` while requests are still taken; then new
+//! ones get 503 and running ones may finish within `shutdown_grace`; then the rest are ended
+//! truthfully. Second signal: everything is ended at once, still with terminal events.
+
+use std::time::Duration;
+
+use actix::Addr;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use vllm_responses_actors::ask::ask_actor;
+use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave};
+
+use crate::config::Lifecycle;
+use crate::keys::Keys;
+
+/// The supervisor answers from memory.
+const TOLD: Duration = Duration::from_secs(1);
+/// Beyond the grace: turns write their last events, the store commits them.
+const BEYOND_GRACE: Duration = Duration::from_secs(10);
+
+/// How the gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything ended in good order.
+    Clean,
+    /// A second signal cut it short; its exit code.
+    Cut(u8),
+}
+
+/// The signals that stop the gateway.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    /// Read again at SIGHUP.
+    keys: Keys,
+}
+
+/// Exit code after a signal: 128 and its number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caught(u8);
+
+impl Signals {
+    pub(crate) fn new(keys: Keys) -> Result<Self, String> {
+        let open =
+            |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
+        Ok(Self {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            hangup: open(SignalKind::hangup())?,
+            keys,
+        })
+    }
+
+    /// The next one that stops the gateway. SIGHUP does not: it reads the keys file again.
+    pub(crate) async fn next(&mut self) -> Caught {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Caught(143),
+                _ = self.interrupt.recv() => return Caught(130),
+                _ = self.hangup.recv() => self.keys.reload(),
+            }
+        }
+    }
+}
+
+/// Waits for a signal, then for the running responses.
+pub(crate) async fn wait_and_drain(
+    signals: &mut Signals,
+    lifecycle: Lifecycle,
+    supervisor: &Addr<SupervisorActor>,
+) -> Outcome {
+    let _first: Caught = signals.next().await;
+    log::info!(
+        "stopping: running responses have {:?} to finish",
+        lifecycle.shutdown_grace
+    );
+    let mut stop = std::pin::pin!(drain(lifecycle, supervisor));
+    tokio::select! {
+        () = &mut stop => {
+            log::info!("stopped");
+            Outcome::Clean
+        }
+        Caught(code) = signals.next() => {
+            log::warn!("second signal: ending all responses now");
+            told(ask_actor(supervisor, EndNow, TOLD).await);
+            stop.await;
+            Outcome::Cut(code)
+        }
+    }
+}
+
+async fn drain(lifecycle: Lifecycle, supervisor: &Addr<SupervisorActor>) {
+    let Lifecycle {
+        drain_delay,
+        shutdown_grace: grace,
+    } = lifecycle;
+    if !drain_delay.is_zero() {
+        told(ask_actor(supervisor, Leave, TOLD).await);
+        tokio::time::sleep(drain_delay).await;
+    }
+    told(
+        ask_actor(
+            supervisor,
+            Drain { grace },
+            grace.saturating_add(BEYOND_GRACE),
+        )
+        .await,
+    );
+}
+
+fn told(answer: Result<(), vllm_responses_actors::ask::AskError>) {
+    if let Err(error) = answer {
+        log::error!("the supervisor did not take part in the stop: {error}");
+    }
+}

@@ -1,0 +1,5 @@
+//! The API as clients see it.
+
+mod basic;
+mod leave;
+mod recordings;

@@ -1,0 +1,220 @@
+//! The real executable as a child process, one per case or shared.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::knobs;
+
+/// A gateway that runs until it is dropped.
+pub(crate) struct TestGateway {
+    child: Child,
+    address: SocketAddr,
+    settings: Builder,
+    log: Arc<Mutex<Vec<u8>>>,
+    /// Holds the database; removed with the gateway.
+    folder: TempDir,
+}
+
+/// How a gateway is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Builder {
+    upstream: String,
+    flags: Vec<String>,
+    env: Vec<(String, String)>,
+    db: Option<PathBuf>,
+}
+
+impl Builder {
+    pub(crate) fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A database elsewhere than in the gateway's own folder.
+    pub(crate) fn db(mut self, path: &Path) -> Self {
+        self.db = Some(path.to_owned());
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn start(mut self) -> TestGateway {
+        let folder = TempDir::new().expect("folder");
+        self.db.get_or_insert_with(|| folder.path().join("it.db"));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (child, address) = spawn(&self, &log);
+        let mut gateway = TestGateway {
+            child,
+            address,
+            settings: self,
+            log,
+            folder,
+        };
+        gateway.wait_ready();
+        gateway
+    }
+}
+
+impl TestGateway {
+    /// Settings of a gateway before this upstream.
+    pub(crate) fn on(upstream: &str) -> Builder {
+        Builder {
+            upstream: upstream.to_owned(),
+            flags: Vec::new(),
+            env: Vec::new(),
+            db: None,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            address: self.address,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn db(&self) -> PathBuf {
+        self.settings
+            .db
+            .clone()
+            .unwrap_or_else(|| self.folder.path().join("it.db"))
+    }
+
+    /// Everything the process wrote so far.
+    pub(crate) fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pid"));
+        nix::sys::signal::kill(pid, signal).expect("signal");
+    }
+
+    /// kill -9 of the whole group, reaped.
+    pub(crate) fn kill(&mut self) {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).expect("pid"));
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+
+    /// Starts again on the same database, on a fresh port.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        (self.child, self.address) = spawn(&self.settings, &self.log);
+        self.wait_ready();
+    }
+
+    /// Waits for the process to end by itself.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(
+                Instant::now() < until,
+                "still running after {limit:?}:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[track_caller]
+    fn wait_ready(&mut self) {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(reply) = self.client().try_send("GET", "/health/ready", &[], b"")
+                && reply.status == 200
+            {
+                return;
+            }
+            let ended = self.child.try_wait().expect("wait");
+            assert!(
+                ended.is_none(),
+                "gateway ended with {ended:?}:\n{}",
+                self.log()
+            );
+            assert!(
+                Instant::now() < until,
+                "gateway not ready in 30 s:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- gateway log ---\n{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+fn spawn(settings: &Builder, log: &Arc<Mutex<Vec<u8>>>) -> (Child, SocketAddr) {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("port");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vllm-responses"));
+    command
+        .args([
+            "serve",
+            "--upstream",
+            &settings.upstream,
+            "--gateway-host",
+            "127.0.0.1",
+        ])
+        .args(["--gateway-port", &free.port().to_string()])
+        .args(&settings.flags)
+        .envs(settings.env.iter().map(|(name, value)| (name, value)))
+        .env(
+            knobs::DB_PATH,
+            settings.db.as_deref().unwrap_or(Path::new("it.db")),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut child = command.spawn().expect("start the gateway");
+    collect(child.stdout.take(), log);
+    collect(child.stderr.take(), log);
+    (child, free)
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>, log: &Arc<Mutex<Vec<u8>>>) {
+    let (Some(mut pipe), log) = (pipe, Arc::clone(log)) else {
+        return;
+    };
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(&buffer[..count]);
+        }
+    });
+}

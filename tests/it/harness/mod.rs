@@ -1,0 +1,14 @@
+//! The language of the integration tests: a scripted upstream, the gateway as a process, a raw
+//! client, and the checkers that run on everything that a client was told.
+
+pub(crate) mod checker;
+pub(crate) mod client;
+pub(crate) mod gateway;
+pub(crate) mod history;
+pub(crate) mod knobs;
+pub(crate) mod upstream;
+
+pub(crate) use checker::{check_resource, check_stream};
+pub(crate) use client::{Client, Reply};
+pub(crate) use gateway::TestGateway;
+pub(crate) use upstream::{Fake, Gate, Script};

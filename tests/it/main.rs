@@ -1,0 +1,19 @@
+//! The integration tests of the gateway: one binary, so that it links once.
+//!
+//! Everything goes through the real executable and real sockets. `harness` is the small language
+//! that the cases are written in; a scripted upstream plays vLLM.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::as_conversions,
+    reason = "the harness is threads and sockets, outside the actor world of the product"
+)]
+
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod harness;
