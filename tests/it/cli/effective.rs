@@ -54,9 +54,8 @@ fn k2_secrets_are_never_printed() {
     let place = Place::new();
     let env = [
         ("VR_OPENAI_API_KEY", "CANARY"),
-        ("VR_DB_PATH", "postgres://u:CANARY@h/d"),
+        ("VR_DB_PATH", "CANARY.db"),
         ("VR_REDIS_URL", "redis://:CANARY@h"),
-        ("VR_RESPONSE_STORE_CACHE", "on"),
         ("RUST_LOG", "trace"),
     ];
     for command in ["check-config", "serve"] {
@@ -103,7 +102,7 @@ fn a_new_key_fits_its_line_and_is_fresh() {
     };
     let ((key, line), (other, _)) = (key_and_line(), key_and_line());
     assert_ne!(key, other);
-    let ring = vllm_responses::config::keys::KeyRing::parse(&line).unwrap();
+    let ring = vllm_responses::keys::KeyRing::parse(&line).unwrap();
     assert_eq!(ring.owner_of(&key).unwrap().as_str(), "ann");
     assert!(ring.owner_of(&other).is_none());
 }
