@@ -2,7 +2,11 @@
 //!
 //! HTTP handlers (root package) talk to these actors by the messages in each folder's `messages.rs`.
 
+#![deny(unsafe_code)]
+
 pub mod cache;
+pub mod process;
 pub mod secret;
 pub mod store;
+pub mod supervisor;
 pub mod vllm;
