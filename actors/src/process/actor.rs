@@ -31,7 +31,9 @@ pub struct ChildActor {
 
 impl fmt::Debug for ChildActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChildActor").field("status", &self.live.borrow().snapshot()).finish()
+        f.debug_struct("ChildActor")
+            .field("status", &self.live.borrow().snapshot())
+            .finish()
     }
 }
 
@@ -81,9 +83,13 @@ impl Handler<Start> for ChildActor {
             return;
         }
         let (switch, stop) = watch::channel(false);
-        let flow = self.supervise(stop).run().into_actor(self).map(|(), actor, _| {
-            actor.flow = None;
-        });
+        let flow = self
+            .supervise(stop)
+            .run()
+            .into_actor(self)
+            .map(|(), actor, _| {
+                actor.flow = None;
+            });
         self.flow = Some((ctx.spawn(flow), switch));
     }
 }
@@ -99,7 +105,8 @@ impl Handler<Stop> for ChildActor {
         switch.send_replace(true);
         let mut live = self.live.subscribe();
         Box::pin(async move {
-            let is_over = |live: &Live| matches!(live.snapshot().phase, Phase::Stopped | Phase::Failed);
+            let is_over =
+                |live: &Live| matches!(live.snapshot().phase, Phase::Stopped | Phase::Failed);
             // An error means that the actor is gone, and the child with it.
             drop(live.wait_for(is_over).await);
         })
@@ -114,5 +121,3 @@ impl Handler<Observe> for ChildActor {
         self.live.borrow().snapshot()
     }
 }
-
-

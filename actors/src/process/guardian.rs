@@ -47,7 +47,11 @@ pub(super) fn arguments(
     args: &[OsString],
 ) -> Vec<OsString> {
     let mut line: Vec<OsString> = vec![ARGUMENT.into(), name.into(), control.to_string().into()];
-    line.extend(limits.iter().map(|l| format!("{}={}", l.kind.name(), l.value).into()));
+    line.extend(
+        limits
+            .iter()
+            .map(|l| format!("{}={}", l.kind.name(), l.value).into()),
+    );
     line.push("--".into());
     line.push(program.into());
     line.extend_from_slice(args);
@@ -76,10 +80,21 @@ impl Order {
                 break;
             }
             let (kind, value) = word.to_str()?.split_once('=')?;
-            let kind = LimitKind::ALL.into_iter().find(|known| known.name() == kind)?;
-            limits.push(Limit { kind, value: value.parse().ok()? });
+            let kind = LimitKind::ALL
+                .into_iter()
+                .find(|known| known.name() == kind)?;
+            limits.push(Limit {
+                kind,
+                value: value.parse().ok()?,
+            });
         }
-        Some(Self { name, control, limits, program: line.next()?, args: line.collect() })
+        Some(Self {
+            name,
+            control,
+            limits,
+            program: line.next()?,
+            args: line.collect(),
+        })
     }
 }
 
@@ -111,7 +126,11 @@ impl Guardian {
             Ok((signals, child)) => {
                 release_standard_streams();
                 tell(&mut control, &format!("started {child}\n"));
-                Ok(Self { control, signals, child })
+                Ok(Self {
+                    control,
+                    signals,
+                    child,
+                })
             }
             Err(error) => {
                 let number = error.raw_os_error().unwrap_or(0);
@@ -174,14 +193,14 @@ impl Guardian {
     /// SIGTERM to the child's group, in which it may no longer be the only one.
     fn terminate(&self) {
         // An error means that the group is empty: the exit is on its way.
-        drop(killpg(self.child, Signal::SIGTERM));
+        killpg(self.child, Signal::SIGTERM).ok();
     }
 
     /// SIGKILL to the child, which may have moved to another group, and to its group. The rest of the
     /// tree follows when the child's end is seen.
     fn kill_child(&self) {
-        drop(kill(self.child, Signal::SIGKILL));
-        drop(killpg(self.child, Signal::SIGKILL));
+        kill(self.child, Signal::SIGKILL).ok();
+        killpg(self.child, Signal::SIGKILL).ok();
     }
 
     /// Takes one signal; the exit code when the child has ended.
@@ -200,7 +219,11 @@ impl Guardian {
         });
         if !some_left {
             // Collected without a status that can be told: see `reap`.
-            ended = ended.or(Some(WaitStatus::Signaled(self.child, Signal::SIGKILL, false)));
+            ended = ended.or(Some(WaitStatus::Signaled(
+                self.child,
+                Signal::SIGKILL,
+                false,
+            )));
         }
         let (report, code) = describe(ended?);
         tell(&mut self.control, &report);
@@ -215,8 +238,15 @@ fn describe(status: WaitStatus) -> (String, ExitCode) {
         let code = u8::try_from(128 + number).unwrap_or(UNUSABLE);
         return (format!("exited signal {number}\n"), ExitCode::from(code));
     }
-    let number = if let WaitStatus::Exited(_, code) = status { code } else { UNUSABLE.into() };
-    (format!("exited code {number}\n"), ExitCode::from(u8::try_from(number).unwrap_or(UNUSABLE)))
+    let number = if let WaitStatus::Exited(_, code) = status {
+        code
+    } else {
+        UNUSABLE.into()
+    };
+    (
+        format!("exited code {number}\n"),
+        ExitCode::from(u8::try_from(number).unwrap_or(UNUSABLE)),
+    )
 }
 
 /// Becomes subreaper and session leader, and routes signals to a descriptor.
@@ -227,33 +257,46 @@ fn arm(name: &str) -> io::Result<SignalFd> {
         prctl::set_name(&title)?;
     }
     // Fails only for a group leader, which the launcher does not make of us.
-    drop(setsid());
+    setsid().ok();
     let mut mask = SigSet::empty();
-    for signal in
-        [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]
-    {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
         mask.add(signal);
     }
     mask.thread_block()?;
-    Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
 }
 
 /// Starts the child from this, the only thread, to which its death signal is tied.
 fn start_child(order: Order) -> io::Result<Pid> {
     let mut command = Command::new(order.program);
     command.args(order.args);
-    let setup = ChildSetup { parent: Pid::this(), limits: order.limits, confine: None };
+    let setup = ChildSetup {
+        parent: Pid::this(),
+        limits: order.limits,
+        confine: None,
+    };
     sys::prepare_child(&mut command, setup);
     let child = command.spawn()?;
-    i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
+    i32::try_from(child.id())
+        .map(Pid::from_raw)
+        .map_err(io::Error::other)
 }
 
 /// Lets go of the child's streams: the gateway must see end-of-file when the child's tree is gone.
 fn release_standard_streams() {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-        drop(dup2_stdin(&null));
-        drop(dup2_stdout(&null));
-        drop(dup2_stderr(&null));
+        dup2_stdin(&null).ok();
+        dup2_stdout(&null).ok();
+        dup2_stderr(&null).ok();
     }
 }
 
@@ -284,7 +327,11 @@ mod tests {
 
     #[test]
     fn a_foreign_command_line_is_refused() {
-        for line in [vec![], vec!["n", "x", "--", "p"], vec!["n", "3", "what=1", "--", "p"]] {
+        for line in [
+            vec![],
+            vec!["n", "x", "--", "p"],
+            vec!["n", "3", "what=1", "--", "p"],
+        ] {
             assert_eq!(Order::parse(line.iter().map(OsString::from)), None);
         }
     }

@@ -15,7 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::tree;
+use super::{sys, tree};
 
 /// The first argument that makes the binary an init even when it is not process 1.
 pub(super) const ARGUMENT: &str = "__init";
@@ -51,8 +51,10 @@ fn start(name: OsString, args: impl Iterator<Item = OsString>) -> io::Result<(Si
     RELAYED.into_iter().for_each(|signal| mask.add(signal));
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)?;
-    // The standard library empties the signal mask of what it starts.
-    let gateway = Command::new("/proc/self/exe").arg0(name).args(args).spawn()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(args);
+    sys::prepare_gateway(&mut command);
+    let gateway = command.spawn()?;
     let pid = i32::try_from(gateway.id()).map_err(io::Error::other)?;
     Ok((signals, Pid::from_raw(pid)))
 }
@@ -68,7 +70,7 @@ fn watch(signals: &SignalFd, gateway: Pid) -> ExitCode {
             // already; twice would mean "stop at once".
             && info.ssi_code <= 0
         {
-            drop(kill(gateway, signal));
+            kill(gateway, signal).ok();
         }
         let mut ended = None;
         if !tree::reap(|status| ended = code_of(status, gateway).or(ended)) {

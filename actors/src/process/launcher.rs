@@ -47,9 +47,15 @@ impl Launcher {
     /// Starts the thread. `binary` is run as guardian: `/proc/self/exe` for a program whose `main`
     /// calls [`super::entry`]. Prefixed output goes to `sink`, written by a thread that may block.
     pub fn start(binary: PathBuf, sink: Box<dyn Write + Send>) -> io::Result<Self> {
-        let desk = Desk { binary, owner: Owner::of_this_process()?, sink: Sink::start(sink)? };
+        let desk = Desk {
+            binary,
+            owner: Owner::of_this_process()?,
+            sink: Sink::start(sink)?,
+        };
         let (starts, orders) = mpsc::channel(STARTS);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         thread::Builder::new()
             .name("launcher".into())
             .spawn(move || runtime.block_on(serve(desk, orders)))?;
@@ -58,7 +64,9 @@ impl Launcher {
 
     /// Starts a child and waits until its program runs.
     pub async fn spawn(&self, spec: ChildSpec) -> Result<Spawned, SpawnError> {
-        let stopped = SpawnError::Stopped { name: spec.name.clone() };
+        let stopped = SpawnError::Stopped {
+            name: spec.name.clone(),
+        };
         let (reply, answer) = oneshot::channel();
         match self.starts.send(Start { spec, reply }).await {
             Ok(()) => answer.await.unwrap_or(Err(stopped)),
@@ -108,7 +116,7 @@ impl Child {
 
     async fn order(&self, order: Order) -> Option<ExitReport> {
         // A closed channel means that it has ended, which `wait` tells.
-        drop(self.orders.send(order).await);
+        self.orders.send(order).await.ok();
         self.wait().await
     }
 }
@@ -150,7 +158,10 @@ impl Desk {
     async fn serve_start(self, Start { spec, reply }: Start) {
         let name = spec.name.clone();
         let started = tokio::time::timeout(START_LIMIT, self.launch(spec)).await;
-        let refused = |reason: String| SpawnError::Refused { name: name.clone(), reason };
+        let refused = |reason: String| SpawnError::Refused {
+            name: name.clone(),
+            reason,
+        };
         match started {
             Ok(Ok((run, spawned))) => {
                 // A caller that is gone has dropped the handle: `drive` sees that and kills.
@@ -195,8 +206,20 @@ impl Desk {
             mark,
             grace: spec.grace,
         };
-        let child = Child { pid, orders, lines, exit };
-        Ok((run, Spawned { child, stdin: given, stdout: ends.stdout }))
+        let child = Child {
+            pid,
+            orders,
+            lines,
+            exit,
+        };
+        Ok((
+            run,
+            Spawned {
+                child,
+                stdin: given,
+                stdout: ends.stdout,
+            },
+        ))
     }
 
     /// The guardian's command with its ends of all pipes, and ours.
@@ -205,14 +228,21 @@ impl Desk {
         let (output, errors) = io::pipe()?;
         let mut command = Command::new(&self.binary);
         let number = std::os::fd::AsRawFd::as_raw_fd(&theirs);
-        let line =
-            guardian::arguments(&spec.name, number, &spec.limits, &spec.program, &spec.args);
+        let line = guardian::arguments(&spec.name, number, &spec.limits, &spec.program, &spec.args);
         std::os::unix::process::CommandExt::arg0(&mut command, "guardian");
-        command.args(line).env_clear().envs(spec.env.resolve(std::env::vars_os()));
+        command
+            .args(line)
+            .env_clear()
+            .envs(spec.env.resolve(std::env::vars_os()));
         if let Some(directory) = &spec.directory {
             command.current_dir(directory);
         }
-        let mut ends = Ends { control, output, stdin: None, stdout: None };
+        let mut ends = Ends {
+            control,
+            output,
+            stdin: None,
+            stdout: None,
+        };
         if spec.stdin == Stdin::Null {
             command.stdin(Stdio::null());
         } else {
@@ -239,9 +269,9 @@ async fn read_start(control: &mut BufReader<UnixStream>) -> io::Result<u32> {
     control.read_line(&mut line).await?;
     match line.trim_end().split_once(' ') {
         Some(("started", pid)) => pid.parse().map_err(io::Error::other),
-        Some(("failed", number)) => {
-            Err(io::Error::from_raw_os_error(number.parse().map_err(io::Error::other)?))
-        }
+        Some(("failed", number)) => Err(io::Error::from_raw_os_error(
+            number.parse().map_err(io::Error::other)?,
+        )),
         _ => Err(io::Error::other("its guardian ended at once")),
     }
 }

@@ -46,7 +46,10 @@ impl Owner {
             return Ok(mark.owner);
         }
         let me = Process::read(pid).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, "cannot read /proc/self/stat; is /proc mounted")
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "cannot read /proc/self/stat; is /proc mounted",
+            )
         })?;
         Ok(Self::encode(&me))
     }
@@ -77,7 +80,10 @@ impl Mark {
         // 48 random bits: not guessable from another launcher of the same owner, and always below
         // the owner value, as a soft limit must be.
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { owner, child: random >> 16 })
+        Ok(Self {
+            owner,
+            child: random >> 16,
+        })
     }
 
     /// Soft and hard value of the limit.
@@ -91,7 +97,9 @@ impl Mark {
     }
 
     fn parse(limits: &str) -> Option<Self> {
-        let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max file locks"))?;
         let mut values = line.split_ascii_whitespace();
         let child = values.next()?.parse().ok()?;
         let owner = Owner::decode(values.next()?.parse().ok()?)?;
@@ -132,7 +140,7 @@ async fn sweep(is_doomed: impl Fn(Mark) -> bool) -> usize {
         }
         for process in doomed {
             // Gone already, or not ours to kill: the next look tells.
-            drop(kill(Pid::from_raw(process.pid), Signal::SIGKILL));
+            kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
@@ -143,7 +151,13 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, started: u64) -> Process {
-        Process { pid, state: 'S', parent: 1, group: pid, started }
+        Process {
+            pid,
+            state: 'S',
+            parent: 1,
+            group: pid,
+            started,
+        }
     }
 
     #[test]
@@ -160,7 +174,10 @@ mod tests {
 
     #[test]
     fn limits_of_others_are_no_mark() {
-        assert_eq!(Mark::parse("Max file locks  unlimited  unlimited  locks\n"), None);
+        assert_eq!(
+            Mark::parse("Max file locks  unlimited  unlimited  locks\n"),
+            None
+        );
         assert_eq!(Mark::parse("Max file locks  100  200  locks\n"), None);
         assert_eq!(Mark::parse(""), None);
     }

@@ -33,9 +33,7 @@ use std::process::ExitCode;
 pub use launcher::{Child, Launcher};
 pub use mark::sweep_leftovers;
 pub use output::LAST_LINES;
-pub use spec::{
-    ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin,
-};
+pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
 pub use sys::{Confine, Limit, LimitKind};
 
 /// Runs what our binary is besides a gateway, and returns its exit code; `None` for a gateway.

@@ -36,7 +36,8 @@ impl Splitter {
                 continue;
             }
             let room = LONGEST_LINE - self.partial.len();
-            self.partial.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            self.partial
+                .extend_from_slice(piece.get(..room).unwrap_or(piece));
             if is_complete {
                 emit(&self.partial, &mut line);
                 self.partial.clear();
@@ -74,7 +75,10 @@ impl Tail {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        self.0
+            .iter()
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect()
     }
 }
 
@@ -107,7 +111,11 @@ impl Sink {
 fn write_parcels(mut target: Box<dyn Write + Send>, parcels: &Receiver<Vec<u8>>) {
     let mut works = true;
     while let Ok(parcel) = parcels.recv() {
-        works = works && target.write_all(&parcel).and_then(|()| target.flush()).is_ok();
+        works = works
+            && target
+                .write_all(&parcel)
+                .and_then(|()| target.flush())
+                .is_ok();
     }
 }
 
@@ -131,17 +139,19 @@ struct Outgoing {
 
 impl Pump {
     /// `sink` is `None` for a child whose output is only kept.
-    pub(super) fn new(
-        name: &str,
-        sink: Option<Sink>,
-    ) -> (Self, watch::Receiver<Vec<String>>) {
+    pub(super) fn new(name: &str, sink: Option<Sink>) -> (Self, watch::Receiver<Vec<String>>) {
         let (kept, seen) = watch::channel(Vec::new());
         let pump = Self {
             prefix: format!("{name}| ").into_bytes(),
             splitter: Splitter::default(),
             tail: Tail::default(),
             kept,
-            outgoing: Outgoing { sink, parcel: Vec::new(), lines: 0, dropped: 0 },
+            outgoing: Outgoing {
+                sink,
+                parcel: Vec::new(),
+                lines: 0,
+                dropped: 0,
+            },
         };
         (pump, seen)
     }
@@ -153,7 +163,13 @@ impl Pump {
 
     /// Takes what was read. Never waits.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
-        let Self { prefix, splitter, tail, outgoing, .. } = self;
+        let Self {
+            prefix,
+            splitter,
+            tail,
+            outgoing,
+            ..
+        } = self;
         splitter.feed(bytes, |line| {
             tail.push(line);
             outgoing.push(prefix, line);
@@ -163,7 +179,13 @@ impl Pump {
 
     /// The stream has ended.
     pub(super) fn finish(&mut self) {
-        let Self { prefix, splitter, tail, outgoing, .. } = self;
+        let Self {
+            prefix,
+            splitter,
+            tail,
+            outgoing,
+            ..
+        } = self;
         splitter.finish(|line| {
             tail.push(line);
             outgoing.push(prefix, line);

@@ -80,7 +80,10 @@ pub async fn wait_ready(
         };
         let elapsed = start.elapsed();
         if elapsed >= settings.limit {
-            return Err(NotReady::TimedOut { limit: settings.limit, reason });
+            return Err(NotReady::TimedOut {
+                limit: settings.limit,
+                reason,
+            });
         }
         if elapsed >= next_notice {
             notice(elapsed, &reason);
@@ -102,9 +105,9 @@ fn following_notice(mut next: Duration, elapsed: Duration, every: Duration) -> D
 
 /// Asks once, at most for `limit`.
 pub async fn ask(probe: &Probe, limit: Duration) -> Answer {
-    timeout(limit, probe()).await.unwrap_or_else(|_| {
-        Answer::NotYet(format!("no answer within {} ms", limit.as_millis()))
-    })
+    timeout(limit, probe())
+        .await
+        .unwrap_or_else(|_| Answer::NotYet(format!("no answer within {} ms", limit.as_millis())))
 }
 
 /// How a ready component is watched.
@@ -118,7 +121,10 @@ pub struct HealthSettings {
 
 impl Default for HealthSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(5), misses: 3 }
+        Self {
+            every: Duration::from_secs(5),
+            misses: 3,
+        }
     }
 }
 
@@ -169,8 +175,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn polls_every_pause_and_tells_every_interval() {
-        let (probe, calls) =
-            scripted(|call| if call == 60 { Answer::Ready } else { not_yet() });
+        let (probe, calls) = scripted(|call| if call == 60 { Answer::Ready } else { not_yet() });
         let mut notices = Vec::new();
         let result = wait_ready(&probe, ReadySettings::default(), |at, reason| {
             notices.push((at.as_secs(), reason.to_owned()));
@@ -183,17 +188,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_hangs_is_cut_off_and_time_runs_out() {
         let probe: Probe = Box::new(|| Box::pin(std::future::pending()));
-        let settings = ReadySettings { limit: Duration::from_secs(5), ..Default::default() };
+        let settings = ReadySettings {
+            limit: Duration::from_secs(5),
+            ..Default::default()
+        };
         let start = Instant::now();
         let error = wait_ready(&probe, settings, |_, _| ()).await.unwrap_err();
         assert_eq!(start.elapsed(), Duration::from_secs(5));
-        assert_eq!(error.to_string(), "not ready after 5 s: no answer within 500 ms");
+        assert_eq!(
+            error.to_string(),
+            "not ready after 5 s: no answer within 500 ms"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_ends_the_wait_at_once() {
         let (probe, calls) = scripted(|_| Answer::Refused("set the key".into()));
-        let error = wait_ready(&probe, ReadySettings::default(), |_, _| ()).await.unwrap_err();
+        let error = wait_ready(&probe, ReadySettings::default(), |_, _| ())
+            .await
+            .unwrap_err();
         assert_eq!(error, NotReady::Refused("set the key".into()));
         assert_eq!(calls.get(), 1);
     }

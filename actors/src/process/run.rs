@@ -75,7 +75,8 @@ impl Run {
         let kind = self.watch().await.unwrap_or(ExitKind::GuardianLost);
         self.drain().await;
         let last_lines = self.pump.lines();
-        self.report.send_replace(Some(ExitReport { kind, last_lines }));
+        self.report
+            .send_replace(Some(ExitReport { kind, last_lines }));
     }
 
     /// Passes output and orders on until the guardian ends and nothing is left. What it reported, if
@@ -124,7 +125,9 @@ impl Run {
                 self.tell(guardian::TERMINATE).await;
                 Ending::Asked(Instant::now() + self.grace)
             }
-            (Order::Kill, Ending::No | Ending::Asked(_)) => self.press(Ending::Asked(Instant::now())).await,
+            (Order::Kill, Ending::No | Ending::Asked(_)) => {
+                self.press(Ending::Asked(Instant::now())).await
+            }
             (Order::Stop | Order::Kill, _) => ending,
         }
     }

@@ -57,7 +57,9 @@ impl fmt::Debug for EnvPolicy {
             Self::Only(set) => ("Only", set),
         };
         f.write_str(kind)?;
-        f.debug_list().entries(set.iter().map(|(name, _)| name)).finish()
+        f.debug_list()
+            .entries(set.iter().map(|(name, _)| name))
+            .finish()
     }
 }
 
@@ -195,7 +197,13 @@ mod tests {
 
     #[test]
     fn p8_children_inherit_nothing_of_ours() {
-        let ours = pairs(&["PATH", "VR_DB_PATH", "VR_OPENAI_API_KEY", "HF_TOKEN", "EXA_API_KEY"]);
+        let ours = pairs(&[
+            "PATH",
+            "VR_DB_PATH",
+            "VR_OPENAI_API_KEY",
+            "HF_TOKEN",
+            "EXA_API_KEY",
+        ]);
         let policy = EnvPolicy::InheritWithoutOurs {
             hidden: vec!["EXA_API_KEY".into()],
             set: pairs(&["VR_CHILD_TOKEN"]),

@@ -13,9 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::messages::{ChildStatus, Phase, PhaseChanged};
-use super::readiness::{
-    HealthSettings, Probe, ProbeCounter, ReadySettings, ask, wait_ready,
-};
+use super::readiness::{HealthSettings, Probe, ProbeCounter, ReadySettings, ask, wait_ready};
 use super::spec::{ChildSpec, ExitKind, ExitReport, SpawnError};
 use super::{Child, Launcher};
 use crate::supervisor::restart::{Failure, RestartPolicy, RestartSettings, Verdict};
@@ -127,7 +125,10 @@ impl Live {
             last_error: None,
             last_lines: Vec::new(),
         };
-        Self { status, running: None }
+        Self {
+            status,
+            running: None,
+        }
     }
 
     /// The state as others see it.
@@ -159,7 +160,11 @@ enum End {
     /// It was asked to.
     Asked,
     /// It failed.
-    Failed { reason: String, exit: Option<ExitKind>, ready_for: Duration },
+    Failed {
+        reason: String,
+        exit: Option<ExitKind>,
+        ready_for: Duration,
+    },
 }
 
 impl Supervision {
@@ -168,21 +173,37 @@ impl Supervision {
         let begin = Instant::now();
         let mut policy = RestartPolicy::new(self.settings.restart);
         self.live.send_modify(|live| {
-            live.status = ChildStatus { restarts: live.status.restarts, ..Live::new(live.status.name.clone()).status };
+            live.status = ChildStatus {
+                restarts: live.status.restarts,
+                ..Live::new(live.status.name.clone()).status
+            };
         });
         loop {
-            let End::Failed { reason, exit, ready_for } = self.run_once().await else {
+            let End::Failed {
+                reason,
+                exit,
+                ready_for,
+            } = self.run_once().await
+            else {
                 return self.enter(Phase::Stopped, None);
             };
             let at = begin.elapsed();
-            let verdict = policy.failed(Failure { at, ready_for, random: (self.random)() });
+            let verdict = policy.failed(Failure {
+                at,
+                ready_for,
+                random: (self.random)(),
+            });
             let name = self.live.borrow().status.name.clone();
-            self.live.send_modify(|live| live.status.last_error = Some(reason.clone()));
+            self.live
+                .send_modify(|live| live.status.last_error = Some(reason.clone()));
             let Verdict::RestartAfter(delay) = self.overrule(verdict) else {
                 log::error!("{name} has failed and is not started again: {reason}");
                 return self.enter(Phase::Failed, exit);
             };
-            log::warn!("{name} has failed and is started again in {} ms: {reason}", delay.as_millis());
+            log::warn!(
+                "{name} has failed and is started again in {} ms: {reason}",
+                delay.as_millis()
+            );
             self.enter(Phase::Backoff, exit);
             tokio::select! {
                 () = stopped(&mut self.stop) => return self.enter(Phase::Stopped, None),
@@ -207,11 +228,16 @@ impl Supervision {
         let running = match self.launch.launch().await {
             Ok(running) => running,
             Err(error) => {
-                return End::Failed { reason: error.to_string(), exit: None, ready_for: Duration::ZERO };
+                return End::Failed {
+                    reason: error.to_string(),
+                    exit: None,
+                    ready_for: Duration::ZERO,
+                };
             }
         };
         let since = Instant::now();
-        self.live.send_modify(|live| live.running = Some((Rc::clone(&running), since)));
+        self.live
+            .send_modify(|live| live.running = Some((Rc::clone(&running), since)));
         let end = self.watch(&running).await;
         let lines = running.last_lines();
         self.live.send_modify(|live| {
@@ -246,8 +272,14 @@ impl Supervision {
     async fn until_ready(&self, running: &Rc<dyn Running>) -> Result<(), String> {
         let name = self.live.borrow().status.name.clone();
         let notice = |elapsed: Duration, reason: &str| {
-            let line = running.last_lines().pop().unwrap_or_else(|| reason.to_owned());
-            log::info!("waiting for {name}, {} s so far; its last line: {line}", elapsed.as_secs());
+            let line = running
+                .last_lines()
+                .pop()
+                .unwrap_or_else(|| reason.to_owned());
+            log::info!(
+                "waiting for {name}, {} s so far; its last line: {line}",
+                elapsed.as_secs()
+            );
         };
         let waited = wait_ready(&self.probe, self.settings.ready, notice).await;
         waited.map_err(|error| error.to_string())
@@ -280,7 +312,11 @@ impl Supervision {
         ready_for: Duration,
     ) -> End {
         let exit = running.kill().await.map(|report| report.kind);
-        End::Failed { reason, exit, ready_for }
+        End::Failed {
+            reason,
+            exit,
+            ready_for,
+        }
     }
 
     fn enter(&self, phase: Phase, exit: Option<ExitKind>) {
@@ -288,7 +324,10 @@ impl Supervision {
         let status = self.live.borrow().snapshot();
         for observer in self.observers.iter() {
             // A notice: an observer that misses it sees the next one, or observes.
-            observer.do_send(PhaseChanged { status: status.clone(), exit });
+            observer.do_send(PhaseChanged {
+                status: status.clone(),
+                exit,
+            });
         }
     }
 }
@@ -296,7 +335,11 @@ impl Supervision {
 /// Any end by itself is a failure, exit status 0 included.
 fn failed(report: Option<ExitReport>, when: &str, ready_for: Duration) -> End {
     let kind = report.map_or(ExitKind::GuardianLost, |report| report.kind);
-    End::Failed { reason: format!("it ended {when}: {kind}"), exit: Some(kind), ready_for }
+    End::Failed {
+        reason: format!("it ended {when}: {kind}"),
+        exit: Some(kind),
+        ready_for,
+    }
 }
 
 /// Resolves when the child is to stop, or when nobody is left who could say so.

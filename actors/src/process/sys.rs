@@ -127,6 +127,19 @@ pub(super) fn prepare_child(command: &mut Command, setup: ChildSetup) {
     }
 }
 
+/// Makes `command` start the gateway under an init, which blocks the signals that it relays. What the
+/// caller of the whole ignores (SIGHUP under `nohup`) stays ignored.
+pub(super) fn prepare_gateway(command: &mut Command) {
+    let hook = || {
+        unblock_signals();
+        Ok(())
+    };
+    // SAFETY: the hook makes system calls only.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
 /// Makes `command` start a guardian: it keeps `control` open under its present number, inherits no
 /// other descriptor but 0, 1 and 2, and carries `mark` (soft, hard) in the limit that marks our own.
 ///
@@ -136,7 +149,7 @@ pub(super) fn prepare_guardian(command: &mut Command, control: OwnedFd, mark: (u
         reset_signals();
         // Raising a hard limit needs a privilege; then the mark of our own parent stays, which serves
         // as well: see `mark`.
-        drop(setrlimit(Resource::RLIMIT_LOCKS, mark.0, mark.1));
+        setrlimit(Resource::RLIMIT_LOCKS, mark.0, mark.1).ok();
         close_on_exec_from(3);
         // SAFETY: the descriptor is owned by this closure, hence open.
         if unsafe { libc::fcntl(control.as_raw_fd(), libc::F_SETFD, 0) } == -1 {
@@ -172,6 +185,11 @@ fn reset_signals() {
         // libc keeps to itself fail harmlessly.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
+    unblock_signals();
+}
+
+/// Unblocks all signals: a blocked set outlives exec, and the standard library leaves it as it is.
+fn unblock_signals() {
     // SAFETY: an all-zero set is a valid value to be filled in by sigemptyset.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -186,7 +204,12 @@ fn close_on_exec_from(first: RawFd) {
     let start = libc::c_uint::try_from(first).unwrap_or(3);
     // SAFETY: the call changes descriptor flags of this process only.
     let done = unsafe {
-        libc::syscall(libc::SYS_close_range, start, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            start,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
     if done == 0 {
         return;

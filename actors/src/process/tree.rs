@@ -95,18 +95,20 @@ pub(super) fn end_descendants() {
     let own_pid = Pid::this();
     let mut pause = Duration::from_millis(1);
     loop {
-        let doomed: Vec<_> =
-            descendants(own_pid.as_raw()).into_iter().filter(Process::is_alive).collect();
+        let doomed: Vec<_> = descendants(own_pid.as_raw())
+            .into_iter()
+            .filter(Process::is_alive)
+            .collect();
         let groups: HashSet<i32> = doomed.iter().map(|process| process.group).collect();
         for group in groups {
             let group = Pid::from_raw(group);
             if group != own_group && group.as_raw() > 1 {
                 // It may have ended meanwhile; the loop looks again.
-                drop(killpg(group, Signal::SIGKILL));
+                killpg(group, Signal::SIGKILL).ok();
             }
         }
         for process in doomed {
-            drop(kill(Pid::from_raw(process.pid), Signal::SIGKILL));
+            kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
         }
         if !reap(|_| ()) {
             return;
@@ -130,7 +132,10 @@ pub(super) fn reap(mut seen: impl FnMut(WaitStatus)) -> bool {
 }
 
 /// The number of a signal.
-#[expect(clippy::as_conversions, reason = "the enum is its number, and offers no other way to it")]
+#[expect(
+    clippy::as_conversions,
+    reason = "the enum is its number, and offers no other way to it"
+)]
 pub(super) fn number(signal: Signal) -> i32 {
     signal as i32
 }
@@ -142,7 +147,13 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let line = "42 (a) b (c) S 7 9 9 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 1 0 123456 1 1 1";
-        let expected = Process { pid: 42, state: 'S', parent: 7, group: 9, started: 123_456 };
+        let expected = Process {
+            pid: 42,
+            state: 'S',
+            parent: 7,
+            group: 9,
+            started: 123_456,
+        };
         assert_eq!(parse_stat(line), Some(expected));
     }
 

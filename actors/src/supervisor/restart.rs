@@ -78,7 +78,11 @@ pub struct RestartPolicy {
 impl RestartPolicy {
     /// A policy without a past.
     pub fn new(settings: RestartSettings) -> Self {
-        Self { settings, in_a_row: 0, recent: VecDeque::new() }
+        Self {
+            settings,
+            in_a_row: 0,
+            recent: VecDeque::new(),
+        }
     }
 
     /// Notes a failure and decides. Health resets the delay, never the count within the window: a
@@ -125,7 +129,10 @@ mod tests {
     const MIDDLE: u32 = u32::MAX / 2 + 1;
 
     fn settings(most_failures: usize) -> RestartSettings {
-        RestartSettings { most_failures, ..RestartSettings::default() }
+        RestartSettings {
+            most_failures,
+            ..RestartSettings::default()
+        }
     }
 
     fn failure(at: u64, ready_for: u64) -> Failure {
@@ -177,7 +184,10 @@ mod tests {
     fn p1_jitter_is_a_fifth_either_way() {
         for (random, millis) in [(0, 800), (MIDDLE, 1000), (u32::MAX, 1200)] {
             let mut policy = RestartPolicy::new(RestartSettings::default());
-            let verdict = policy.failed(Failure { random, ..failure(0, 0) });
+            let verdict = policy.failed(Failure {
+                random,
+                ..failure(0, 0)
+            });
             let expected = Verdict::RestartAfter(Duration::from_millis(millis));
             assert_eq!(rounded(verdict), expected, "{random}");
         }
@@ -190,7 +200,11 @@ mod tests {
             assert_ne!(policy.failed(failure(at, 0)), Verdict::GiveUp, "{at}");
         }
         assert_eq!(policy.failed(failure(299, 0)), Verdict::GiveUp);
-        assert_eq!(policy.failed(failure(299, 0)), Verdict::GiveUp, "and it stays so");
+        assert_eq!(
+            policy.failed(failure(299, 0)),
+            Verdict::GiveUp,
+            "and it stays so"
+        );
     }
 
     #[test]
@@ -214,7 +228,10 @@ mod tests {
 
     #[test]
     fn stop_means_no_restart() {
-        let on_stop = RestartSettings { on_exit: OnExit::Stop, ..RestartSettings::default() };
+        let on_stop = RestartSettings {
+            on_exit: OnExit::Stop,
+            ..RestartSettings::default()
+        };
         let mut policy = RestartPolicy::new(on_stop);
         assert_eq!(policy.failed(failure(0, 3600)), Verdict::GiveUp);
     }

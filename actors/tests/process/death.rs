@@ -11,10 +11,16 @@ use crate::gateway::{self, TREES_SIZE};
 use crate::look::{self, Seen};
 use crate::trial;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("p4_kill_9_of_the_gateway_leaves_nothing", p4_kill_9_of_the_gateway_leaves_nothing),
-        trial("p4_leftovers_without_guardian_are_swept", p4_leftovers_without_guardian_are_swept),
+        trial(
+            "p4_kill_9_of_the_gateway_leaves_nothing",
+            p4_kill_9_of_the_gateway_leaves_nothing,
+        ),
+        trial(
+            "p4_leftovers_without_guardian_are_swept",
+            p4_leftovers_without_guardian_are_swept,
+        ),
     ]
 }
 
@@ -31,11 +37,10 @@ fn start_trees() -> (Child, Vec<Seen>) {
     let mut command = gateway::command(&["trees"]);
     let gateway = command.stderr(Stdio::null()).spawn().unwrap();
     let pid = i32::try_from(gateway.id()).unwrap();
-    // Starting up, one more process lives for a moment: the parent of the daemon.
     let mut tree = Vec::new();
     look::wait_until("both trees stand", || {
-        tree = look::descendants(pid);
-        tree.len() == TREES_SIZE && look::still_alive(&tree).len() == TREES_SIZE
+        tree = look::still_alive(&look::descendants(pid));
+        tree.len() == TREES_SIZE
     });
     (gateway, tree)
 }
@@ -69,21 +74,35 @@ fn p4_leftovers_without_guardian_are_swept() {
     let own = i32::try_from(gateway.id()).unwrap();
     let guardians: Vec<&Seen> = tree.iter().filter(|seen| seen.parent == own).collect();
     assert_eq!(guardians.len(), 2);
-    guardians.iter().for_each(|guardian| send(guardian, Signal::SIGSTOP));
+    guardians
+        .iter()
+        .for_each(|guardian| send(guardian, Signal::SIGSTOP));
 
     // While the owner lives, a second gateway leaves its children alone.
-    assert!(gateway::command(&["sweep"]).output().unwrap().status.success());
+    assert!(
+        gateway::command(&["sweep"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert_eq!(look::still_alive(&tree).len(), TREES_SIZE);
 
     gateway.kill().unwrap();
     gateway.wait().unwrap();
-    guardians.iter().for_each(|guardian| send(guardian, Signal::SIGKILL));
+    guardians
+        .iter()
+        .for_each(|guardian| send(guardian, Signal::SIGKILL));
     let orphans = TREES_SIZE - 4;
     look::wait_until("guardians and their children are dead", || {
         look::still_alive(&tree).len() == orphans
     });
     let output = gateway::command(&["sweep"]).output().unwrap();
-    let found: usize = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let found: usize = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     assert!(found >= orphans, "{found} found");
     assert_eq!(look::still_alive(&tree), []);
 }

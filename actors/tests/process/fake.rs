@@ -12,10 +12,10 @@ use nix::unistd::{getppid, setsid};
 use crate::look;
 
 /// The first argument that makes the test binary a fake child.
-pub const ARGUMENT: &str = "__fake";
+pub(crate) const ARGUMENT: &str = "__fake";
 
 /// Runs the script. Without `exit` at its end it returns 0.
-pub fn run(script: &[String]) -> ExitCode {
+pub(crate) fn run(script: &[String]) -> ExitCode {
     let mut words = script.iter().map(String::as_str);
     while let Some(word) = words.next() {
         let mut argument = || words.next().expect("the action needs an argument");
@@ -32,7 +32,9 @@ pub fn run(script: &[String]) -> ExitCode {
                 mask.add(Signal::SIGTERM);
                 mask.thread_block().unwrap();
             }
-            "setsid" => drop(setsid().unwrap()),
+            "setsid" => {
+                setsid().unwrap();
+            }
             "fork" => fork(&["ignore-term", "live"]),
             "fork-setsid" => fork(&["setsid", "ignore-term", "fork", "live"]),
             // Its parent ends at once: the two below lose it.
@@ -65,7 +67,8 @@ fn fork(script: &[&str]) {
 
 /// Writes as fast as it can.
 fn flood(megabytes: usize) {
-    let block = b"a line of output like any other, with some length to it, as logs have\n".repeat(1000);
+    let block =
+        b"a line of output like any other, with some length to it, as logs have\n".repeat(1000);
     let mut out = std::io::stdout().lock();
     for _ in 0..megabytes * 1_000_000 / block.len() {
         out.write_all(&block).unwrap();
@@ -76,12 +79,21 @@ fn flood(megabytes: usize) {
 fn orphans(count: usize) {
     for _ in 0..count {
         let script = "sleep 0.01 & exit 0";
-        assert!(Command::new("/bin/sh").args(["-c", script]).status().unwrap().success());
+        assert!(
+            Command::new("/bin/sh")
+                .args(["-c", script])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     let parent = getppid().as_raw();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let left: Vec<_> = look::children(parent).into_iter().filter(|p| p.state == 'Z').collect();
+        let left: Vec<_> = look::children(parent)
+            .into_iter()
+            .filter(|p| p.state == 'Z')
+            .collect();
         if left.is_empty() && look::children(parent).len() == 1 {
             return;
         }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use actix::Actor;
 use vllm_responses_actors::process::actor::{ChildActor, ChildSettings, FirstStart, SameSpec};
 use vllm_responses_actors::process::messages::{Observe, Start, Stop};
-use vllm_responses_actors::process::readiness::{
-    Answer, HealthSettings, Probe, ReadySettings,
-};
+use vllm_responses_actors::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
 use vllm_responses_actors::process::{
     ChildSpec, EnvPolicy, ExitKind, Launcher, Output, Spawned, Stdin, sweep_leftovers,
 };
@@ -19,10 +17,10 @@ use vllm_responses_actors::supervisor::restart::{OnExit, RestartSettings};
 use crate::{fake, look};
 
 /// The first argument that makes the test binary a gateway.
-pub const ARGUMENT: &str = "__gateway";
+pub(crate) const ARGUMENT: &str = "__gateway";
 
 /// Runs one scenario; exit code 0 is success.
-pub fn run(words: &[String]) -> ExitCode {
+pub(crate) fn run(words: &[String]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     actix_rt::System::new().block_on(async {
         match words[..] {
@@ -37,18 +35,18 @@ pub fn run(words: &[String]) -> ExitCode {
 }
 
 /// This binary as gateway, with a scenario.
-pub fn command(scenario: &[&str]) -> Command {
+pub(crate) fn command(scenario: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(ARGUMENT).args(scenario);
     command
 }
 
-pub fn launcher() -> Launcher {
+pub(crate) fn launcher() -> Launcher {
     Launcher::start("/proc/self/exe".into(), Box::new(std::io::stderr())).unwrap()
 }
 
 /// A fake child with a script.
-pub fn spec(name: &str, script: &[&str]) -> ChildSpec {
+pub(crate) fn spec(name: &str, script: &[&str]) -> ChildSpec {
     let mut args: Vec<OsString> = vec![fake::ARGUMENT.into()];
     args.extend(script.iter().map(OsString::from));
     ChildSpec {
@@ -56,7 +54,10 @@ pub fn spec(name: &str, script: &[&str]) -> ChildSpec {
         program: std::env::current_exe().unwrap().into(),
         args,
         directory: None,
-        env: EnvPolicy::InheritWithoutOurs { hidden: Vec::new(), set: Vec::new() },
+        env: EnvPolicy::InheritWithoutOurs {
+            hidden: Vec::new(),
+            set: Vec::new(),
+        },
         stdin: Stdin::Null,
         output: Output::Captured,
         grace: Duration::from_secs(30),
@@ -65,9 +66,16 @@ pub fn spec(name: &str, script: &[&str]) -> ChildSpec {
 }
 
 /// Guardian, child, a grandchild, a daemon in a session of its own with a child: twice.
-pub const TREE: [&str; 6] = ["ignore-term", "fork", "fork-setsid", "fork-daemon", "print", "up"];
+pub(crate) const TREE: [&str; 6] = [
+    "ignore-term",
+    "fork",
+    "fork-setsid",
+    "fork-daemon",
+    "print",
+    "up",
+];
 /// Living processes below a gateway that runs `trees`.
-pub const TREES_SIZE: usize = 2 * 7;
+pub(crate) const TREES_SIZE: usize = 2 * 7;
 
 async fn trees() {
     let launcher = launcher();
@@ -97,7 +105,10 @@ async fn restarts(count: u32) {
         first_start: FirstStart::MayRetry,
     };
     let probe: Probe = Box::new(|| Box::pin(async { Answer::NotYet("never".into()) }));
-    let launch = Rc::new(SameSpec { launcher: launcher(), spec });
+    let launch = Rc::new(SameSpec {
+        launcher: launcher(),
+        spec,
+    });
     let actor = ChildActor::new("brief", launch, probe, settings, Vec::new()).start();
     actor.send(Start).await.unwrap();
     let me = i32::try_from(std::process::id()).unwrap();
@@ -114,8 +125,13 @@ async fn restarts(count: u32) {
     }
     actor.send(Stop).await.unwrap();
     let at_last = look::descriptors().len();
-    assert!(at_last <= at_first, "descriptors grew from {at_first} to {at_last}");
-    look::wait_until("no process is left, dead or alive", || look::descendants(me).is_empty());
+    assert!(
+        at_last <= at_first,
+        "descriptors grew from {at_first} to {at_last}"
+    );
+    look::wait_until("no process is left, dead or alive", || {
+        look::descendants(me).is_empty()
+    });
 }
 
 /// A flooding child is not held up by a reader that never reads, and costs little memory.
@@ -123,7 +139,10 @@ async fn flood(megabytes: &str) {
     let (unread, stuck) = std::io::pipe().unwrap();
     let launcher = Launcher::start("/proc/self/exe".into(), Box::new(stuck)).unwrap();
     let before = look::peak_memory();
-    let mut spec = spec("flood", &["flood", megabytes, "print", "the end", "exit", "5"]);
+    let mut spec = spec(
+        "flood",
+        &["flood", megabytes, "print", "the end", "exit", "5"],
+    );
     spec.output = Output::Prefixed;
     let spawned = launcher.spawn(spec).await.unwrap();
     let report = spawned.child.wait().await.unwrap();

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 /// A process as its `status` and `stat` files describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub pid: i32,
-    pub parent: i32,
-    pub state: char,
-    pub started: String,
+pub(crate) struct Seen {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    pub(crate) state: char,
+    pub(crate) started: String,
 }
 
-pub fn process(pid: i32) -> Option<Seen> {
+pub(crate) fn process(pid: i32) -> Option<Seen> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
@@ -24,21 +24,31 @@ pub fn process(pid: i32) -> Option<Seen> {
         pid,
         parent: field("PPid:")?.parse().ok()?,
         state: field("State:")?.chars().next()?,
-        started: stat.rsplit(')').next()?.split_whitespace().nth(19)?.to_owned(),
+        started: stat
+            .rsplit(')')
+            .next()?
+            .split_whitespace()
+            .nth(19)?
+            .to_owned(),
     })
 }
 
 fn everything() -> Vec<Seen> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|e| process(e.file_name().to_str()?.parse().ok()?)).collect()
+    entries
+        .filter_map(|e| process(e.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
-pub fn children(parent: i32) -> Vec<Seen> {
-    everything().into_iter().filter(|seen| seen.parent == parent).collect()
+pub(crate) fn children(parent: i32) -> Vec<Seen> {
+    everything()
+        .into_iter()
+        .filter(|seen| seen.parent == parent)
+        .collect()
 }
 
 /// All below `root`, dead ones included.
-pub fn descendants(root: i32) -> Vec<Seen> {
+pub(crate) fn descendants(root: i32) -> Vec<Seen> {
     let all = everything();
     let mut found: Vec<Seen> = Vec::new();
     let mut open = vec![root];
@@ -52,15 +62,14 @@ pub fn descendants(root: i32) -> Vec<Seen> {
 }
 
 /// Those that still run.
-pub fn still_alive(processes: &[Seen]) -> Vec<Seen> {
-    let same = |old: &Seen| {
-        process(old.pid).filter(|now| now.started == old.started && now.state != 'Z')
-    };
+pub(crate) fn still_alive(processes: &[Seen]) -> Vec<Seen> {
+    let same =
+        |old: &Seen| process(old.pid).filter(|now| now.started == old.started && now.state != 'Z');
     processes.iter().filter_map(same).collect()
 }
 
 /// Waits until `root` has `count` living descendants.
-pub fn wait_for_tree(root: i32, count: usize) -> Vec<Seen> {
+pub(crate) fn wait_for_tree(root: i32, count: usize) -> Vec<Seen> {
     let mut tree = Vec::new();
     wait_until("the tree has grown", || {
         tree = descendants(root);
@@ -70,7 +79,7 @@ pub fn wait_for_tree(root: i32, count: usize) -> Vec<Seen> {
 }
 
 /// Waits long for something that should come soon.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
@@ -79,7 +88,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Open descriptors of this process, without the one that reading them needs.
-pub fn descriptors() -> Vec<i32> {
+pub(crate) fn descriptors() -> Vec<i32> {
     let directory = fs::read_dir("/proc/self/fd").unwrap();
     let mut numbers: Vec<i32> = directory
         .flatten()
@@ -94,8 +103,11 @@ pub fn descriptors() -> Vec<i32> {
 }
 
 /// Peak memory of this process in KiB.
-pub fn peak_memory() -> u64 {
+pub(crate) fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

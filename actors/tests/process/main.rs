@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     if let Some(code) = process::entry(args.iter().cloned()) {
         return code;
     }
-    let words: Vec<String> = args.into_iter().filter_map(|arg| arg.into_string().ok()).collect();
+    let words: Vec<String> = args
+        .into_iter()
+        .filter_map(|arg| arg.into_string().ok())
+        .collect();
     match words.get(1).map(String::as_str) {
         Some(fake::ARGUMENT) => fake::run(&words[2..]),
         Some(gateway::ARGUMENT) => gateway::run(&words[2..]),

@@ -17,15 +17,21 @@ use vllm_responses_actors::process::{
 use crate::gateway::{TREE, launcher, spec};
 use crate::{gateway, look, trial};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("an_exit_is_told_with_code_and_lines", an_exit_is_told_with_code_and_lines),
+        trial(
+            "an_exit_is_told_with_code_and_lines",
+            an_exit_is_told_with_code_and_lines,
+        ),
         trial("a_missing_program_is_said_to_be_missing", a_missing_program),
         trial("pipes_reach_the_child", pipes_reach_the_child),
         trial("a_limit_is_set_before_the_program_runs", a_limit_is_set),
         trial("what_a_child_leaves_behind_is_gone_with_it", leaves_behind),
         trial("a_dropped_handle_kills", a_dropped_handle_kills),
-        trial("p5_stop_is_term_then_kill_of_the_whole_tree", p5_stop_escalates),
+        trial(
+            "p5_stop_is_term_then_kill_of_the_whole_tree",
+            p5_stop_escalates,
+        ),
         trial("p5_a_child_that_obeys_is_not_killed", p5_a_child_that_obeys),
         trial("p5_a_held_stdin_is_closed_by_stop", p5_held_stdin),
         trial("p6_a_stopped_child_dies_by_kill", p6_a_stopped_child),
@@ -63,8 +69,8 @@ async fn tree(rest: &[&str], grace: Duration) -> (Child, Vec<look::Seen>) {
     let guardian = guardian(&child);
     let mut tree = Vec::new();
     look::wait_until("the tree stands", || {
-        tree = look::descendants(guardian);
-        tree.len() == 6 && look::still_alive(&tree).len() == 6
+        tree = look::still_alive(&look::descendants(guardian));
+        tree.len() == 6
     });
     (child, tree)
 }
@@ -73,7 +79,13 @@ fn an_exit_is_told_with_code_and_lines() {
     run(async {
         let report = end_of(&["print", "one", "stderr", "two", "exit", "3"]).await;
         let last_lines = vec!["one".into(), "two".into()];
-        assert_eq!(report, ExitReport { kind: ExitKind::Code(3), last_lines });
+        assert_eq!(
+            report,
+            ExitReport {
+                kind: ExitKind::Code(3),
+                last_lines
+            }
+        );
         let report = end_of(&["exit", "0"]).await;
         assert_eq!(report.kind.exit_code(), 1, "an end is never a success");
     });
@@ -84,7 +96,12 @@ fn a_missing_program() {
         let mut spec = spec("gone", &[]);
         spec.program = "no-such-program-here".into();
         let error = launcher().spawn(spec).await.unwrap_err();
-        assert_eq!(error, SpawnError::NotFound { name: "gone".into() });
+        assert_eq!(
+            error,
+            SpawnError::NotFound {
+                name: "gone".into()
+            }
+        );
     });
 }
 
@@ -111,8 +128,18 @@ fn a_limit_is_set() {
         let mut spec = spec("shell", &[]);
         spec.program = "sh".into();
         spec.args = vec!["-c".into(), "ulimit -n".into()];
-        spec.limits = vec![Limit { kind: LimitKind::OpenFiles, value: 77 }];
-        let report = launcher().spawn(spec).await.unwrap().child.wait().await.unwrap();
+        spec.limits = vec![Limit {
+            kind: LimitKind::OpenFiles,
+            value: 77,
+        }];
+        let report = launcher()
+            .spawn(spec)
+            .await
+            .unwrap()
+            .child
+            .wait()
+            .await
+            .unwrap();
         assert_eq!(report.last_lines, ["77"]);
     });
 }
@@ -164,14 +191,21 @@ fn p5_stop_escalates() {
 
 fn p5_a_child_that_obeys() {
     run(async {
-        let child = launcher().spawn(spec("meek", &["live"])).await.unwrap().child;
+        let child = launcher()
+            .spawn(spec("meek", &["live"]))
+            .await
+            .unwrap()
+            .child;
         assert_eq!(child.stop().await.unwrap().kind, ExitKind::Signal(15));
     });
 }
 
 fn p5_held_stdin() {
     run(async {
-        let mut spec = spec("reader", &["ignore-term", "print", "up", "stdin", "exit", "4"]);
+        let mut spec = spec(
+            "reader",
+            &["ignore-term", "print", "up", "stdin", "exit", "4"],
+        );
         spec.stdin = Stdin::Held;
         let child = launcher().spawn(spec).await.unwrap().child;
         wait_for_line(&child, "up").await;
@@ -195,7 +229,12 @@ fn p6_a_stopped_child() {
 }
 
 fn p7_flood() {
-    assert!(gateway::command(&["flood", "300"]).status().unwrap().success());
+    assert!(
+        gateway::command(&["flood", "300"])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn p8_descriptors() {
@@ -213,13 +252,25 @@ fn p8_environment() {
     run(async {
         let mut spec = spec("bare", &["environment", "exit", "1"]);
         spec.env = EnvPolicy::Only(vec![("HOME".into(), "/nowhere".into())]);
-        let report = launcher().spawn(spec).await.unwrap().child.wait().await.unwrap();
+        let report = launcher()
+            .spawn(spec)
+            .await
+            .unwrap()
+            .child
+            .wait()
+            .await
+            .unwrap();
         assert_eq!(report.last_lines, ["HOME=/nowhere"]);
     });
 }
 
 fn p9_restarts() {
-    assert!(gateway::command(&["restarts", "1000"]).status().unwrap().success());
+    assert!(
+        gateway::command(&["restarts", "1000"])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn a_killed_guardian() {
