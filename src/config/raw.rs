@@ -99,10 +99,11 @@ pub fn gather(inputs: &Inputs) -> Raw {
         .build();
     match merged {
         Ok(merged) => {
+            let root = &merged.cache;
             raw.values = TABLE
                 .iter()
-                .map(|row| (row.key, lookup(&merged, row)))
-                .collect()
+                .map(|row| (row.key, from_tree(root, row)))
+                .collect();
         }
         Err(_) => raw
             .problems
@@ -111,25 +112,18 @@ pub fn gather(inputs: &Inputs) -> Raw {
     raw
 }
 
-fn lookup(merged: &config::Config, row: &Row) -> RawValue {
-    merged.get::<Value>(row.key).map_or_else(
-        |_| RawValue {
-            text: row.default.to_owned(),
-            place: DEFAULT.to_owned(),
-        },
-        |_| from_tree(&merged.cache, row),
-    )
-}
-
 /// Walks the merged tree by hand, because `Config::get` drops a value's origin.
 fn from_tree(root: &Value, row: &Row) -> RawValue {
-    let leaf = row
-        .key
-        .split('.')
-        .try_fold(root, |at, part| match &at.kind {
-            ValueKind::Table(table) => table.get(part),
-            _ => None,
+    let mut leaf = Some(root);
+    for part in row.key.split('.') {
+        leaf = leaf.and_then(|value| {
+            if let ValueKind::Table(table) = &value.kind {
+                table.get(part)
+            } else {
+                None
+            }
         });
+    }
     let place = leaf.and_then(Value::origin).unwrap_or(DEFAULT).to_owned();
     let text = leaf.and_then(|value| value.clone().into_string().ok());
     RawValue {

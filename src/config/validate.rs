@@ -36,6 +36,9 @@ pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
     }
 }
 
+/// Redis settings, or none because it is off.
+struct CacheChoice(Option<CacheSettings>);
+
 struct Reader<'a> {
     raw: &'a Raw,
     problems: Vec<String>,
@@ -129,7 +132,7 @@ impl<'a> Reader<'a> {
             gateway: gateway?,
             upstream: upstream?,
             store: store?,
-            cache: cache?,
+            cache: cache?.0,
             limits: limits?,
             protocol: protocol?,
             lifecycle: lifecycle?,
@@ -246,7 +249,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn cache(&mut self) -> Option<Option<CacheSettings>> {
+    /// Judged also when off, so that turning it on brings no surprise.
+    fn cache(&mut self) -> Option<CacheChoice> {
         const URL: &str =
             "must be `redis://HOST` or `rediss://HOST`, with port, user and database as needed";
         let enabled = self.switch("cache.enabled");
@@ -269,7 +273,7 @@ impl<'a> Reader<'a> {
             url: url?,
             ttl: ttl?,
         };
-        Some(enabled?.then_some(settings))
+        Some(CacheChoice(enabled?.then_some(settings)))
     }
 
     fn limits(&mut self) -> Option<Limits> {
