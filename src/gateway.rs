@@ -15,13 +15,17 @@ use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::process;
+use vllm_responses_actors::process::actor::ChildActor;
+use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
-    Component, Health, Opened, Peers, Report, TurnLog,
+    AwaitPhase, Component, Health, Opened, Peers, Report, TurnLog,
 };
+use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
-use vllm_responses_actors::vllm::{VllmActor, client};
+use vllm_responses_actors::vllm::{VllmActor, client, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
 
@@ -61,7 +65,10 @@ struct Opening {
 
 async fn serve(config: Config) -> Result<Outcome, String> {
     let start = Instant::now();
-    let upstream = external(&config.upstream)?;
+    let upstream = match &config.upstream {
+        Upstream::External(settings) => settings.clone(),
+        Upstream::Spawn(spawned) => spawned.upstream.clone(),
+    };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
@@ -105,16 +112,6 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     outcome
 }
 
-/// The upstream to attach to.
-fn external(upstream: &Upstream) -> Result<UpstreamSettings, String> {
-    match upstream {
-        Upstream::External(settings) => Ok(settings.clone()),
-        Upstream::Spawn { .. } => Err("this build cannot start vLLM itself: start it, and give \
-                                       its address with `--upstream URL`"
-            .to_owned()),
-    }
-}
-
 /// From the first component to the last response.
 async fn live(
     opening: Opening,
@@ -125,19 +122,67 @@ async fn live(
     let lifecycle = opening.config.lifecycle;
     let supervisor = opening.supervisor.clone();
     let keyless = opening.config.api_keys_file.is_none();
-    tokio::select! {
-        opened = open(opening, control) => opened?,
-        _ = signals.next() => return Ok(Outcome::Clean),
+    let vllm = spawn_vllm(&opening, control).await?;
+    let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
+        if spawned.spawn.on_exit == OnExit::Stop);
+    let outcome = tokio::select! {
+        opened = open(opening, control) => opened.map(|()| None),
+        error = given_up(&supervisor) => Err(error),
+        _ = signals.next() => Ok(Some(Outcome::Clean)),
+    };
+    let outcome = match outcome {
+        Ok(None) => {
+            announce(addresses, start, keyless.then_some(Keyless));
+            tokio::select! {
+                outcome = shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor) => Ok(outcome),
+                error = given_up(&supervisor), if stops_with_vllm => Err(error),
+            }
+        }
+        Ok(Some(outcome)) => Ok(outcome),
+        Err(error) => Err(error),
+    };
+    if let Some(vllm) = vllm {
+        shutdown::stop_child(&vllm, &mut signals).await;
     }
-    announce(addresses, start);
-    if keyless && addresses.iter().any(|address| !address.ip().is_loopback()) {
-        log::warn!(
-            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
-             may use the gateway and read its responses"
-        );
-    }
-    Ok(shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor).await)
+    outcome
 }
+
+/// Starts vLLM when it is ours. What earlier gateways left behind is removed first.
+async fn spawn_vllm(
+    opening: &Opening,
+    control: &Arbiter,
+) -> Result<Option<Addr<ChildActor>>, String> {
+    let Upstream::Spawn(spawned) = &opening.config.upstream else {
+        return Ok(None);
+    };
+    let leftovers = process::sweep_leftovers().await;
+    if leftovers > 0 {
+        log::warn!(leftovers; "processes of an earlier gateway were still there and were ended");
+    }
+    let vllm = spawn::supervise(
+        &spawned.command,
+        &spawned.spawn,
+        spawned.upstream.clone(),
+        opening.supervisor.clone().recipient(),
+        &control.handle(),
+    )
+    .map_err(|error| error.to_string())?;
+    ask_actor(&vllm, Start, START_LIMIT)
+        .await
+        .map_err(|gone| gone.to_string())?;
+    Ok(Some(vllm))
+}
+
+/// Resolves when a vLLM of ours is given up, with its last error; never without one.
+async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
+    match supervisor.send(AwaitPhase(Phase::Failed)).await {
+        Ok(error) => error,
+        Err(_gone) => std::future::pending().await,
+    }
+}
+
+/// No API keys are configured.
+struct Keyless;
 
 /// What changes while the gateway runs and every handler sees.
 type Watched = (
@@ -231,6 +276,12 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         VllmActor::new(settings, watcher)
     });
     let limit = upstream.ready_timeout.saturating_add(START_LIMIT);
+    if let Upstream::Spawn(_) = config.upstream {
+        // Ready in its supervisor's eyes: an end after this is one of a server that worked.
+        ask_actor(&supervisor, AwaitPhase(Phase::Ready), limit)
+            .await
+            .map_err(|gone| gone.to_string())?;
+    }
     ask_actor(&vllm, AwaitReady, limit)
         .await
         .map_err(|gone| gone.to_string())?
@@ -250,7 +301,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         .map_err(|gone| gone.to_string())
 }
 
-fn announce(addresses: &[SocketAddr], start: Instant) {
+fn announce(addresses: &[SocketAddr], start: Instant, keyless: Option<Keyless>) {
     let ready_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     for address in addresses {
         let ip = address.ip();
@@ -260,5 +311,11 @@ fn announce(addresses: &[SocketAddr], start: Instant) {
             ip.to_string()
         };
         log::info!(ready_ms; "ready: http://{host}:{}/v1/responses", address.port());
+    }
+    if keyless.is_some() && addresses.iter().any(|address| !address.ip().is_loopback()) {
+        log::warn!(
+            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+             may use the gateway and read its responses"
+        );
     }
 }

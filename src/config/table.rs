@@ -116,6 +116,11 @@ pub const TABLE: &[Row] = &[
     Row::new("cache.redis_url", "VR_REDIS_URL", "", Text).secret().means("`redis://` or `rediss://` URL, for TLS, a password or a database number."),
     Row::new("cache.ttl_seconds", "VR_RESPONSE_STORE_CACHE_TTL_SECONDS", "3600", Duration).means("How long a cached response lives; at least one second."),
 
+    Row::new("vllm.program", "VR_VLLM_BIN", "vllm", Text).means("Executable that `serve -- MODEL ...` starts."),
+    Row::new("vllm.startup_timeout", "VR_VLLM_STARTUP_TIMEOUT", "1800s", Duration).flag("--vllm-startup-timeout").means("How long a vLLM of ours may load its model."),
+    Row::new("vllm.ready_interval", "VR_VLLM_READY_INTERVAL", "5s", Duration).flag("--vllm-ready-interval").means("How often its loading is reported."),
+    Row::new("vllm.on_exit", "VR_ON_VLLM_EXIT", "restart", Choice(&["restart", "stop"])).flag("--on-vllm-exit").means("What the end of a vLLM of ours means: start it again, or stop the gateway."),
+
     Row::new("limits.body", "VR_BODY_LIMIT", "32MiB", Size).means("Largest request body."),
     Row::new("limits.json_depth", "VR_JSON_DEPTH", "64", Number).means("Deepest nesting of a request's JSON, 1 to 127."),
     Row::new("limits.max_in_flight", "VR_MAX_IN_FLIGHT", "0", Number).means("Responses that may run at once; 0 computes it from the machine."),

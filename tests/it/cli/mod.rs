@@ -7,6 +7,7 @@
 
 mod bad;
 mod effective;
+mod spawn;
 mod start;
 
 use std::process::{Command, Output};
