@@ -1,6 +1,8 @@
 //! The statements, one function each, named for their purpose. SQL is portable.
 
+use diesel::dsl::exists;
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::SqliteConnection;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
@@ -27,15 +29,41 @@ FROM chain JOIN responses ON responses.id = chain.id
 ORDER BY chain.depth DESC";
 
 /// Inserts one response and, unless they are there, its settings.
+///
+/// An asker who got no answer may ask again: the same response of the same owner, already there, is
+/// left as it is, deleted or not. Any other response under a taken id is a unique violation.
 pub(super) fn insert(connection: &mut SqliteConnection, new: &Prepared) -> QueryResult<()> {
+    let inserted = diesel::insert_into(responses::table)
+        .values(new.response())
+        .on_conflict_do_nothing()
+        .execute(connection)?;
+    if inserted == 0 {
+        return if is_there(connection, new)? {
+            Ok(())
+        } else {
+            Err(DieselError::DatabaseError(
+                DatabaseErrorKind::UniqueViolation,
+                Box::new("another response has this id".to_owned()),
+            ))
+        };
+    }
     diesel::insert_into(settings::table)
         .values(new.settings())
         .on_conflict_do_nothing()
         .execute(connection)?;
-    diesel::insert_into(responses::table)
-        .values(new.response())
-        .execute(connection)?;
     Ok(())
+}
+
+/// Whether this very response is kept already.
+fn is_there(connection: &mut SqliteConnection, new: &Prepared) -> QueryResult<bool> {
+    let (record, settings_hash) = new.parts();
+    let same = responses::table
+        .filter(responses::id.eq(record.id.as_str()))
+        .filter(responses::owner.eq(record.owner.as_str()))
+        .filter(responses::response.eq(&*record.response))
+        .filter(responses::input_items.eq(&*record.input_items))
+        .filter(responses::settings_hash.eq(settings_hash));
+    diesel::select(exists(same)).get_result(connection)
 }
 
 /// Marks a live response as deleted; says whether there was one.

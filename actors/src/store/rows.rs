@@ -51,6 +51,11 @@ impl Prepared {
         Self { record, hash }
     }
 
+    /// The record and the hash of its settings.
+    pub(super) fn parts(&self) -> (&Record, &str) {
+        (&self.record, &self.hash)
+    }
+
     pub(super) fn response(&self) -> NewResponse<'_> {
         let record = &*self.record;
         NewResponse {

@@ -44,6 +44,9 @@ pub(super) async fn run(mut connection: Wrapped, mut queue: mpsc::Receiver<Write
     while queue.recv_many(&mut group, GROUP).await > 0 {
         // A write whose asker gave up is dropped before it starts: nobody will hear of it.
         group.retain(|write: &Write| !write.reply.is_closed());
+        if group.is_empty() {
+            continue;
+        }
         let (whats, replies): (Vec<What>, Vec<_>) = group
             .drain(..)
             .map(|write| (write.what, write.reply))

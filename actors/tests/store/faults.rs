@@ -1,0 +1,172 @@
+//! Locks that others hold, starts that collide, files that others could read.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use futures_util::future::{join, join_all};
+use vllm_responses_actors::store::StoreStartError;
+use vllm_responses_actors::store::messages::StoreError;
+
+use crate::fixture::{Place, number, open, record};
+use crate::kept::all_readable;
+
+/// Another program takes the write lock and keeps it this long. Returns when it has it.
+pub(crate) fn hold_write_lock(place: &Place, time: Duration) -> JoinHandle<()> {
+    let mut other = place.other_program();
+    let (locked, wait) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        other
+            .batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE;")
+            .unwrap();
+        locked.send(()).unwrap();
+        thread::sleep(time);
+        other.batch_execute("ROLLBACK;").unwrap();
+    });
+    wait.recv().unwrap();
+    thread
+}
+
+#[actix_rt::test]
+async fn d4_short_lock_delays_and_fails_nothing() {
+    let place = Place::new();
+    let store = place.store().await;
+    let lock = hold_write_lock(&place, Duration::from_secs(1));
+    let ids = || (0..50).map(|i| format!("r{i}"));
+    let started = Instant::now();
+    let answers = join_all(ids().map(|id| {
+        let store = store.clone();
+        async move { store.commit(record("alice", &id)).await }
+    }))
+    .await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let waited = started.elapsed();
+    assert!(
+        waited > Duration::from_millis(500),
+        "met no lock: {waited:?}"
+    );
+    lock.join().unwrap();
+    all_readable(&store, ids()).await;
+}
+
+#[actix_rt::test]
+async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
+    let place = Place::new();
+    let store = place.store().await;
+    store.commit(record("alice", "before")).await.unwrap();
+
+    let lock = hold_write_lock(&place, Duration::from_secs(7));
+    let started = Instant::now();
+    // The second comes while the first waits for the lock: its wait in the queue counts too.
+    let first = store.commit(record("alice", "r1"));
+    let second = async {
+        actix_rt::time::sleep(Duration::from_millis(500)).await;
+        store.commit(record("alice", "r2")).await
+    };
+    let reads = async {
+        let mut reads = 0;
+        while started.elapsed() < Duration::from_secs(4) {
+            assert!(store.fetch("alice", "before").await.unwrap().is_some());
+            assert_eq!(store.chain_ids("alice", "before").await, ["before"]);
+            assert_eq!(store.fetch("alice", "r1").await, Ok(None));
+            reads += 1;
+            actix_rt::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!lock.is_finished(), "the reads were to meet the lock");
+        reads
+    };
+    let ((first, second), reads) = join(join(first, second), reads).await;
+    assert_eq!(
+        (first, second),
+        (Err(StoreError::Busy), Err(StoreError::Busy))
+    );
+    assert!(!lock.is_finished(), "answered before the lock went");
+    assert!(reads > 5, "{reads} reads in four seconds");
+
+    lock.join().unwrap();
+    // It heals by itself, and an asker who was turned away may ask again.
+    for id in ["r1", "r2", "after"] {
+        store.commit(record("alice", id)).await.unwrap();
+    }
+    all_readable(&store, ["r1", "r2", "after"].map(str::to_owned).into_iter()).await;
+}
+
+#[actix_rt::test]
+async fn d15_two_instances_migrate_at_once() {
+    for _ in 0..10 {
+        let place = Place::new();
+        let (one, two) = join(open(&place.file()), open(&place.file())).await;
+        let (one, two) = (one.unwrap(), two.unwrap());
+        one.commit(record("alice", "r1")).await.unwrap();
+        assert!(two.fetch("alice", "r1").await.unwrap().is_some());
+        let mut reader = place.other_program();
+        let twice =
+            "SELECT count(*) - count(DISTINCT version) AS n FROM __diesel_schema_migrations";
+        assert_eq!(number(&mut reader, twice), 0);
+    }
+}
+
+#[actix_rt::test]
+async fn d15_newer_schema_is_refused_and_left_alone() {
+    const COUNT: &str = "SELECT count(*) AS n FROM __diesel_schema_migrations";
+    let place = Place::new();
+    place
+        .store()
+        .await
+        .commit(record("alice", "r1"))
+        .await
+        .unwrap();
+    let mut other = place.other_program();
+    other
+        .batch_execute(
+            "PRAGMA busy_timeout = 5000;
+             INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000');",
+        )
+        .unwrap();
+    let before = number(&mut other, COUNT);
+
+    let refused = open(&place.file()).await.map(drop);
+    assert!(
+        matches!(refused, Err(StoreStartError::NewerSchema)),
+        "{refused:?}"
+    );
+    assert_eq!(number(&mut other, COUNT), before);
+    assert_eq!(number(&mut other, "SELECT count(*) AS n FROM responses"), 1);
+}
+
+#[actix_rt::test]
+async fn d15_what_is_no_database_is_refused() {
+    let place = Place::new();
+    std::fs::write(
+        place.file(),
+        "a text file that happens to be here ".repeat(100),
+    )
+    .unwrap();
+    let refused = open(&place.file()).await.map(drop);
+    assert!(refused.is_err(), "{refused:?}");
+    let nowhere = place.file().join("no/such/folder.db");
+    let refused = open(&nowhere).await.map(drop);
+    assert!(
+        matches!(refused, Err(StoreStartError::Open(_))),
+        "{refused:?}"
+    );
+}
+
+#[actix_rt::test]
+async fn d16_files_are_private() {
+    let place = Place::new();
+    let store = place.store().await;
+    store.commit(record("alice", "r1")).await.unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = place.file().into_os_string();
+        name.push(suffix);
+        let mode = std::fs::metadata(Path::new(&name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "mode {mode:o} of {}", name.display());
+    }
+}

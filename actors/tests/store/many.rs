@@ -1,0 +1,77 @@
+//! Many writers at once, in one process and in two.
+
+use std::collections::HashSet;
+
+use futures_util::future::{join, join_all};
+use vllm_responses_protocol::record::Record;
+
+use crate::fixture::{Place, Store, child, number, record};
+use crate::kept::all_readable;
+
+#[actix_rt::test]
+async fn concurrent_commits_are_all_kept() {
+    let place = Place::new();
+    let store = place.store().await;
+    let ids = || (0..200).map(|i| format!("r{i}"));
+    // Each is read back at once after its answer: that is when the client may continue it.
+    let commit_and_read = async |id: String| {
+        store.commit(record("alice", &id)).await.unwrap();
+        let stored = store.fetch("alice", &id).await.unwrap();
+        assert!(stored.is_some(), "{id} was acknowledged and is missing");
+    };
+    join_all(ids().map(commit_and_read)).await;
+    // They are in the file, not only in the process.
+    all_readable(&place.store().await, ids()).await;
+}
+
+#[actix_rt::test]
+async fn two_stores_on_one_file_are_never_busy() {
+    const EACH: usize = 500;
+    const AT_ONCE: usize = 25;
+    let place = Place::new();
+    let (one, two) = (place.store().await, place.store().await);
+    // In portions, so that the two take turns at the lock many times.
+    let fill = async |store: &Store, name: &str| {
+        for portion in 0..EACH / AT_ONCE {
+            let new = |i: usize| record("alice", &format!("{name}{}", portion * AT_ONCE + i));
+            let answers = join_all((0..AT_ONCE).map(|i| store.commit(new(i)))).await;
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        }
+    };
+    join(fill(&one, "one"), fill(&two, "two")).await;
+
+    let mut reader = place.other_program();
+    assert_eq!(
+        number(&mut reader, "SELECT count(*) AS n FROM responses"),
+        1000
+    );
+    // Each sees what the other wrote.
+    all_readable(&one, (0..EACH).map(|i| format!("two{i}"))).await;
+    all_readable(&two, (0..EACH).map(|i| format!("one{i}"))).await;
+}
+
+#[actix_rt::test]
+async fn d11_children_of_one_parent_do_not_see_each_other() {
+    let place = Place::new();
+    let store = place.store().await;
+    store.commit(record("alice", "parent")).await.unwrap();
+    let continue_parent = async |i: usize| {
+        let id = format!("child{i}");
+        let before = store.chain_ids("alice", "parent").await;
+        assert_eq!(before, ["parent"]);
+        store.commit(child("alice", &id, "parent")).await.unwrap();
+        assert_eq!(store.chain_ids("alice", &id).await, ["parent", id.as_str()]);
+        id
+    };
+    let ids: HashSet<String> = join_all((0..100).map(continue_parent))
+        .await
+        .into_iter()
+        .collect();
+    assert_eq!(ids.len(), 100);
+    // No child was overwritten by a later one.
+    for id in &ids {
+        let expected: Record = record("alice", id);
+        let stored = store.fetch("alice", id).await.unwrap().unwrap();
+        assert_eq!(stored.response, expected.response);
+    }
+}
