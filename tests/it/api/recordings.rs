@@ -1,6 +1,6 @@
 //! Answers of a real vLLM, served byte for byte to a fixed request; the outcome is a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -32,6 +32,7 @@ fn normalise(value: &mut Value) {
 fn every_recording_has_its_outcome() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
+    let mut names = BTreeSet::new();
     for set in ["base", "reasoning"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/cassettes")
@@ -65,10 +66,23 @@ fn every_recording_has_its_outcome() {
                 reply.json()
             };
             normalise(&mut outcome);
+            names.insert(format!("{model}.snap"));
             let pretty = serde_json::to_string_pretty(&outcome).expect("json");
             insta::with_settings!({snapshot_path => "../../snapshots", prepend_module_to_snapshot => false}, {
                 insta::assert_snapshot!(model, pretty);
             });
         }
     }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let kept: BTreeSet<String> = fs::read_dir(folder)
+        .expect("snapshots")
+        .map(|entry| {
+            entry
+                .expect("entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert_eq!(kept, names, "one snapshot per recording, and no other");
 }
