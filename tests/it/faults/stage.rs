@@ -15,19 +15,31 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Deadlines of a second, so that a silent upstream is a short test.
+    /// The deadlines that users get.
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Deadlines of a second, so that a silent upstream is a short test.
+    pub(crate) fn impatient() -> Self {
+        Self::with(&[
+            (knobs::IDLE_TIMEOUT, "1s"),
+            (knobs::HEAD_TIMEOUT, "1s"),
+            (knobs::WHOLE_TIMEOUT, "1s"),
+            (knobs::HOLD_STATUS, "200ms"),
+            (knobs::KEEP_ALIVE, "200ms"),
+        ])
+    }
+
+    fn with(settings: &[(&str, &str)]) -> Self {
         let fake = Fake::start();
-        let gateway = TestGateway::on(&fake.url())
-            .env(knobs::IDLE_TIMEOUT, "1s")
-            .env(knobs::HEAD_TIMEOUT, "1s")
-            .env(knobs::WHOLE_TIMEOUT, "1s")
-            .env(knobs::HOLD_STATUS, "200ms")
-            .env(knobs::KEEP_ALIVE, "200ms")
-            .start();
+        let mut gateway = TestGateway::on(&fake.url());
+        for (name, value) in settings {
+            gateway = gateway.env(name, value);
+        }
         Self {
+            gateway: gateway.start(),
             fake,
-            gateway,
             cases: AtomicUsize::new(0),
         }
     }

@@ -51,7 +51,7 @@ fn u1_connect_refused() {
 
 #[test]
 fn u2_accepts_and_never_answers() {
-    let stage = Stage::start();
+    let stage = Stage::impatient();
     let body = stage.body(Script::bare().hold());
     assert!(
         body.contains(": keep-alive\n\n"),
@@ -65,7 +65,7 @@ fn u2_accepts_and_never_answers() {
 
 #[test]
 fn u3_headers_then_silence() {
-    let stage = Stage::start();
+    let stage = Stage::impatient();
     let body = stage.body(begun().hold());
     assert!(
         body.contains(": keep-alive\n\n"),

@@ -30,7 +30,7 @@ fn faulty(kind: u64) -> Script {
         0 => begun.sleep(20).reset(),
         1 => begun.close_body(),
         2 => begun.chunk("data: {\n\n").hold(),
-        3 => begun.hold(),
+        3 => begun.fin(),
         _ => begun.chunk("data: {\"error\": {\"message\": \"no\", \"code\": 500}}\n\n"),
     }
 }
