@@ -19,6 +19,8 @@
 
 pub mod effect;
 mod fault;
+#[cfg(test)]
+mod tests;
 
 use crate::chat::answer::Answer;
 use crate::chat::chunk::{ChatUsage, Chunk};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Fake, Script, TestGateway, check_resource, check_stream};
+use crate::harness::{Fake, Script, TestGateway, check_resource, check_stream, check_usage};
 
 /// Ids and times replaced by what is the same in every run.
 fn normalise(value: &mut Value) {
@@ -60,9 +60,12 @@ fn every_recording_has_its_outcome() {
             let mut outcome = if reply.status != 200 {
                 json!({"status": reply.status, "body": reply.json()})
             } else if stream {
-                json!(check_stream(&reply.text()))
+                let events = check_stream(&reply.text());
+                check_usage(&events[events.len() - 1]["response"], &body);
+                json!(events)
             } else {
                 check_resource(&reply.json());
+                check_usage(&reply.json(), &body);
                 reply.json()
             };
             normalise(&mut outcome);

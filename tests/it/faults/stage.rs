@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Fake, Reply, Script, TestGateway, check_resource, check_stream, knobs};
+use crate::harness::{
+    Fake, Reply, Script, TestGateway, check_resource, check_stream, check_usage, knobs,
+};
 
 /// One gateway for many cases; each case has a model name of its own.
 pub(crate) struct Stage {
@@ -52,6 +54,7 @@ impl Stage {
 
     /// A streamed request; gives its whole body after the common checks.
     pub(crate) fn body(&self, script: Script) -> String {
+        let sent = script.bytes();
         let model = self.model(script);
         let reply = self
             .gateway
@@ -59,7 +62,8 @@ impl Stage {
             .create(&json!({"model": model, "input": "x", "stream": true}));
         assert_eq!(reply.status, 200, "{}", reply.text());
         let events = check_stream(&reply.text());
-        self.check_stored(&events[events.len() - 1]["response"]);
+        check_usage(resource(&events), &sent);
+        self.check_stored(resource(&events));
         self.check_usable(&model);
         reply.text()
     }
