@@ -76,10 +76,11 @@ python_environment() {
   stamp=$(sha256sum <"$list")
   [ "$(cat "$venv/stamp" 2>/dev/null || true)" = "$stamp" ] && return
   say "making the Python environment ${venv#"$repo"/}"
-  python=$(any_python)
+  # Explicit returns: -e is off where a caller asks for the result.
+  python=$(any_python) || return
   rm -rf "$venv"
-  "$python" -m venv "$venv"
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$list" >&2
+  "$python" -m venv "$venv" || return
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$list" >&2 || return
   echo "$stamp" >"$venv/stamp"
 }
 

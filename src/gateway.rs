@@ -4,7 +4,6 @@
 //! (Decision 10: a loading model never fails a liveness probe.)
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,14 @@ use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::supervisor::SupervisorActor;
-use vllm_responses_actors::supervisor::messages::{Component, Health, Opened, Peers, Report};
+use vllm_responses_actors::supervisor::messages::{
+    Component, Health, Opened, Peers, Report, TurnLog,
+};
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client};
@@ -27,6 +28,7 @@ use vllm_responses_protocol::responses::request::Rules;
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
 use crate::http::state::{AppState, StoreDoors};
+use crate::keys::{KeyRing, Keys};
 use crate::shutdown::{self, Outcome, Signals};
 
 /// A client that has sent no whole request head by then is cut off (fault C3).
@@ -59,17 +61,10 @@ struct Opening {
 
 async fn serve(config: Config) -> Result<Outcome, String> {
     let start = Instant::now();
-    let upstream = match &config.upstream {
-        Upstream::External(settings) => settings.clone(),
-        Upstream::Spawn { .. } => {
-            return Err(
-                "this build cannot start vLLM itself: give a running one with \
-                        `--upstream URL`"
-                    .to_owned(),
-            );
-        }
-    };
-    let mut signals = Signals::new()?;
+    let upstream = external(&config.upstream)?;
+    let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
+    let keys_seen = keys.watch();
+    let signals = Signals::new(keys)?;
     let control = Arbiter::new();
     let capacity = match config.limits.max_in_flight {
         0 => places_by_descriptors(),
@@ -79,56 +74,88 @@ async fn serve(config: Config) -> Result<Outcome, String> {
         SupervisorActor::new(capacity)
     });
     let (doors, doors_seen) = watch::channel(None);
-    let state = app_state(&config, &upstream, &supervisor, doors_seen);
+    let watched = (keys_seen, doors_seen);
+    let state = app_state(&config, upstream.clone(), supervisor.clone(), watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let handle = server.handle();
-    let mut server = pin!(server);
-    let lifecycle = config.lifecycle;
-    let opening = Opening {
-        config,
-        upstream,
-        supervisor: supervisor.clone(),
-        doors,
+    let (gone, server_gone) = oneshot::channel::<()>();
+    let serving = async move {
+        let ended = server.await;
+        drop(gone);
+        ended
     };
-    let opened = tokio::select! {
-        opened = open(opening, &control) => opened.map(Some),
-        ended = &mut server => Err(server_ended(ended)),
-        _ = signals.next() => Ok(None),
+    let living = async {
+        let opening = Opening {
+            config,
+            upstream,
+            supervisor,
+            doors,
+        };
+        let outcome = tokio::select! {
+            outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
+            _ = server_gone => Err("the HTTP server ended by itself".to_owned()),
+        };
+        handle.stop(true).await;
+        outcome
     };
-    let outcome = match opened {
-        Err(problem) => Err(problem),
-        Ok(None) => Ok(Outcome::Clean),
-        Ok(Some(())) => {
-            announce(&addresses, start);
-            tokio::select! {
-                outcome = shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor) => Ok(outcome),
-                ended = &mut server => Err(server_ended(ended)),
-            }
-        }
-    };
-    // The server closes its connections only while it is polled.
-    tokio::join!(handle.stop(true), async { drop(server.await) });
+    // The server closes its connections only while it is polled: it ends beside its stop.
+    let (outcome, ended) = tokio::join!(living, serving);
     control.stop();
+    ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
     outcome
 }
 
-fn server_ended(ended: std::io::Result<()>) -> String {
-    match ended {
-        Ok(()) => "the HTTP server ended by itself".to_owned(),
-        Err(error) => format!("the HTTP server failed: {error}"),
+/// The upstream to attach to.
+fn external(upstream: &Upstream) -> Result<UpstreamSettings, String> {
+    match upstream {
+        Upstream::External(settings) => Ok(settings.clone()),
+        Upstream::Spawn { .. } => Err("this build cannot start vLLM itself: start it, and give \
+                                       its address with `--upstream URL`"
+            .to_owned()),
     }
 }
 
+/// From the first component to the last response.
+async fn live(
+    opening: Opening,
+    control: &Arbiter,
+    mut signals: Signals,
+    (addresses, start): (&[SocketAddr], Instant),
+) -> Result<Outcome, String> {
+    let lifecycle = opening.config.lifecycle;
+    let supervisor = opening.supervisor.clone();
+    let keyless = opening.config.api_keys_file.is_none();
+    tokio::select! {
+        opened = open(opening, control) => opened?,
+        _ = signals.next() => return Ok(Outcome::Clean),
+    }
+    announce(addresses, start);
+    if keyless && addresses.iter().any(|address| !address.ip().is_loopback()) {
+        log::warn!(
+            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+             may use the gateway and read its responses"
+        );
+    }
+    Ok(shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor).await)
+}
+
+/// What changes while the gateway runs and every handler sees.
+type Watched = (
+    watch::Receiver<Option<Arc<KeyRing>>>,
+    watch::Receiver<Option<StoreDoors>>,
+);
+
 fn app_state(
     config: &Config,
-    upstream: &UpstreamSettings,
-    supervisor: &Addr<SupervisorActor>,
-    store: watch::Receiver<Option<StoreDoors>>,
+    upstream: UpstreamSettings,
+    supervisor: Addr<SupervisorActor>,
+    (keys, store): Watched,
 ) -> AppState {
     AppState {
-        supervisor: supervisor.clone(),
+        keys,
+        supervisor,
         store,
-        upstream: upstream.clone(),
+        upstream,
         rules: Rules {
             max_depth: config.limits.json_depth,
             strict_requests: config.protocol.requests == Strictness::Strict,
@@ -213,6 +240,10 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
+        log: TurnLog {
+            timings: config.logging.timings,
+            model_messages: config.logging.model_messages,
+        },
     };
     ask_actor(&supervisor, Opened(Arc::new(peers)), START_LIMIT)
         .await
@@ -222,14 +253,12 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
 fn announce(addresses: &[SocketAddr], start: Instant) {
     let ready_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     for address in addresses {
-        let host = if address.ip().is_unspecified() {
+        let ip = address.ip();
+        let host = if ip.is_unspecified() {
             "127.0.0.1".to_owned()
         } else {
-            address.ip().to_string()
+            ip.to_string()
         };
         log::info!(ready_ms; "ready: http://{host}:{}/v1/responses", address.port());
-        if !address.ip().is_loopback() {
-            log::warn!("no API keys are configured: everyone who reaches this address may use it");
-        }
     }
 }

@@ -13,6 +13,7 @@ use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave};
 
 use crate::config::Lifecycle;
+use crate::keys::Keys;
 
 /// The supervisor answers from memory.
 const TOLD: Duration = Duration::from_secs(1);
@@ -32,6 +33,9 @@ pub enum Outcome {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    /// Read again at SIGHUP.
+    keys: Keys,
 }
 
 /// Exit code after a signal: 128 and its number.
@@ -39,20 +43,25 @@ pub(crate) struct Signals {
 pub(crate) struct Caught(u8);
 
 impl Signals {
-    pub(crate) fn new() -> Result<Self, String> {
+    pub(crate) fn new(keys: Keys) -> Result<Self, String> {
         let open =
             |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
+            hangup: open(SignalKind::hangup())?,
+            keys,
         })
     }
 
-    /// The next one.
+    /// The next one that stops the gateway. SIGHUP does not: it reads the keys file again.
     pub(crate) async fn next(&mut self) -> Caught {
-        tokio::select! {
-            _ = self.terminate.recv() => Caught(143),
-            _ = self.interrupt.recv() => Caught(130),
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Caught(143),
+                _ = self.interrupt.recv() => return Caught(130),
+                _ = self.hangup.recv() => self.keys.reload(),
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use crate::config::raw::{Inputs, Raw};
-use crate::config::{self, Config, keys, render};
+use crate::config::{self, Config, render};
+use crate::keys;
 
 /// Bad configuration or usage.
 const USAGE: u8 = 2;

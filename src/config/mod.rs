@@ -3,21 +3,20 @@
 //! Settings of a component live with the component; [`Config`] puts them together.
 
 mod dotenv;
-pub mod keys;
 pub mod raw;
 pub mod render;
 pub mod table;
 pub mod validate;
 mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, UpstreamSettings};
 
-use keys::KeyRing;
+use crate::keys;
 use raw::{Inputs, Raw};
 
 /// Everything the gateway needs to know, checked.
@@ -39,7 +38,7 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// What is logged and how.
     pub logging: Logging,
-    /// File of API keys; `None` lets everyone in. [`load`] has proved that it can be read.
+    /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }
 
@@ -88,8 +87,6 @@ pub struct ProtocolSettings {
     pub requests: Strictness,
     /// What an unknown tool causes.
     pub tools: Strictness,
-    /// Whether a continuation without tools uses its parent's.
-    pub inherit_tools: bool,
 }
 
 /// Whose names reasoning events carry.
@@ -147,20 +144,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads the API keys file.
-///
-/// # Errors
-/// Every problem, as in [`KeyRing::parse`], or the one that the file cannot be read.
-pub fn load_keys(path: &Path) -> Result<KeyRing, Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![format!(
-            "cannot be read ({}); correct the path",
-            error.kind()
-        )]
-    })?;
-    KeyRing::parse(&text)
-}
-
 /// Gathers and judges the configuration, the keys file included.
 ///
 /// # Errors
@@ -174,7 +157,7 @@ pub fn load(inputs: &Inputs) -> (Raw, Result<Config, Vec<String>>) {
         .filter(|value| !value.text.is_empty());
     if let Some(value) = keys {
         let path = inputs.directory.join(&value.text);
-        if let Err(bad) = load_keys(&path) {
+        if let Err(bad) = keys::load(&path) {
             let mut problems = judged.err().unwrap_or_default();
             problems.extend(
                 bad.iter()

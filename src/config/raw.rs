@@ -102,7 +102,7 @@ pub fn gather(inputs: &Inputs) -> Raw {
             raw.values = TABLE
                 .iter()
                 .map(|row| (row.key, lookup(&merged, row)))
-                .collect()
+                .collect();
         }
         Err(_) => raw
             .problems
@@ -123,13 +123,13 @@ fn lookup(merged: &config::Config, row: &Row) -> RawValue {
 
 /// Walks the merged tree by hand, because `Config::get` drops a value's origin.
 fn from_tree(root: &Value, row: &Row) -> RawValue {
-    let leaf = row
-        .key
-        .split('.')
-        .try_fold(root, |at, part| match &at.kind {
-            ValueKind::Table(table) => table.get(part),
-            _ => None,
-        });
+    let leaf = row.key.split('.').try_fold(root, |at, part| {
+        if let ValueKind::Table(table) = &at.kind {
+            table.get(part)
+        } else {
+            None
+        }
+    });
     let place = leaf.and_then(Value::origin).unwrap_or(DEFAULT).to_owned();
     let text = leaf.and_then(|value| value.clone().into_string().ok());
     RawValue {

@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
             gateway: gateway?,
             upstream: upstream?,
             store: store?,
-            cache: cache?,
+            cache,
             limits: limits?,
             protocol: protocol?,
             lifecycle: lifecycle?,
@@ -225,6 +225,10 @@ impl<'a> Reader<'a> {
         let database = Database::parse(text)
             .map_err(|rule| self.problem("store.database", &rule))
             .ok();
+        if matches!(database, Some(Database::Postgres(_))) {
+            let rule = "this build keeps responses in SQLite only; give the path of a file";
+            self.problem("store.database", rule);
+        }
         let synchronous =
             self.read(
                 "store.synchronous",
@@ -246,7 +250,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn cache(&mut self) -> Option<Option<CacheSettings>> {
+    /// `None` when the cache is off, or wrong and then reported.
+    fn cache(&mut self) -> Option<CacheSettings> {
         const URL: &str =
             "must be `redis://HOST` or `rediss://HOST`, with port, user and database as needed";
         let enabled = self.switch("cache.enabled");
@@ -269,7 +274,14 @@ impl<'a> Reader<'a> {
             url: url?,
             ttl: ttl?,
         };
-        Some(enabled?.then_some(settings))
+        if enabled? {
+            self.problem(
+                "cache.enabled",
+                "this build has no Redis cache; write `false`",
+            );
+            return Some(settings);
+        }
+        None
     }
 
     fn limits(&mut self) -> Option<Limits> {
@@ -298,12 +310,10 @@ impl<'a> Reader<'a> {
             .switch("protocol.strict_requests")
             .map(Strictness::from);
         let tools = self.switch("protocol.strict_tools").map(Strictness::from);
-        let inherit = self.switch("protocol.inherit_tools");
         Some(ProtocolSettings {
             reasoning_events: reasoning_events?,
             requests: requests?,
             tools: tools?,
-            inherit_tools: inherit?,
         })
     }
 

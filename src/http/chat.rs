@@ -75,14 +75,14 @@ fn pass_on(answer: awc::ClientResponse) -> HttpResponse {
 }
 
 fn transport_fault(fault: &SendRequestError) -> ApiError {
-    match fault {
-        SendRequestError::Timeout => ApiError::new(
+    if matches!(fault, SendRequestError::Timeout) {
+        return ApiError::new(
             ApiErrorCode::UpstreamTimeout,
             "the upstream model server did not answer in time",
-        ),
-        _ => ApiError::new(
-            ApiErrorCode::UpstreamUnavailable,
-            "the upstream model server cannot be reached",
-        ),
+        );
     }
+    ApiError::new(
+        ApiErrorCode::UpstreamUnavailable,
+        "the upstream model server cannot be reached",
+    )
 }

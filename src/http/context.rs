@@ -2,13 +2,17 @@
 
 use std::time::Instant;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _};
+use actix_web::{Error, HttpMessage as _, web};
 use vllm_responses_actors::env::SystemIds;
+use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::{self, Owner, Prefix};
+
+use super::error;
+use super::state::AppState;
 
 /// Longest request id taken from a client.
 const MAX_REQUEST_ID: usize = 128;
@@ -22,19 +26,29 @@ pub(crate) struct Caller {
     pub(crate) owner: Owner,
 }
 
-/// Middleware: puts a [`Caller`] into the request and the id and duration into the answer.
+/// Middleware: denies strangers, puts a [`Caller`] into the request, and the id and the duration into
+/// the answer.
 pub(super) async fn identify(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
+) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
     let start = Instant::now();
     let request_id = request_id(&request);
     let value = HeaderValue::from_str(&request_id);
-    request.extensions_mut().insert(Caller {
-        request_id,
-        owner: Owner::default(),
-    });
-    let mut response = next.call(request).await?;
+    let mut response = if let Some(owner) = owner(&request) {
+        request
+            .extensions_mut()
+            .insert(Caller { request_id, owner });
+        next.call(request).await?.map_into_left_body()
+    } else {
+        let denied = ApiError::new(
+            ApiErrorCode::InvalidApiKey,
+            "this gateway needs a valid API key: send it as `Authorization: Bearer KEY`",
+        );
+        request
+            .into_response(error::answer(&denied))
+            .map_into_right_body()
+    };
     let headers = response.headers_mut();
     if let Ok(value) = value {
         headers.insert(HeaderName::from_static("x-request-id"), value);
@@ -45,6 +59,19 @@ pub(super) async fn identify(
         HeaderValue::from(millis),
     );
     Ok(response)
+}
+
+/// Whose request this is; `None` for a stranger.
+fn owner(request: &ServiceRequest) -> Option<Owner> {
+    let state = request.app_data::<web::Data<AppState>>()?;
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let bearer = authorization
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            let (scheme, key) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        });
+    state.owner(bearer)
 }
 
 /// The client's id where it is short and printable: it goes into logs and headers.

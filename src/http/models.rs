@@ -53,15 +53,11 @@ pub(super) async fn one(
     let named = |model: &RawValue| {
         serde_json::from_str::<Model>(model.get()).is_ok_and(|model| model.id == *id)
     };
-    match list.data.iter().find(|model| named(model)) {
-        Some(model) => HttpResponse::Ok().json(model),
-        None => {
-            let mut missing =
-                ApiError::new(ApiErrorCode::ModelNotFound, "the model does not exist");
-            missing.param = Some("model".to_owned());
-            error::answer(&missing)
-        }
-    }
+    let Some(model) = list.data.iter().find(|model| named(model)) else {
+        let missing = ApiError::new(ApiErrorCode::ModelNotFound, "the model does not exist");
+        return error::answer(&missing.with_param("model"));
+    };
+    HttpResponse::Ok().json(model)
 }
 
 async fn fetch(upstream: &UpstreamSettings, client: &awc::Client) -> Result<List, ApiError> {

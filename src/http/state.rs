@@ -1,5 +1,6 @@
 //! What every handler may use: addresses and settled facts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Recipient};
@@ -8,12 +9,17 @@ use vllm_responses_actors::store::messages::{Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
+use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
+
+use crate::keys::KeyRing;
 
 /// Shared by all workers; immutable.
 #[derive(Clone, Debug)]
 pub struct AppState {
+    /// Who may come in; `None` lets everyone. Changes when the keys file is read again.
+    pub keys: watch::Receiver<Option<Arc<KeyRing>>>,
     /// Asked once per response, and for health.
     pub supervisor: Addr<SupervisorActor>,
     /// Stored responses, once the store is open.
@@ -31,6 +37,14 @@ pub struct AppState {
 }
 
 impl AppState {
+    /// Whose request this is, by its `Authorization: Bearer` value; `None` denies it.
+    pub(super) fn owner(&self, bearer: Option<&str>) -> Option<Owner> {
+        match &*self.keys.borrow() {
+            None => Some(Owner::default()),
+            Some(keys) => keys.owner_of(bearer?),
+        }
+    }
+
     /// The store's doors, or why nobody can go through them yet.
     pub(super) fn doors(&self) -> Result<StoreDoors, Refused> {
         self.store.borrow().clone().ok_or(Refused::Starting)

@@ -13,6 +13,7 @@ mod sqlite;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use diesel::sqlite::SqliteConnection;
@@ -25,6 +26,10 @@ use rows::Prepared;
 use settings::{Database, StoreSettings};
 use sqlite::{Readers, Wrapped};
 use writer::{What, Write};
+
+/// How long a write may wait for its commit. SQLite's own wait for a lock is as long, but a write may
+/// stand in the queue behind one that waits.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the store cannot be opened. One line, naming the setting.
 #[derive(Debug, thiserror::Error)]
@@ -82,13 +87,16 @@ impl StoreActor {
     }
 
     /// Queues a write and waits for its commit.
+    ///
+    /// A write that is given up may still land, if its transaction had begun; nobody is told so.
     fn write(&self, what: What) -> ResponseFuture<Result<bool, StoreError>> {
         let (reply, answer) = oneshot::channel();
         let queued = self.writes.try_send(Write { what, reply });
         Box::pin(async move {
             queued.map_err(|_full| StoreError::Busy)?;
-            answer
+            tokio::time::timeout(WRITE_LIMIT, answer)
                 .await
+                .map_err(|_elapsed| StoreError::Busy)?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
         })
     }
@@ -144,6 +152,9 @@ impl Handler<LoadChain> for StoreActor {
                 queries::chain(connection, &owner, &id, now_ms)
             };
             let rows = sqlite::read(&readers, query).await?;
+            if rows.len() > queries::MAX_LINKS {
+                return Err(StoreError::Corrupt);
+            }
             let links: Vec<Arc<Link>> = rows
                 .into_iter()
                 .map(rows::LinkRow::link)

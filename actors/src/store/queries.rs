@@ -8,8 +8,8 @@ use vllm_responses_protocol::ids::{Owner, ResponseId};
 use super::rows::{LinkRow, Prepared, StoredRow};
 use super::schema::{responses, settings};
 
-/// More links than any conversation has; stops a cycle that no version of ours writes.
-const MAX_LINKS: i64 = 100_000;
+/// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
+pub(super) const MAX_LINKS: usize = 10_000;
 
 /// The asked-for response must be live; its ancestors only have to be there. Oldest first.
 const CHAIN: &str = "\
@@ -97,6 +97,6 @@ pub(super) fn chain(
         .bind::<Text, _>(id.as_str())
         .bind::<Text, _>(owner.as_str())
         .bind::<BigInt, _>(now_ms)
-        .bind::<BigInt, _>(MAX_LINKS)
+        .bind::<BigInt, _>(i64::try_from(MAX_LINKS).unwrap_or(i64::MAX))
         .load(connection)
 }

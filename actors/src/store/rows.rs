@@ -47,8 +47,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(record: Box<Record>) -> Self {
-        let digest = Sha256::digest(record.settings.as_bytes());
-        let hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = format!("{:x}", Sha256::digest(record.settings.as_bytes()));
         Self { record, hash }
     }
 

@@ -7,6 +7,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -23,6 +24,9 @@ use super::{StoreStartError, migrate};
 
 /// Reading is by primary key; more connections only wait for each other's processor time.
 const READERS: u32 = 3;
+
+/// How long a read may wait for a free reader.
+const READER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection whose work runs on the runtime's blocking threads.
 pub(super) type Wrapped = SyncConnectionWrapper<SqliteConnection>;
@@ -65,6 +69,7 @@ pub(super) async fn open(
     let readers = Pool::builder()
         .max_size(READERS)
         .test_on_check_out(false)
+        .connection_timeout(READER_LIMIT)
         .build(manager)
         .await
         .map_err(|error| StoreStartError::Open(error.to_string()))?;
@@ -121,13 +126,13 @@ pub(super) async fn read<R: Send + 'static>(
 
 /// A database error in the store's terms. `SQLite`'s own words carry no content.
 pub(super) fn store_error(error: &DieselError) -> StoreError {
-    match error {
-        DieselError::DatabaseError(DatabaseErrorKind::Unknown, info)
-            if info.message().contains("locked") =>
-        {
-            StoreError::Busy
-        }
-        DieselError::DatabaseError(_, info) => StoreError::Unavailable(info.message().to_owned()),
-        _ => StoreError::Unavailable("the statement failed".to_owned()),
+    let DieselError::DatabaseError(kind, info) = error else {
+        return StoreError::Unavailable("the statement failed".to_owned());
+    };
+    let locked = matches!(kind, DatabaseErrorKind::Unknown) && info.message().contains("locked");
+    if locked {
+        StoreError::Busy
+    } else {
+        StoreError::Unavailable(info.message().to_owned())
     }
 }

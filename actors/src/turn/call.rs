@@ -114,14 +114,14 @@ async fn attempt(call: &Call) -> Result<Answer, UpstreamFault> {
 }
 
 fn send_fault(error: &SendRequestError) -> UpstreamFault {
-    match error {
-        // The head could not be understood: no HTTP server, or a broken one. An error with a source
-        // is one of the connection.
-        SendRequestError::Response(parse) if parse.source().is_none() => {
-            UpstreamFault::WrongContentType
-        }
-        _ => UpstreamFault::Unreachable,
+    // A head that could not be understood: no HTTP server, or a broken one. A parse error with a
+    // source is one of the connection.
+    if let SendRequestError::Response(parse) = error
+        && parse.source().is_none()
+    {
+        return UpstreamFault::WrongContentType;
     }
+    UpstreamFault::Unreachable
 }
 
 /// Sorts answers: a 200 of the right kind goes on, everything else is a fault.

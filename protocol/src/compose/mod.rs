@@ -96,14 +96,13 @@ impl Composer {
         }
     }
 
-    /// Takes one thing the model did. `Finished` is not for the composer: see [`Composer::finish`].
+    /// Takes one thing the model did.
     pub(crate) fn apply(&mut self, event: ModelEvent<'_>, out: &mut Out<'_>) {
         match event {
             ModelEvent::Text(text, logprobs) => self.text(text, logprobs, out),
             ModelEvent::Refusal(text) => self.refusal(text, out),
             ModelEvent::Reasoning(text) => self.thinking(text, out),
             ModelEvent::Call(piece) => self.call(piece, out),
-            ModelEvent::Finished(_) => {}
         }
     }
 

@@ -17,8 +17,6 @@ pub enum ModelEvent<'a> {
     Refusal(&'a str),
     /// More of a tool call.
     Call(CallPiece<'a>),
-    /// The answer ended.
-    Finished(FinishReason),
 }
 
 /// A piece of a tool call; empty strings where the piece has no such member.
@@ -59,26 +57,34 @@ impl FinishReason {
 }
 
 /// Feeds `sink` with what one chunk's choice says, in the order a model does it: thinking, text,
-/// refusal, calls, end.
-pub fn chunk<'a>(choice: &'a mut ChunkChoice<'_>, sink: &mut dyn FnMut(ModelEvent<'a>)) {
+/// refusal, calls. Gives the finish reason once the answer has ended.
+pub fn chunk<'a>(
+    choice: &'a mut ChunkChoice<'_>,
+    sink: &mut dyn FnMut(ModelEvent<'a>),
+) -> Option<FinishReason> {
     let logprobs = choice.logprobs.take().and_then(|logprobs| logprobs.content);
     if let Some(delta) = &choice.delta {
         content(delta, logprobs, sink);
     }
-    if let Some(reason) = &choice.finish_reason {
-        sink(ModelEvent::Finished(FinishReason::parse(reason.as_str())));
-    }
+    choice
+        .finish_reason
+        .as_ref()
+        .map(|reason| FinishReason::parse(reason.as_str()))
 }
 
-/// Feeds `sink` with a whole answer.
-pub fn answer<'a>(choice: &'a mut AnswerChoice<'_>, sink: &mut dyn FnMut(ModelEvent<'a>)) {
+/// As [`chunk`], for a whole answer.
+pub fn answer<'a>(
+    choice: &'a mut AnswerChoice<'_>,
+    sink: &mut dyn FnMut(ModelEvent<'a>),
+) -> Option<FinishReason> {
     let logprobs = choice.logprobs.take().and_then(|logprobs| logprobs.content);
     if let Some(message) = &choice.message {
         content(message, logprobs, sink);
     }
-    if let Some(reason) = &choice.finish_reason {
-        sink(ModelEvent::Finished(FinishReason::parse(reason.as_str())));
-    }
+    choice
+        .finish_reason
+        .as_ref()
+        .map(|reason| FinishReason::parse(reason.as_str()))
 }
 
 fn content<'a>(

@@ -1,3 +1,5 @@
+//! Conversations as the upstream must get them.
+
 use super::*;
 use crate::history;
 use crate::ids::{CountingIds, ResponseId};

@@ -1,7 +1,5 @@
 //! What an upstream fault means to the client: one table from fault to status, code and words.
 
-use std::fmt::Write as _;
-
 use crate::chat::fault::{ErrorBody, ErrorCode, ErrorObject, UpstreamFault, Waited};
 use crate::error::{ApiError, ApiErrorCode, head};
 
@@ -33,7 +31,26 @@ impl Explained {
             ApiErrorCode::RateLimitExceeded => "rate_limit_exceeded",
             ApiErrorCode::ServerIsOverloaded => "server_is_overloaded",
             ApiErrorCode::InvalidRequest => "invalid_prompt",
-            _ => "server_error",
+            ApiErrorCode::InvalidJson
+            | ApiErrorCode::InvalidType
+            | ApiErrorCode::InvalidValue
+            | ApiErrorCode::MissingRequiredParameter
+            | ApiErrorCode::UnknownParameter
+            | ApiErrorCode::MutuallyExclusiveParameters
+            | ApiErrorCode::UnsupportedValue
+            | ApiErrorCode::PreviousResponseNotFound
+            | ApiErrorCode::InvalidApiKey
+            | ApiErrorCode::ModelNotFound
+            | ApiErrorCode::NotFound
+            | ApiErrorCode::MethodNotAllowed
+            | ApiErrorCode::RequestTimeout
+            | ApiErrorCode::PayloadTooLarge
+            | ApiErrorCode::UnsupportedEncoding
+            | ApiErrorCode::ServerError
+            | ApiErrorCode::UpstreamUnavailable
+            | ApiErrorCode::UpstreamBadResponse
+            | ApiErrorCode::UpstreamBadChunk
+            | ApiErrorCode::UpstreamTimeout => "server_error",
         }
     }
 }
@@ -159,8 +176,5 @@ fn timed_out(waited: Waited) -> String {
         Waited::Idle(limit) => ("fell silent", limit),
         Waited::Whole(limit) => ("did not finish the answer", limit),
     };
-    let mut text = format!("the upstream model server {what} within ");
-    // Writing to a string cannot fail.
-    let _: Result<(), std::fmt::Error> = write!(text, "{limit:?}");
-    text
+    format!("the upstream model server {what} within {limit:?}")
 }

@@ -18,6 +18,7 @@
 //! ```
 
 pub mod effect;
+mod ending;
 mod fault;
 #[cfg(test)]
 mod tests;
@@ -25,17 +26,18 @@ mod tests;
 use crate::chat::answer::Answer;
 use crate::chat::chunk::{ChatUsage, Chunk};
 use crate::chat::fault::UpstreamFault;
-use crate::compose::{Composer, Ending, Out, ParallelCalls};
+use crate::compose::{Composer, Out, ParallelCalls};
 use crate::ids::{IdSource, Owner};
-use crate::normalize::{self, FinishReason, ModelEvent};
-use crate::record::{Record, Status};
-use crate::responses::event::{Delivery, ErrorEvent, Event, NestedError, ReasoningEvents, Writer};
+use crate::normalize::{self, FinishReason};
+use crate::record::Status;
+use crate::responses::event::{Delivery, ReasoningEvents, Writer};
 use crate::responses::item::Item;
 use crate::responses::request::CreateRequest;
-use crate::responses::response::{Identity, IncompleteReason, ResponseError, State, Usage};
-use crate::sse::{DONE, Decoder};
+use crate::responses::response::{Identity, State, Usage};
+use crate::sse::Decoder;
 use crate::translate::{self, ChoiceMode, StreamMode};
-use effect::{Action, Cancel, Effects, Input, Kept, Refusal};
+use effect::{Action, Cancel, Effects, Input, Refusal};
+use ending::Terminal;
 use fault::Explained;
 
 /// What a turn is made from.
@@ -100,16 +102,6 @@ enum Downstream {
     Begun,
 }
 
-/// How the turn ends.
-#[derive(Debug)]
-struct Terminal {
-    status: Status,
-    incomplete: Option<IncompleteReason>,
-    fault: Option<Explained>,
-    completed_at_ms: Option<i64>,
-    output: Vec<Item>,
-}
-
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Seed")
@@ -160,6 +152,11 @@ impl Turn {
         &self.identity
     }
 
+    /// The closed items as JSON, for the log of model messages.
+    pub fn output_json(&self) -> String {
+        crate::history::items_json(&self.composer.items())
+    }
+
     /// Whether the client streams.
     pub fn delivery(&self) -> Delivery {
         self.delivery
@@ -190,7 +187,7 @@ impl Turn {
             }
             (Phase::Fresh, Input::Cancelled(Cancel::ClientLeft)) => self.end(effects),
             (Phase::Fresh, Input::Cancelled(Cancel::Shutdown)) => {
-                self.fail(now_ms, fault::stopping(), effects);
+                self.fail(fault::stopping(), effects);
             }
             (Phase::Calling(_), input) => self.while_calling(now_ms, input, effects),
             (Phase::Storing(_), Input::Stored(kept)) => self.stored(kept, effects),
@@ -210,7 +207,7 @@ impl Turn {
                 self.conclude_or(now_ms, fault::explain(fault), effects);
             }
             Input::Cancelled(Cancel::ClientLeft) => self.abandon(effects),
-            Input::Cancelled(Cancel::Shutdown) => self.fail(now_ms, fault::stopping(), effects),
+            Input::Cancelled(Cancel::Shutdown) => self.fail(fault::stopping(), effects),
             Input::History(_) | Input::Refused(_) | Input::Stored(_) => {}
         }
     }
@@ -296,10 +293,8 @@ impl Turn {
                 ids: &mut *self.ids,
             };
             let composer = &mut self.composer;
-            normalize::chunk(choice, &mut |event| match event {
-                ModelEvent::Finished(reason) => call.finish = Some(reason),
-                event => composer.apply(event, &mut out),
-            });
+            let finish = normalize::chunk(choice, &mut |event| composer.apply(event, &mut out));
+            call.finish = finish.or(call.finish);
         }
         Ok(())
     }
@@ -309,15 +304,14 @@ impl Turn {
         let mut answer = match serde_json::from_slice::<Answer<'_>>(body) {
             Ok(answer) => answer,
             // The connection may end in good order before the announced length is there (U4).
-            Err(error) if error.is_eof() => return self.fail(now_ms, fault::cut_short(), effects),
+            Err(error) if error.is_eof() => return self.fail(fault::cut_short(), effects),
             Err(_malformed) => {
-                let fault = fault::explain(UpstreamFault::WrongContentType);
-                return self.fail(now_ms, fault, effects);
+                return self.fail(fault::explain(UpstreamFault::WrongContentType), effects);
             }
         };
         if let Some(error) = &answer.error {
             let explained = fault::explain_in_stream(error);
-            self.fail(now_ms, explained, effects);
+            self.fail(explained, effects);
             return;
         }
         let Phase::Calling(call) = &mut self.phase else {
@@ -331,204 +325,9 @@ impl Turn {
                 ids: &mut *self.ids,
             };
             let composer = &mut self.composer;
-            normalize::answer(choice, &mut |event| match event {
-                ModelEvent::Finished(reason) => call.finish = Some(reason),
-                event => composer.apply(event, &mut out),
-            });
+            let finish = normalize::answer(choice, &mut |event| composer.apply(event, &mut out));
+            call.finish = finish.or(call.finish);
         }
         self.conclude_or(now_ms, fault::cut_short(), effects);
-    }
-
-    /// Ends the turn as the model ended it, or with this fault if the model never did.
-    fn conclude_or(&mut self, now_ms: i64, fault: Explained, effects: &mut Effects) {
-        let Phase::Calling(CallState { finish, .. }) = self.phase else {
-            return;
-        };
-        let (status, incomplete) = match finish {
-            None => return self.fail(now_ms, fault, effects),
-            Some(FinishReason::Aborted) => return self.fail(now_ms, fault::aborted(), effects),
-            Some(FinishReason::Stop) => (Status::Completed, None),
-            Some(FinishReason::Length) => {
-                (Status::Incomplete, Some(IncompleteReason::MaxOutputTokens))
-            }
-            Some(FinishReason::ContentFilter) => {
-                (Status::Incomplete, Some(IncompleteReason::ContentFilter))
-            }
-        };
-        let ending = if incomplete.is_some() {
-            Ending::Cut
-        } else {
-            Ending::Whole
-        };
-        let output = self.close_output(ending, effects);
-        let completed_at_ms = (status == Status::Completed).then_some(now_ms);
-        let terminal = Terminal {
-            status,
-            incomplete,
-            fault: None,
-            completed_at_ms,
-            output,
-        };
-        self.store_or_end(terminal, effects);
-    }
-
-    /// Ends the turn with a fault: an HTTP error while the client has nothing, events afterwards.
-    fn fail(&mut self, _now_ms: i64, fault: Explained, effects: &mut Effects) {
-        if self.downstream == Downstream::Held {
-            let Explained { error, retry_after } = fault;
-            return self.refuse(Refusal { error, retry_after }, effects);
-        }
-        let output = self.close_output(Ending::Cut, effects);
-        let terminal = Terminal {
-            status: Status::Failed,
-            incomplete: None,
-            fault: Some(fault),
-            completed_at_ms: None,
-            output,
-        };
-        self.store_or_end(terminal, effects);
-    }
-
-    /// Ends a turn that nobody listens to any more (decision 7).
-    fn abandon(&mut self, effects: &mut Effects) {
-        let output = self.close_output(Ending::Cut, effects);
-        let terminal = Terminal {
-            status: Status::Cancelled,
-            incomplete: None,
-            fault: None,
-            completed_at_ms: None,
-            output,
-        };
-        self.store_or_end(terminal, effects);
-    }
-
-    fn refuse(&mut self, refusal: Refusal, effects: &mut Effects) {
-        effects.actions.push(Action::Refuse(refusal));
-        self.end(effects);
-    }
-
-    fn end(&mut self, effects: &mut Effects) {
-        self.phase = Phase::Over;
-        effects.actions.push(Action::End);
-    }
-
-    /// Closes all items and books the call's tokens.
-    fn close_output(&mut self, ending: Ending, effects: &mut Effects) -> Vec<Item> {
-        if let Phase::Calling(CallState {
-            usage: Some(call), ..
-        }) = self.phase
-        {
-            self.usage = Some(self.usage.unwrap_or_default().plus(call));
-        }
-        let mut out = Out {
-            buffer: &mut effects.bytes,
-            writer: &mut self.writer,
-            ids: &mut *self.ids,
-        };
-        self.composer.finish(ending, &mut out);
-        self.composer.items()
-    }
-
-    fn store_or_end(&mut self, terminal: Terminal, effects: &mut Effects) {
-        if !self.request.store {
-            return self.finish(&terminal, Kept::No, effects);
-        }
-        effects
-            .actions
-            .push(Action::Persist(Box::new(self.record(&terminal))));
-        self.phase = Phase::Storing(terminal);
-    }
-
-    fn record(&self, terminal: &Terminal) -> Record {
-        let mut core = Vec::with_capacity(1024);
-        self.identity
-            .write_core(&self.state(terminal, Kept::Yes), &mut core);
-        Record {
-            id: self.identity.id.clone(),
-            previous: self.identity.previous.clone(),
-            owner: self.owner.clone(),
-            model: self.identity.model.clone(),
-            status: terminal.status,
-            created_at_ms: self.identity.created_at_ms,
-            completed_at_ms: terminal.completed_at_ms,
-            expires_at_ms: self.expires_at_ms,
-            input_items: crate::history::items_json(&self.request.input).into(),
-            // Written by serde_json, hence UTF-8.
-            response: String::from_utf8(core).unwrap_or_default().into(),
-            settings: std::sync::Arc::clone(&self.identity.settings),
-        }
-    }
-
-    fn stored(&mut self, kept: Kept, effects: &mut Effects) {
-        if let Phase::Storing(terminal) = std::mem::replace(&mut self.phase, Phase::Over) {
-            self.finish(&terminal, kept, effects);
-        }
-    }
-
-    /// Says how the turn ended.
-    fn finish(&mut self, terminal: &Terminal, kept: Kept, effects: &mut Effects) {
-        match (terminal.status, self.delivery) {
-            (Status::Cancelled, _) => {}
-            (_, Delivery::Whole) => {
-                self.identity
-                    .write_resource(&self.state(terminal, kept), &mut effects.bytes);
-                effects.actions.push(Action::Answer);
-            }
-            (_, Delivery::Events) => self.finish_stream(terminal, kept, effects),
-        }
-        self.end(effects);
-    }
-
-    fn finish_stream(&mut self, terminal: &Terminal, kept: Kept, effects: &mut Effects) {
-        self.begin(effects);
-        if let Some(fault) = &terminal.fault {
-            self.error_event(fault, effects);
-        }
-        let name = match terminal.status {
-            Status::Completed => "response.completed",
-            Status::Incomplete => "response.incomplete",
-            Status::Failed | Status::Cancelled | Status::Queued | Status::InProgress => {
-                "response.failed"
-            }
-        };
-        let state = self.state(terminal, kept);
-        let (identity, writer) = (&self.identity, &mut self.writer);
-        writer.lifecycle(&mut effects.bytes, name, |buffer| {
-            identity.write_resource(&state, buffer);
-        });
-        effects.bytes.extend_from_slice(DONE);
-    }
-
-    fn error_event(&mut self, fault: &Explained, effects: &mut Effects) {
-        let error = &fault.error;
-        let code = error.code.wire().unwrap_or("invalid_request_error");
-        let param = error.param.as_deref();
-        let event = Event::Error(ErrorEvent {
-            code,
-            message: &error.message,
-            param,
-            error: NestedError {
-                r#type: error.code.error_type(),
-                code,
-                message: &error.message,
-                param,
-            },
-        });
-        self.writer.event(&mut effects.bytes, &event);
-    }
-
-    fn state<'a>(&self, terminal: &'a Terminal, kept: Kept) -> State<'a> {
-        State {
-            status: terminal.status,
-            completed_at_ms: terminal.completed_at_ms,
-            error: terminal.fault.as_ref().map(|fault| ResponseError {
-                code: fault.response_code(),
-                message: &fault.error.message,
-            }),
-            incomplete: terminal.incomplete,
-            output: &terminal.output,
-            usage: self.usage,
-            store: self.request.store && kept == Kept::Yes,
-        }
     }
 }

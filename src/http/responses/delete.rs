@@ -12,7 +12,7 @@ use super::super::state::AppState;
 use super::STORE_LIMIT;
 
 #[derive(Serialize)]
-struct Deleted<'a> {
+struct Answer<'a> {
     id: &'a ResponseId,
     object: &'static str,
     deleted: bool,
@@ -34,7 +34,7 @@ pub(in crate::http) async fn delete(
         id: id.clone(),
     };
     match ask(&doors.remove, remove, STORE_LIMIT).await {
-        Ok(Ok(true)) => HttpResponse::Ok().json(Deleted {
+        Ok(Ok(true)) => HttpResponse::Ok().json(Answer {
             id: &id,
             object: "response",
             deleted: true,

@@ -1,3 +1,5 @@
+//! Requests as clients may write them, table by table.
+
 use super::*;
 use crate::error::ApiErrorCode::{
     InvalidType, InvalidValue, MissingRequiredParameter, UnsupportedValue,

@@ -1,9 +1,12 @@
-//! Pure reader of the API keys file, and the ring that answers whose key was presented.
+//! API keys: the reader of their file, the ring that answers whose key was presented, and its reload.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use vllm_responses_protocol::ids::Owner;
 
 type Hash = [u8; 32];
@@ -75,6 +78,63 @@ impl KeyRing {
     }
 }
 
+/// The keys file of a running gateway, and who is told of its content.
+#[derive(Debug)]
+pub struct Keys {
+    file: Option<PathBuf>,
+    seen: watch::Sender<Option<Arc<KeyRing>>>,
+}
+
+impl Keys {
+    /// Reads the file; without one everyone is let in.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn open(file: Option<PathBuf>) -> Result<Self, Vec<String>> {
+        let ring = file.as_deref().map(load).transpose()?;
+        Ok(Self {
+            file,
+            seen: watch::Sender::new(ring.map(Arc::new)),
+        })
+    }
+
+    /// The keys of this moment and of later ones.
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<KeyRing>>> {
+        self.seen.subscribe()
+    }
+
+    /// Reads the file again. A bad file changes nothing: the old keys stay in force.
+    pub fn reload(&self) {
+        let Some(file) = &self.file else { return };
+        match load(file) {
+            Ok(ring) => {
+                self.seen.send_replace(Some(Arc::new(ring)));
+                log::info!("API keys read again");
+            }
+            Err(problems) => {
+                log::error!(
+                    "API keys not changed, their file is bad: {}",
+                    problems.join("; ")
+                );
+            }
+        }
+    }
+}
+
+/// Reads the API keys file.
+///
+/// # Errors
+/// Every problem, as in [`KeyRing::parse`], or the one that the file cannot be read.
+pub fn load(path: &Path) -> Result<KeyRing, Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![format!(
+            "cannot be read ({}); correct the path",
+            error.kind()
+        )]
+    })?;
+    KeyRing::parse(&text)
+}
+
 fn read_line(line: &str) -> Result<(&str, Hash), &'static str> {
     const SHAPE: &str = "must be `NAME SHA256HEX`; make one with `vllm-responses keys new NAME`";
     let mut words = line.split_whitespace();
@@ -104,7 +164,12 @@ pub fn line_for(name: &str, key: &str) -> String {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or_default());
+        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or_default());
+    }
+    text
 }
 
 fn unhex(text: &str) -> Option<Hash> {

@@ -1,0 +1,166 @@
+//! K1: bad configurations. Each ends with exit code 2, all its errors and nothing on stdout.
+
+use super::{Place, text};
+
+/// Arguments after `check-config`, environment, TOML (via `VR_CONFIG`), `.env`, and the beginnings of
+/// the expected error lines, in any order but complete.
+struct Case {
+    args: &'static [&'static str],
+    env: &'static [(&'static str, &'static str)],
+    toml: &'static str,
+    dotenv: &'static str,
+    errors: &'static [&'static str],
+}
+
+const GOOD: &str = "http://h";
+
+const fn flags(args: &'static [&'static str], errors: &'static [&'static str]) -> Case {
+    Case {
+        args,
+        env: &[],
+        toml: "",
+        dotenv: "",
+        errors,
+    }
+}
+
+const fn env(
+    env: &'static [(&'static str, &'static str)],
+    errors: &'static [&'static str],
+) -> Case {
+    Case {
+        args: &["--upstream", GOOD],
+        env,
+        toml: "",
+        dotenv: "",
+        errors,
+    }
+}
+
+const fn toml(toml: &'static str, errors: &'static [&'static str]) -> Case {
+    Case {
+        args: &["--upstream", GOOD],
+        env: &[],
+        toml,
+        dotenv: "",
+        errors,
+    }
+}
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    flags(&[], &["no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with `VR_LLM_API_BASE=URL`"]),
+    flags(&["--upstream", ""], &["`--upstream`: must be a URL"]),
+    flags(&["--upstream", "h:1"], &["`--upstream`: must begin with http://"]),
+    flags(&["--upstream", "ftp://h"], &["`--upstream`: must begin with http://"]),
+    flags(&["--upstream", "http://u:CANARY@h"], &["`--upstream`: must not hold a user"]),
+    flags(&["--upstream", "http://h?k=CANARY"], &["`--upstream`: must have no query"]),
+    flags(&["--upstream", "http://h#f"], &["`--upstream`: must have no query"]),
+    flags(&["--upstream", GOOD, "--", "m"], &["`--upstream` and `--` exclude each other"]),
+    flags(&["--"], &["`--` must be followed by a model"]),
+    flags(&["--", "--port", "1"], &["`--` must be followed by a model"]),
+    flags(&["--upstream", GOOD, "--gateway-port", "abc"], &["`--gateway-port`: must be a port"]),
+    flags(&["--upstream", GOOD, "--gateway-port", "65536"], &["`--gateway-port`: must be a port"]),
+    flags(&["--upstream", GOOD, "--gateway-port", "-1"], &["`--gateway-port`: must be a port"]),
+    flags(&["--upstream", GOOD, "--gateway-workers", "0"], &["`--gateway-workers`: must be a whole number; write one from 1"]),
+    flags(&["--upstream", GOOD, "--gateway-host", "a b"], &["`--gateway-host`: must be an IP address"]),
+    flags(&["--upstream", GOOD, "--drain-delay", "5 weeks"], &["`--drain-delay`: must be a duration"]),
+    flags(&["--upstream", GOOD, "--shutdown-grace", "-1"], &["`--shutdown-grace`: must be a duration"]),
+    flags(&["--upstream", GOOD, "--upstream-ready-timeout", "0"], &["`--upstream-ready-timeout`: must be longer than zero"]),
+    flags(&["--upstream", GOOD, "--log-level", "loud"], &["`--log-level`: must be `off`"]),
+    flags(&["--upstream", GOOD, "--config", "absent.toml"], &["configuration file `absent.toml`: cannot be read"]),
+    env(&[("VR_PORT", "70000")], &["`VR_PORT`: must be a port"]),
+    env(&[("VR_WORKERS", "many")], &["`VR_WORKERS`: must be a whole number"]),
+    env(&[("VR_OPENAI_API_KEY", "CANARY two")], &["`VR_OPENAI_API_KEY`: must be printable"]),
+    env(&[("VR_DB_PATH", "mysql://u:CANARY@h/d")], &["`VR_DB_PATH`: must be a file path"]),
+    env(&[("VR_DB_SYNCHRONOUS", "off")], &["`VR_DB_SYNCHRONOUS`: must be `normal`"]),
+    env(&[("VR_RETENTION", "0")], &["`VR_RETENTION`: must be longer than zero"]),
+    env(&[("VR_RETENTION", "month")], &["`VR_RETENTION`: must be a duration"]),
+    env(&[("VR_RESPONSE_STORE_CACHE", "1")], &["`VR_RESPONSE_STORE_CACHE`: this build has no Redis cache"]),
+    env(&[("VR_DB_PATH", "postgres://u:p@h/d")], &["`VR_DB_PATH`: this build keeps responses in SQLite only"]),
+    env(&[("VR_RESPONSE_STORE_CACHE", "2")], &["`VR_RESPONSE_STORE_CACHE`: must be a boolean"]),
+    env(&[("VR_REDIS_HOST", "redis://:CANARY@h")], &["`VR_REDIS_HOST`: must be an IP address"]),
+    env(&[("VR_REDIS_PORT", "0")], &["`VR_REDIS_PORT`: must be a port"]),
+    env(&[("VR_REDIS_URL", "http://:CANARY@h")], &["`VR_REDIS_URL`: must be `redis://HOST`"]),
+    env(&[("VR_RESPONSE_STORE_CACHE_TTL_SECONDS", "0")], &["`VR_RESPONSE_STORE_CACHE_TTL_SECONDS`: must be at least one second"]),
+    env(&[("VR_BODY_LIMIT", "1MB")], &["`VR_BODY_LIMIT`: must be a size"]),
+    env(&[("VR_BODY_LIMIT", "0")], &["`VR_BODY_LIMIT`: must be a size"]),
+    env(&[("VR_JSON_DEPTH", "128")], &["`VR_JSON_DEPTH`: must be a whole number; write one from 1 to 127"]),
+    env(&[("VR_MAX_IN_FLIGHT", "-1")], &["`VR_MAX_IN_FLIGHT`: must be a whole number"]),
+    env(&[("VR_REASONING_EVENTS", "both")], &["`VR_REASONING_EVENTS`: must be `openai`"]),
+    env(&[("VR_STRICT_TOOLS", "maybe")], &["`VR_STRICT_TOOLS`: must be a boolean"]),
+    env(&[("VR_LOG_FORMAT", "xml")], &["`VR_LOG_FORMAT`: must be `text`"]),
+    env(&[("VR_UPSTREAM_IDLE_TIMEOUT", "0s")], &["`VR_UPSTREAM_IDLE_TIMEOUT`: must be longer than zero"]),
+    env(&[("VR_API_KEYS_FILE", "absent")], &["`VR_API_KEYS_FILE`: cannot be read"]),
+    env(&[("VR_API_KEYS_FILE", ".env")], &["`VR_API_KEYS_FILE`: holds no key"]),
+    toml("gateway.prot = 1", &["`gateway.prot` in c.toml: unknown key; did you mean `gateway.port`?"]),
+    toml("[gatewy]\nport = 1", &["`gatewy` in c.toml: unknown key"]),
+    toml("config = \"x\"", &["`config` in c.toml: unknown key"]),
+    toml("gateway.port = [1]", &["`gateway.port` in c.toml: must be text, a whole number"]),
+    toml("gateway = 1", &["`gateway` in c.toml: unknown key"]),
+    toml("gateway.port = \"x\"", &["`gateway.port` in c.toml: must be a port"]),
+    toml("[upstream]\napi_key = CANARY", &["configuration file `c.toml` line 2: not valid TOML"]),
+    Case { args: &[], env: &[], toml: "", dotenv: "VR_LLM_API_BASE=ftp://CANARY", errors: &["`VR_LLM_API_BASE` in .env: must begin with http://"] },
+    Case {
+        args: &["--gateway-port", "x", "--gateway-workers", "0"],
+        env: &[("VR_LOG_FORMAT", "xml"), ("VR_DB_PATH", "mysql://CANARY")],
+        toml: "limits.json_depth = 0\nstore.retain = \"1d\"",
+        dotenv: "VR_REDIS_PORT=no\n",
+        errors: &[
+            "no upstream is configured", "`--gateway-port`: must", "`--gateway-workers`: must", "`VR_LOG_FORMAT`: must",
+            "`VR_DB_PATH`: must", "`limits.json_depth` in c.toml: must", "`store.retain` in c.toml: unknown key",
+            "`VR_REDIS_PORT` in .env: must",
+        ],
+    },
+];
+
+#[test]
+fn k1_every_problem_is_reported_and_the_exit_code_is_2() {
+    for (index, case) in CASES.iter().enumerate() {
+        for command in ["check-config", "serve"] {
+            let place = Place::new();
+            place.file("c.toml", case.toml);
+            place.file(".env", case.dotenv);
+            let args: Vec<_> = [command].iter().chain(case.args).copied().collect();
+            let mut env = case.env.to_vec();
+            if !case.args.contains(&"--config") {
+                env.push(("VR_CONFIG", "c.toml"));
+            }
+            let output = place.run(&args, &env);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "case {index}: {stderr}");
+            assert!(output.stdout.is_empty(), "case {index}");
+            assert!(!stderr.contains("CANARY"), "case {index}: {stderr}");
+            assert_eq!(
+                stderr.lines().count(),
+                case.errors.len(),
+                "case {index}: {stderr}"
+            );
+            for error in case.errors {
+                let found = stderr
+                    .lines()
+                    .any(|line| line.starts_with(&format!("error: {error}")));
+                assert!(found, "case {index}: no `{error}` in: {stderr}");
+            }
+        }
+    }
+    assert!(CASES.len() >= 40);
+}
+
+#[test]
+fn k1_wrong_usage_is_2_and_quotes_no_secret() {
+    for args in [
+        &[][..],
+        &["serv"],
+        &["serve", "stray"],
+        &["serve", "--openai-api-key=CANARY"],
+        &["keys", "new", "a/b"],
+    ] {
+        let output = Place::new().run(args, &[]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(
+            !text(&output.stderr).is_empty() && !text(&output.stderr).contains("CANARY"),
+            "{args:?}"
+        );
+    }
+}

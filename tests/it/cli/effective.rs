@@ -1,0 +1,126 @@
+//! K2: what `check-config` prints, where values come from, and the small commands.
+
+use super::{Place, text};
+
+fn line<'a>(toml: &'a str, name: &str) -> &'a str {
+    toml.lines()
+        .find(|line| line.starts_with(&format!("{name} = ")))
+        .unwrap()
+}
+
+#[test]
+fn k2_layers_win_in_order_and_each_place_is_named() {
+    let place = Place::new();
+    place.file(
+        "c.toml",
+        "[gateway]\nhost = \"::1\"\nport = 1\nworkers = 2\n[lifecycle]\ndrain_delay = \"7s\"\n",
+    );
+    place.file(
+        ".env",
+        "export VR_PORT='3'\nVR_WORKERS=3\nVR_CONFIG=c.toml\n",
+    );
+    let env = [
+        ("VR_WORKERS", "4"),
+        ("VR_LLM_API_BASE", "http://h/"),
+        ("VR_HOST", ""),
+        ("VR_PROT", "1"),
+    ];
+    let output = place.run(&["check-config", "--drain-delay", "0"], &env);
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(
+        line(&out, "host"),
+        "host = \"::1\" # `gateway.host` in c.toml"
+    );
+    assert_eq!(line(&out, "port"), "port = 3 # `VR_PORT` in .env");
+    assert_eq!(line(&out, "workers"), "workers = 4 # `VR_WORKERS`");
+    assert_eq!(
+        line(&out, "drain_delay"),
+        "drain_delay = \"0\" # `--drain-delay`"
+    );
+    assert_eq!(
+        line(&out, "shutdown_grace"),
+        "shutdown_grace = \"30s\" # default"
+    );
+    assert!(
+        text(&output.stderr)
+            .contains("`VR_PROT` is ignored: no such variable; did you mean `VR_PORT`?")
+    );
+    assert!(out.parse::<toml::Table>().is_ok(), "{out}");
+}
+
+#[test]
+fn k2_secrets_are_never_printed() {
+    let place = Place::new();
+    let env = [
+        ("VR_OPENAI_API_KEY", "CANARY"),
+        ("VR_DB_PATH", "CANARY.db"),
+        ("VR_REDIS_URL", "redis://:CANARY@h"),
+        ("RUST_LOG", "trace"),
+    ];
+    for command in ["check-config", "serve"] {
+        // Nothing listens there, so that `serve` ends by itself.
+        let flags = [
+            "--upstream",
+            "http://127.0.0.1:9",
+            "--upstream-ready-timeout",
+            "1s",
+            "--gateway-port",
+            "0",
+        ];
+        let args: Vec<_> = [command].into_iter().chain(flags).collect();
+        let output = place.run(&args, &env);
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert!(!all.contains("CANARY"), "{all}");
+        if command == "check-config" {
+            assert_eq!(all.matches("[redacted]").count(), 3, "{all}");
+        }
+    }
+}
+
+#[test]
+fn k2_an_overruled_upstream_is_noticed() {
+    let env = [("VR_LLM_API_BASE", "http://other")];
+    let output = Place::new().run(&["check-config", "--upstream", "http://h"], &env);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("`VR_LLM_API_BASE` is ignored: `--upstream` differs"));
+}
+
+#[test]
+fn a_new_key_fits_its_line_and_is_fresh() {
+    let place = Place::new();
+    let key_and_line = || {
+        let output = text(&place.run(&["keys", "new", "ann"], &[]).stdout);
+        let find = |start: &str| {
+            output
+                .lines()
+                .find(|line| line.starts_with(start))
+                .unwrap()
+                .to_owned()
+        };
+        (find("vr-"), find("ann "))
+    };
+    let ((key, line), (other, _)) = (key_and_line(), key_and_line());
+    assert_ne!(key, other);
+    let ring = vllm_responses::keys::KeyRing::parse(&line).unwrap();
+    assert_eq!(ring.owner_of(&key).unwrap().as_str(), "ann");
+    assert!(ring.owner_of(&other).is_none());
+}
+
+#[test]
+fn help_teaches_and_version_answers() {
+    let place = Place::new();
+    for args in [&["--help"][..], &["serve", "--help"]] {
+        let output = place.run(args, &[]);
+        assert_eq!(output.status.code(), Some(0));
+        for part in [
+            "--upstream http://127.0.0.1:8000",
+            "`.env`",
+            "Exit codes",
+            "check-config",
+        ] {
+            assert!(text(&output.stdout).contains(part), "{part}");
+        }
+    }
+    assert!(text(&place.run(&["--version"], &[]).stdout).starts_with("vllm-responses 0."));
+}

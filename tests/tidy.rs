@@ -1,0 +1,248 @@
+//! The repository checks itself: the rules of `ARCHITECTURE.md` that a program can check.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MAX_FILE_LINES: usize = 500;
+
+/// Crates that each of ours may name, beside the standard library (invariant 1).
+const ALLOWED: &[(&str, &[&str])] = &[(
+    "protocol/Cargo.toml",
+    &["bytes", "memchr", "serde", "serde_json", "thiserror"],
+)];
+
+/// Folders below `src` are at most this deep.
+const MAX_MODULE_DEPTH: usize = 3;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(below: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(below)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|have| have == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<PathBuf> {
+    ["protocol", "actors", "src", "tests", "bench"]
+        .iter()
+        .flat_map(|folder| files(folder, "rs"))
+        .collect()
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+fn none(problems: &[String]) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are_for() {
+    let mut problems = Vec::new();
+    for path in sources() {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        if lines > MAX_FILE_LINES {
+            problems.push(format!(
+                "{}: {lines} lines, at most {MAX_FILE_LINES}",
+                name(&path)
+            ));
+        }
+        if !text.starts_with("//!") {
+            problems.push(format!("{}: does not open with `//!`", name(&path)));
+        }
+    }
+    none(&problems);
+}
+
+#[test]
+fn folders_are_shallow() {
+    let mut problems = Vec::new();
+    for path in sources() {
+        let name = name(&path);
+        let Some((_, inside)) = name.split_once("src/") else {
+            continue;
+        };
+        let depth = inside.matches('/').count();
+        if depth > MAX_MODULE_DEPTH {
+            problems.push(format!(
+                "{name}: {depth} folders deep, at most {MAX_MODULE_DEPTH}"
+            ));
+        }
+    }
+    none(&problems);
+}
+
+#[test]
+fn text_is_clean() {
+    let mut problems = Vec::new();
+    let texts = ["docs", "migrations", "config", "scripts"];
+    let others = texts.iter().flat_map(|folder| {
+        ["md", "sql", "toml"]
+            .iter()
+            .flat_map(|extension| files(folder, extension))
+    });
+    for path in sources().into_iter().chain(others) {
+        let text = fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            if line.ends_with([' ', '\t', '\r']) {
+                problems.push(format!(
+                    "{}:{}: trailing white space",
+                    name(&path),
+                    number + 1
+                ));
+            }
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            problems.push(format!("{}: no newline at the end", name(&path)));
+        }
+    }
+    none(&problems);
+}
+
+#[test]
+fn crates_name_only_what_they_may() {
+    let mut problems = Vec::new();
+    for (manifest, allowed) in ALLOWED {
+        let text = fs::read_to_string(root().join(manifest)).unwrap();
+        let parsed: toml::Table = text.parse().unwrap();
+        let named = parsed["dependencies"].as_table().unwrap().keys();
+        for extra in named.filter(|dependency| !allowed.contains(&dependency.as_str())) {
+            problems.push(format!("{manifest}: may not depend on `{extra}`"));
+        }
+    }
+    none(&problems);
+}
+
+/// `protocol` is pure, `http` knows messages only, rows stay in the store (invariants 1 to 4).
+#[test]
+fn arrows_point_one_way() {
+    const FORBIDDEN: &[(&str, &[&str])] = &[
+        (
+            "protocol/src",
+            &[
+                "Instant",
+                "SystemTime",
+                "std::net",
+                "std::fs",
+                "std::env",
+                "log::",
+                "tokio",
+            ],
+        ),
+        ("actors/src", &["actix_web", "clap::", "std::env::var"]),
+        ("src/http", &["diesel", "crate::cli", "crate::config"]),
+        ("actors/src/turn", &["diesel", "redis"]),
+    ];
+    let mut problems = Vec::new();
+    for (folder, words) in FORBIDDEN {
+        for path in files(folder, "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let code: String = code.collect::<Vec<_>>().join("\n");
+            for word in words.iter().filter(|word| code.contains(**word)) {
+                problems.push(format!("{}: names `{word}`", name(&path)));
+            }
+        }
+    }
+    none(&problems);
+}
+
+/// JSON is typed: no `serde_json::Value` in the product.
+#[test]
+fn json_has_types() {
+    let mut problems = Vec::new();
+    for folder in ["protocol/src", "actors/src", "src"] {
+        for path in files(folder, "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let is_test = path.file_name().is_some_and(|file| file == "tests.rs");
+            let names = product.contains("serde_json::Value") || product.contains("json!(");
+            if names && !is_test {
+                problems.push(format!("{}: untyped JSON", name(&path)));
+            }
+        }
+    }
+    none(&problems);
+}
+
+#[test]
+fn imports_stand_in_three_groups() {
+    const STD: &[&str] = &["std", "core", "alloc"];
+    const OURS: &[&str] = &["crate", "super", "self", "vllm_responses"];
+    let mut problems = Vec::new();
+    for path in sources() {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut last = 0;
+        for line in text.lines() {
+            let Some(import) = line.strip_prefix("use ") else {
+                continue;
+            };
+            let first = import.split([':', ';', ' ']).next().unwrap_or_default();
+            let group = match first {
+                first if STD.contains(&first) => 1,
+                first if OURS.contains(&first) => 3,
+                _ => 2,
+            };
+            // Modules of the file itself may be named without `self`; they come last.
+            if group < last && last != 3 {
+                problems.push(format!("{}: `use {first}` comes too late", name(&path)));
+            }
+            last = group;
+        }
+    }
+    none(&problems);
+}
+
+#[test]
+fn migrations_have_both_halves() {
+    let halves = |file: &str| -> BTreeSet<PathBuf> {
+        files("migrations", "sql")
+            .into_iter()
+            .filter(|path| path.ends_with(file))
+            .filter_map(|path| path.parent().map(Path::to_owned))
+            .collect()
+    };
+    let ups = halves("up.sql");
+    assert!(!ups.is_empty());
+    assert_eq!(ups, halves("down.sql"));
+}
+
+/// The README's table of endpoints and the routes are the same.
+#[test]
+fn readme_lists_every_route() {
+    let routes = fs::read_to_string(root().join("src/http/mod.rs")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut problems = Vec::new();
+    let mut seen = 0;
+    for (prefix, marker) in [("/v1", "web::resource(\""), ("", ".route(\"")] {
+        for piece in routes.split(marker).skip(1) {
+            let path = piece.split('"').next().unwrap().replace("{id:.+}", "{id}");
+            seen += 1;
+            if !readme.contains(&format!("{prefix}{path}")) {
+                problems.push(format!("README.md: does not name `{prefix}{path}`"));
+            }
+        }
+    }
+    assert!(seen >= 8, "the routes were not found");
+    none(&problems);
+}
