@@ -107,12 +107,12 @@ fn frame(value: &Value) -> Vec<u8> {
     format!("data: {value}\n\n").into_bytes()
 }
 
-fn delta(delta: Value) -> Vec<u8> {
+fn delta(delta: &Value) -> Vec<u8> {
     frame(&json!({"choices": [{"index": 0, "delta": delta}]}))
 }
 
 fn says(text: &str) -> Vec<u8> {
-    delta(json!({"content": text}))
+    delta(&json!({"content": text}))
 }
 
 fn finish(reason: &str) -> Vec<u8> {
@@ -344,13 +344,13 @@ fn run(pieces: &[&[u8]]) -> String {
 /// What a model may send, sound or not.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let call = (0u32..3, "[ab]?", "[fg]?", r#"\{?("x":1)?\}?"#).prop_map(|(i, id, name, text)| {
-        delta(json!({"tool_calls": [{"index": i, "id": id,
+        delta(&json!({"tool_calls": [{"index": i, "id": id,
             "function": {"name": name, "arguments": text}}]}))
     });
     prop_oneof![
         4 => "[ aé€😀\\n\"]{0,4}".prop_map(|text| says(&text)),
-        2 => "[ aé😀]{0,4}".prop_map(|text| delta(json!({"reasoning": text}))),
-        1 => "[a ]{0,2}".prop_map(|text| delta(json!({"refusal": text}))),
+        2 => "[ aé😀]{0,4}".prop_map(|text| delta(&json!({"reasoning": text}))),
+        1 => "[a ]{0,2}".prop_map(|text| delta(&json!({"refusal": text}))),
         4 => call,
         1 => Just(USAGE.to_vec()),
         1 => Just(b": comment\r\n\r\n".to_vec()),

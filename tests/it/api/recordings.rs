@@ -51,7 +51,8 @@ fn every_recording_has_its_outcome() {
                 &model,
                 [Script::answer(status, &[("content-type", kind)], &body)],
             );
-            let stream = file.ends_with(".sse") || name.ends_with("-stream");
+            let stream = Path::new(file).extension().is_some_and(|e| e == "sse")
+                || name.ends_with("-stream");
             let tool = json!({"type": "function", "name": "get_weather",
                 "parameters": {"type": "object"}, "strict": false});
             let reply = gateway

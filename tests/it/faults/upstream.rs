@@ -139,7 +139,13 @@ fn u7_server_errors_are_retried_at_most_twice() {
             let passed_on = if status == 503 { 503 } else { 502 };
             // Asserts status and shape.
             let _code = reply.error(passed_on);
-            assert_eq!(fake.seen(&model).len(), 3);
+            let seen = fake.seen(&model);
+            assert_eq!(seen.len(), 3);
+            let pauses = [seen[1].at - seen[0].at, seen[2].at - seen[1].at];
+            assert!(
+                pauses.iter().all(|p| p.as_millis() >= 40),
+                "pauses between tries: {pauses:?}"
+            );
             let model = format!("up{status}{stream}");
             let good = if stream {
                 Script::says("up")

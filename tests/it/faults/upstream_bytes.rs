@@ -96,7 +96,8 @@ fn u11_spellings_of_a_stream() {
     let (front, back) = {
         let value = part.to_string();
         let at = value.find("\"delta\"").expect("place");
-        (value[..at].to_owned(), value[at..].to_owned())
+        let (front, back) = value.split_at(at);
+        (front.to_owned(), back.to_owned())
     };
     let spellings = [
         format!("data: {part}\r\n\r\ndata: {end}\r\n\r\ndata: [DONE]\r\n\r\n"),

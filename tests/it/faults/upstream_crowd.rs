@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::stage::{Stage, assert_failed, ending, said};
 use crate::harness::upstream::script::text;
@@ -41,7 +41,7 @@ fn u14_random_faults_among_many_streams() {
     let mut seed = 0x5eed_cafe;
     let cases: Vec<(String, bool)> = (0..STREAMS)
         .map(|n| {
-            let fails = random(&mut seed) % ONE_IN == 0;
+            let fails = random(&mut seed).is_multiple_of(ONE_IN);
             let model = format!("crowd-{n}");
             let script = if fails {
                 faulty(random(&mut seed))
@@ -122,9 +122,12 @@ fn u16_pooled_connection_died_between_requests() {
         let gateway = TestGateway::on(&fake.url())
             .flag("--gateway-workers=1")
             .start();
-        let good = || match stream {
-            true => Script::says("ok"),
-            false => Script::completion("ok"),
+        let good = || {
+            if stream {
+                Script::says("ok")
+            } else {
+                Script::completion("ok")
+            }
         };
         let client = gateway.client();
         let ask = |model: &str| {
@@ -142,8 +145,15 @@ fn u16_pooled_connection_died_between_requests() {
         fake.on("late", [good(), Script::bare().fin(), good()]);
         ask("late");
         ask("late");
-        let seen: Vec<Value> = fake.seen("late").into_iter().map(|s| s.body).collect();
+        let seen = fake.seen("late");
         assert_eq!(seen.len(), 3, "the lost request was sent again");
-        assert_eq!(seen[1], seen[2], "and was the same");
+        assert_eq!(seen[1].raw, seen[2].raw, "and was the same");
+        let request_id = |at: usize| {
+            let headers = seen[at].headers.iter();
+            headers
+                .filter(|(name, _)| name == "x-request-id")
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(request_id(1), request_id(2), "under the same request id");
     }
 }

@@ -47,11 +47,11 @@ fn resource_verdict(resource: &Value) -> Result<(), String> {
         })?;
     }
     let status = resource["status"].as_str().unwrap_or("");
-    ensure((status == "failed") == !resource["error"].is_null(), || {
+    ensure((status == "failed") != resource["error"].is_null(), || {
         "status and error".into()
     })?;
     ensure(
-        (status == "incomplete") == !resource["incomplete_details"].is_null(),
+        (status == "incomplete") != resource["incomplete_details"].is_null(),
         || "status and incomplete_details".into(),
     )?;
     let items = resource["output"].as_array().ok_or("output is no array")?;
