@@ -2,4 +2,8 @@
 
 mod durability;
 mod shutdown;
+mod stage;
 mod upstream;
+mod upstream_bytes;
+mod upstream_chunks;
+mod upstream_crowd;

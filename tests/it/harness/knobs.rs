@@ -4,6 +4,8 @@
 pub(crate) const IDLE_TIMEOUT: &str = "VR_UPSTREAM_IDLE_TIMEOUT";
 /// Deadline for the upstream's status line.
 pub(crate) const HEAD_TIMEOUT: &str = "VR_UPSTREAM_HEAD_TIMEOUT";
+/// Deadline for a whole call that is not streamed.
+pub(crate) const WHOLE_TIMEOUT: &str = "VR_UPSTREAM_WHOLE_TIMEOUT";
 /// How long a stream's own status waits for the upstream's.
 pub(crate) const HOLD_STATUS: &str = "VR_HOLD_STATUS";
 /// Silence after which a comment is sent.
