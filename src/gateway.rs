@@ -218,6 +218,7 @@ fn app_state(
 /// Binds the port and builds the server; it serves once it is polled.
 fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
     let connect = state.upstream.deadlines.connect;
+    let write_stall = gateway.write_stall;
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
@@ -225,6 +226,7 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
             .app_data(web::ThinData(client::client(connect)))
             .configure(http::routes)
     })
+    .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
     .workers(gateway.workers)
     .backlog(4096)
     .max_connections(usize::MAX)

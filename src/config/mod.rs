@@ -52,6 +52,8 @@ pub struct GatewaySettings {
     pub port: u16,
     /// Threads, at least 1.
     pub workers: usize,
+    /// A client that takes no byte for this long is cut off.
+    pub write_stall: Duration,
 }
 
 /// The model server.

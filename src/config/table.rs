@@ -94,6 +94,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.host", "VR_HOST", "0.0.0.0", Text).flag("--gateway-host").means("Address to listen on."),
     Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),
     Row::new("gateway.workers", "VR_WORKERS", "1", Number).flag("--gateway-workers").means("Threads that serve HTTP, all in one process."),
+    Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
     Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),

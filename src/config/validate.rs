@@ -145,10 +145,12 @@ impl<'a> Reader<'a> {
         let host = self.host("gateway.host");
         let port = self.port("gateway.port", 0);
         let workers = self.number("gateway.workers", 1..=256);
+        let write_stall = self.duration("gateway.write_stall");
         Some(GatewaySettings {
             host: host?,
             port: port?,
             workers: workers?,
+            write_stall: write_stall?,
         })
     }
 

@@ -1,7 +1,9 @@
 //! Faults of the upstream, the client, the storage and the process; names carry the fault's id.
 
+mod client;
 mod durability;
 mod shutdown;
+mod slow;
 mod stage;
 mod upstream;
 mod upstream_bytes;

@@ -14,8 +14,8 @@ pub(crate) const KEEP_ALIVE: &str = "VR_KEEP_ALIVE";
 pub(crate) const SHUTDOWN_GRACE: &str = "VR_SHUTDOWN_GRACE";
 /// Where the data is.
 pub(crate) const DB_PATH: &str = "VR_DB_PATH";
-/// Write stall after which a client is cut off; empty until the gateway has such a setting.
-pub(crate) const WRITE_STALL: &str = "";
+/// Time without a byte taken after which a client is cut off.
+pub(crate) const WRITE_STALL: &str = "VR_WRITE_STALL";
 
 /// Multiplies rounds of the long cases when `VR_LONG=1`.
 pub(crate) fn rounds(short: usize, long: usize) -> usize {
