@@ -16,7 +16,9 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::supervisor::SupervisorActor;
-use vllm_responses_actors::supervisor::messages::{Component, Health, Opened, Peers, Report};
+use vllm_responses_actors::supervisor::messages::{
+    Component, Health, Opened, Peers, Report, TurnLog,
+};
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client};
@@ -238,6 +240,10 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
+        log: TurnLog {
+            timings: config.logging.timings,
+            model_messages: config.logging.model_messages,
+        },
     };
     ask_actor(&supervisor, Opened(Arc::new(peers)), START_LIMIT)
         .await

@@ -226,3 +226,23 @@ fn migrations_have_both_halves() {
     assert!(!ups.is_empty());
     assert_eq!(ups, halves("down.sql"));
 }
+
+/// The README's table of endpoints and the routes are the same.
+#[test]
+fn readme_lists_every_route() {
+    let routes = fs::read_to_string(root().join("src/http/mod.rs")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut problems = Vec::new();
+    let mut seen = 0;
+    for (prefix, marker) in [("/v1", "web::resource(\""), ("", ".route(\"")] {
+        for piece in routes.split(marker).skip(1) {
+            let path = piece.split('"').next().unwrap().replace("{id:.+}", "{id}");
+            seen += 1;
+            if !readme.contains(&format!("{prefix}{path}")) {
+                problems.push(format!("README.md: does not name `{prefix}{path}`"));
+            }
+        }
+    }
+    assert!(seen >= 8, "the routes were not found");
+    none(&problems);
+}

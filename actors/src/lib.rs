@@ -2,9 +2,12 @@
 //!
 //! HTTP handlers (root package) talk to these actors by the messages in each folder's `messages.rs`.
 
+#![deny(unsafe_code)]
+
 pub mod ask;
 pub mod cache;
 pub mod env;
+pub mod process;
 pub mod secret;
 pub mod store;
 pub mod supervisor;

@@ -94,8 +94,9 @@ impl StoreActor {
         let queued = self.writes.try_send(Write { what, reply });
         Box::pin(async move {
             queued.map_err(|_full| StoreError::Busy)?;
-            answer
+            tokio::time::timeout(WRITE_LIMIT, answer)
                 .await
+                .map_err(|_elapsed| StoreError::Busy)?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
         })
     }

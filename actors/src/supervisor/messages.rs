@@ -38,6 +38,17 @@ pub struct Peers {
     pub suspects: Recipient<Suspect>,
     /// Where the model is.
     pub upstream: UpstreamSettings,
+    /// What a turn says of itself in the log.
+    pub log: TurnLog,
+}
+
+/// What a turn says of itself in the log, beside its faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnLog {
+    /// One line per response: where its time went (`VR_LOG_TIMINGS`).
+    pub timings: bool,
+    /// Messages to and from the model, capped (`VR_LOG_MODEL_MESSAGES`).
+    pub model_messages: bool,
 }
 
 /// Why a response may not run now. Each is a 503 with `Retry-After`.

@@ -4,6 +4,7 @@
 //! (a semaphore whose permits travel with the turns) and the stop signal that all turns watch.
 
 pub mod messages;
+pub mod restart;
 
 use std::sync::Arc;
 use std::time::Duration;

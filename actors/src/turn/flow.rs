@@ -118,6 +118,7 @@ impl TurnActor {
         // A client that left is noticed by the watch on the channel; its bytes go nowhere.
         if room.is_ok() && self.outlet.send_item(bytes).is_ok() {
             self.spoke = Instant::now();
+            self.timings.first_byte.get_or_insert(self.spoke);
         }
         Poll::Ready(())
     }

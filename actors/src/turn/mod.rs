@@ -10,6 +10,7 @@
 
 mod call;
 mod flow;
+mod timings;
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
 use flow::Flow;
+use timings::{Timings, log_messages};
 
 /// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, at most about
 /// 64 KiB, which bounds what a client that does not read can make us keep (fault B1).
@@ -109,6 +111,7 @@ pub(crate) struct TurnActor {
     /// Wakes [`Flow`] after effects that something else caused.
     flow: Option<Waker>,
     calling: Option<SpawnHandle>,
+    timings: Timings,
     /// When the client last heard something.
     spoke: Instant,
     /// When the upstream last said something.
@@ -137,6 +140,7 @@ impl TurnActor {
             whole: Vec::new(),
             flow: None,
             calling: None,
+            timings: Timings::begin(now),
             spoke: now,
             heard: now,
         }
@@ -182,6 +186,10 @@ impl TurnActor {
 
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
         self.heard = Instant::now();
+        self.timings.hydrated = Some(self.heard);
+        if self.permit.peers.log.model_messages {
+            log_messages(&self.request_id, "to the model", &body);
+        }
         let call = call::call(Call {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
@@ -198,6 +206,7 @@ impl TurnActor {
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
         self.heard = Instant::now();
+        self.timings.answered = Some(self.heard);
         match answer {
             Ok(answer) => {
                 self.upstream = Some(answer);
@@ -215,6 +224,7 @@ impl TurnActor {
     }
 
     fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
+        self.timings.decided = Some(Instant::now());
         let commits = self.permit.peers.commits.clone();
         let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };
         ctx.spawn(commit.into_actor(self).map(|outcome, act, ctx| {
@@ -351,6 +361,21 @@ impl Actor for TurnActor {
         ctx.spawn(Flow);
         ctx.run_later(self.next_look(), Self::look_at_clock);
         self.load_history(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let log = self.permit.peers.log;
+        if log.timings {
+            self.timings
+                .log(&self.request_id, self.turn.identity().id.as_str());
+        }
+        if log.model_messages {
+            log_messages(
+                &self.request_id,
+                "from the model",
+                self.turn.output_json().as_bytes(),
+            );
+        }
     }
 }
 

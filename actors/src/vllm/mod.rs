@@ -6,6 +6,7 @@
 //! each turn calls from its own.
 
 pub mod client;
+pub mod command;
 pub mod messages;
 pub mod settings;
 

@@ -150,6 +150,11 @@ impl Turn {
         &self.identity
     }
 
+    /// The closed items as JSON, for the log of model messages.
+    pub fn output_json(&self) -> String {
+        crate::history::items_json(&self.composer.items())
+    }
+
     /// Whether the client streams.
     pub fn delivery(&self) -> Delivery {
         self.delivery

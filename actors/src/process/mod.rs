@@ -1,0 +1,52 @@
+//! Child processes: started, watched, heard and stopped in one place.
+//!
+//! ```text
+//! gateway ── launcher thread ──socket── guardian (our binary again) ── child ── whatever it starts
+//!                  └───────────── output pipe, stdin pipe ────────────┘
+//! ```
+//!
+//! - [`Launcher`] is one long-lived thread that starts guardians, reads all output and waits for ends.
+//! - [`Child`] is the handle: `wait`, `stop`, `kill`. When the last handle is dropped, the child is killed.
+//! - `guardian` and `init` are what our own binary becomes through [`entry`]; `tree` is their view of
+//!   `/proc`, `mark` recognises what is left when a guardian is killed too, `sys` is the unsafe part.
+//! - [`actor`] keeps one child running under a restart policy; [`readiness`] is its probing.
+//!
+//! When an [`ExitReport`] arrives, no process of that child's tree is left.
+
+pub mod actor;
+mod guardian;
+mod init;
+mod launcher;
+mod mark;
+pub mod messages;
+mod output;
+pub mod readiness;
+mod run;
+mod spec;
+mod supervise;
+mod sys;
+mod tree;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use launcher::{Child, Launcher};
+pub use mark::sweep_leftovers;
+pub use output::LAST_LINES;
+pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
+pub use sys::{Confine, Limit, LimitKind};
+
+/// Runs what our binary is besides a gateway, and returns its exit code; `None` for a gateway.
+///
+/// `main` calls this before anything else, with `std::env::args_os()`: no thread may exist yet.
+/// `__guardian` makes it a guardian; `__init`, or being process 1, makes it the init of a container,
+/// which starts the gateway with the same arguments.
+pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter().peekable();
+    let name = args.next()?;
+    if args.next_if(|first| first == guardian::ARGUMENT).is_some() {
+        return Some(guardian::run(args));
+    }
+    let asked = args.next_if(|first| first == init::ARGUMENT).is_some();
+    (asked || std::process::id() == 1).then(|| init::run(name, args))
+}

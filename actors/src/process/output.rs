@@ -1,0 +1,343 @@
+//! A child's output: read without pause, cut into lines, kept in part, passed on when there is room.
+//!
+//! The child must never wait for our own output. So lines go to one writer thread through a queue of
+//! at most 1 MiB; when it is full they are dropped and counted, and the count is told later.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use tokio::sync::watch;
+
+/// How many lines of a child are kept.
+pub const LAST_LINES: usize = 50;
+/// Longer lines are cut: 50 of them stay well below the ring of 1 MiB that a child may cost.
+const LONGEST_LINE: usize = 8 * 1024;
+/// One parcel to the writer; 15 of them in the queue and one being written are 1 MiB.
+const PARCEL: usize = 64 * 1024;
+const PARCELS: usize = 15;
+
+/// Cuts a byte stream into lines. Carriage return ends a line as line feed does, so that a progress
+/// bar shows its newest state; empty lines are left out.
+#[derive(Debug, Default)]
+struct Splitter {
+    /// The beginning of a line whose end has not come yet, at most [`LONGEST_LINE`].
+    partial: Vec<u8>,
+}
+
+impl Splitter {
+    fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
+        let mut pieces = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).peekable();
+        while let Some(piece) = pieces.next() {
+            let is_complete = pieces.peek().is_some();
+            if is_complete && self.partial.is_empty() {
+                emit(piece, &mut line);
+                continue;
+            }
+            let room = LONGEST_LINE - self.partial.len();
+            self.partial
+                .extend_from_slice(piece.get(..room).unwrap_or(piece));
+            if is_complete {
+                emit(&self.partial, &mut line);
+                self.partial.clear();
+            }
+        }
+    }
+
+    /// The last line, if it had no end.
+    fn finish(&mut self, mut line: impl FnMut(&[u8])) {
+        emit(&self.partial, &mut line);
+        self.partial.clear();
+    }
+}
+
+fn emit(text: &[u8], line: &mut impl FnMut(&[u8])) {
+    if !text.is_empty() {
+        line(text.get(..LONGEST_LINE).unwrap_or(text));
+    }
+}
+
+/// The newest lines of a child, in buffers that are used again.
+#[derive(Debug, Default)]
+struct Tail(VecDeque<Vec<u8>>);
+
+impl Tail {
+    fn push(&mut self, line: &[u8]) {
+        let mut buffer = if self.0.len() == LAST_LINES {
+            self.0.pop_front().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        buffer.clear();
+        buffer.extend_from_slice(line);
+        self.0.push_back(buffer);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0
+            .iter()
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect()
+    }
+}
+
+/// The queue to the writer thread; cloned for each child.
+#[derive(Clone, Debug)]
+pub(super) struct Sink(SyncSender<Vec<u8>>);
+
+impl Sink {
+    /// Starts the writer thread. It ends when the last clone is dropped and is never waited for: a
+    /// terminal that nobody reads may hold it for ever.
+    pub(super) fn start(target: Box<dyn Write + Send>) -> io::Result<Self> {
+        let (sender, parcels) = sync_channel(PARCELS);
+        thread::Builder::new()
+            .name("child-output".into())
+            .spawn(move || write_parcels(target, &parcels))?;
+        Ok(Self(sender))
+    }
+
+    /// False when the parcel was dropped.
+    fn offer(&self, parcel: Vec<u8>) -> bool {
+        match self.0.try_send(parcel) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+/// Writes until all senders are gone. A target that fails (a closed terminal) is written to no more,
+/// but parcels are still taken, so that "full" keeps meaning "slow".
+fn write_parcels(mut target: Box<dyn Write + Send>, parcels: &Receiver<Vec<u8>>) {
+    let mut works = true;
+    while let Ok(parcel) = parcels.recv() {
+        works = works
+            && target
+                .write_all(&parcel)
+                .and_then(|()| target.flush())
+                .is_ok();
+    }
+}
+
+/// One child's output on its way.
+#[derive(Debug)]
+pub(super) struct Pump {
+    prefix: Vec<u8>,
+    splitter: Splitter,
+    tail: Tail,
+    kept: watch::Sender<Vec<String>>,
+    outgoing: Outgoing,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    sink: Option<Sink>,
+    parcel: Vec<u8>,
+    lines: u64,
+    dropped: u64,
+}
+
+impl Pump {
+    /// `sink` is `None` for a child whose output is only kept.
+    pub(super) fn new(name: &str, sink: Option<Sink>) -> (Self, watch::Receiver<Vec<String>>) {
+        let (kept, seen) = watch::channel(Vec::new());
+        let pump = Self {
+            prefix: format!("{name}| ").into_bytes(),
+            splitter: Splitter::default(),
+            tail: Tail::default(),
+            kept,
+            outgoing: Outgoing {
+                sink,
+                parcel: Vec::new(),
+                lines: 0,
+                dropped: 0,
+            },
+        };
+        (pump, seen)
+    }
+
+    /// The lines kept so far, oldest first.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.tail.lines()
+    }
+
+    /// Takes what was read. Never waits.
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        let Self {
+            prefix,
+            splitter,
+            tail,
+            outgoing,
+            ..
+        } = self;
+        splitter.feed(bytes, |line| {
+            tail.push(line);
+            outgoing.push(prefix, line);
+        });
+        self.publish();
+    }
+
+    /// The stream has ended.
+    pub(super) fn finish(&mut self) {
+        let Self {
+            prefix,
+            splitter,
+            tail,
+            outgoing,
+            ..
+        } = self;
+        splitter.finish(|line| {
+            tail.push(line);
+            outgoing.push(prefix, line);
+        });
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.outgoing.flush(&self.prefix);
+        self.kept.send_replace(self.tail.lines());
+    }
+}
+
+impl Outgoing {
+    fn push(&mut self, prefix: &[u8], line: &[u8]) {
+        if self.sink.is_none() {
+            return;
+        }
+        if self.parcel.len() + prefix.len() + line.len() + 1 > PARCEL {
+            self.flush(prefix);
+        }
+        self.parcel.extend_from_slice(prefix);
+        self.parcel.extend_from_slice(line);
+        self.parcel.push(b'\n');
+        self.lines += 1;
+    }
+
+    fn flush(&mut self, prefix: &[u8]) {
+        let Some(sink) = &self.sink else {
+            return;
+        };
+        if self.parcel.is_empty() {
+            return;
+        }
+        if self.dropped > 0 {
+            let mut notice = prefix.to_vec();
+            notice.extend_from_slice(format!("[{} lines not shown]\n", self.dropped).as_bytes());
+            if sink.offer(notice) {
+                self.dropped = 0;
+            }
+        }
+        if !sink.offer(std::mem::take(&mut self.parcel)) {
+            self.dropped += self.lines;
+        }
+        self.lines = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn split(parts: &[&[u8]]) -> Vec<String> {
+        let mut splitter = Splitter::default();
+        let mut lines = Vec::new();
+        let mut keep = |line: &[u8]| lines.push(String::from_utf8_lossy(line).into_owned());
+        for part in parts {
+            splitter.feed(part, &mut keep);
+        }
+        splitter.finish(&mut keep);
+        lines
+    }
+
+    #[test]
+    fn every_split_of_the_bytes_gives_the_same_lines() {
+        let text = b"one\r\ntwo\n\nload 1%\rload 2%\rlast";
+        let whole = vec!["one", "two", "load 1%", "load 2%", "last"];
+        for cut in 0..text.len() {
+            let (head, tail) = text.split_at(cut);
+            assert_eq!(split(&[head, tail]), whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn p7_a_line_without_end_is_cut_and_costs_its_limit_only() {
+        let mut splitter = Splitter::default();
+        for _ in 0..100 {
+            splitter.feed(&[b'x'; 4096], |_| panic!("no line has ended"));
+        }
+        assert_eq!(splitter.partial.len(), LONGEST_LINE);
+        let mut lines = Vec::new();
+        splitter.feed(b"y\nnext\n", |line| lines.push(line.len()));
+        assert_eq!(lines, [LONGEST_LINE, 4]);
+        assert_eq!(split(&[&[b'z'; 20_000], b"\n"])[0].len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let (mut pump, kept) = Pump::new("n", None);
+        for number in 0..120 {
+            pump.feed(format!("line {number}\n").as_bytes());
+        }
+        pump.feed(b"bad \xff byte");
+        pump.finish();
+        let lines = kept.borrow().clone();
+        assert_eq!(lines.len(), LAST_LINES);
+        assert_eq!(lines[0], "line 71");
+        assert_eq!(lines[LAST_LINES - 1], "bad \u{fffd} byte");
+    }
+
+    /// Blocks in its first write until released, then collects.
+    struct Gate {
+        gate: Receiver<()>,
+        written: std::sync::mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            // Once the test has dropped its end, nothing blocks any more.
+            drop(self.gate.recv());
+            drop(self.written.send(buf.to_vec()));
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn p7_a_slow_sink_drops_lines_and_says_how_many() {
+        let (release, gate) = channel();
+        let (written, arrived) = channel();
+        let sink = Sink::start(Box::new(Gate { gate, written })).unwrap();
+        let (mut pump, _kept) = Pump::new("n", Some(sink));
+        let sent: u64 = 100_000;
+        for _ in 0..sent / 100 {
+            pump.feed(&b"a line of forty bytes, to make it plenty\n".repeat(100));
+        }
+        drop(release);
+        // Room comes as the writer catches up; the next lines then tell the loss.
+        let mut shown = 0;
+        let mut told = 0;
+        while told + shown < sent {
+            std::thread::sleep(Duration::from_millis(5));
+            if told == 0 {
+                pump.feed(b"more\n");
+            }
+            for bytes in arrived.try_iter() {
+                let text = String::from_utf8(bytes).unwrap();
+                for line in text.lines() {
+                    match line.strip_prefix("n| [").and_then(|l| l.split_once(' ')) {
+                        Some((number, _)) => told += number.parse::<u64>().unwrap(),
+                        None => shown += 1,
+                    }
+                }
+            }
+        }
+        assert!(told > 0);
+        assert!(shown * 44 < 2 * 1024 * 1024, "{shown} lines were queued");
+    }
+}

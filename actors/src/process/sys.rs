@@ -1,0 +1,222 @@
+//! What must happen between fork and exec, and the one place of `unsafe` in this crate.
+//!
+//! Code that runs between fork and exec sees a copy of a process whose other threads are gone: a
+//! lock that one of them held stays locked for ever. So nothing in the hooks below allocates, locks
+//! or logs; they only make system calls and return raw error numbers. Callers are the launcher
+//! (which starts guardians) and the guardian and init (which start programs).
+#![expect(
+    unsafe_code,
+    reason = "pre_exec hooks and descriptor numbers handed over by exec have no safe interface"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
+
+/// A resource limit that a program starts with; soft and hard limit are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Which resource.
+    pub kind: LimitKind,
+    /// The limit in the resource's own unit (bytes, seconds or a count).
+    pub value: u64,
+}
+
+/// The resources that a child's specification can limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// Bytes of address space.
+    AddressSpace,
+    /// Bytes of data segment and private writable mappings.
+    Data,
+    /// Bytes of a core file.
+    Core,
+    /// Seconds of processor time.
+    CpuSeconds,
+    /// Bytes of the largest file that may be written.
+    FileSize,
+    /// Number of open descriptors.
+    OpenFiles,
+    /// Number of processes of this user.
+    Processes,
+}
+
+impl LimitKind {
+    /// All kinds, for the argument parser of the guardian.
+    pub(super) const ALL: [Self; 7] = [
+        Self::AddressSpace,
+        Self::Data,
+        Self::Core,
+        Self::CpuSeconds,
+        Self::FileSize,
+        Self::OpenFiles,
+        Self::Processes,
+    ];
+
+    /// The name on the guardian's command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::AddressSpace => "as",
+            Self::Data => "data",
+            Self::Core => "core",
+            Self::CpuSeconds => "cpu",
+            Self::FileSize => "fsize",
+            Self::OpenFiles => "nofile",
+            Self::Processes => "nproc",
+        }
+    }
+
+    fn resource(self) -> Resource {
+        match self {
+            Self::AddressSpace => Resource::RLIMIT_AS,
+            Self::Data => Resource::RLIMIT_DATA,
+            Self::Core => Resource::RLIMIT_CORE,
+            Self::CpuSeconds => Resource::RLIMIT_CPU,
+            Self::FileSize => Resource::RLIMIT_FSIZE,
+            Self::OpenFiles => Resource::RLIMIT_NOFILE,
+            Self::Processes => Resource::RLIMIT_NPROC,
+        }
+    }
+}
+
+/// A last restriction before exec (a file-system or system-call filter). It runs under the rules at
+/// the head of this file: system calls only.
+pub type Confine = fn() -> io::Result<()>;
+
+/// How a program is prepared between fork and exec.
+#[derive(Debug)]
+pub(super) struct ChildSetup {
+    /// The process that forks. If it is gone by the time the death signal is armed, the child gives
+    /// up: that signal would never come.
+    pub(super) parent: Pid,
+    /// Limits to set.
+    pub(super) limits: Vec<Limit>,
+    /// The last step, if any.
+    pub(super) confine: Option<Confine>,
+}
+
+/// Makes `command` start a program that dies with its parent **thread**, in a group of its own, with
+/// descriptors 0, 1 and 2 only, and with no signal blocked or ignored.
+pub(super) fn prepare_child(command: &mut Command, setup: ChildSetup) {
+    command.process_group(0);
+    let hook = move || {
+        reset_signals();
+        set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != setup.parent {
+            return Err(Errno::ESRCH.into());
+        }
+        for limit in &setup.limits {
+            setrlimit(limit.kind.resource(), limit.value, limit.value)?;
+        }
+        close_on_exec_from(3);
+        setup.confine.map_or(Ok(()), |confine| confine())
+    };
+    // SAFETY: the hook makes system calls only; its captures were allocated before the fork and are
+    // only read.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Makes `command` start the gateway under an init, which blocks the signals that it relays. What the
+/// caller of the whole ignores (SIGHUP under `nohup`) stays ignored.
+pub(super) fn prepare_gateway(command: &mut Command) {
+    let hook = || {
+        unblock_signals();
+        Ok(())
+    };
+    // SAFETY: the hook makes system calls only.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Makes `command` start a guardian: it keeps `control` open under its present number, inherits no
+/// other descriptor but 0, 1 and 2, and carries `mark` (soft, hard) in the limit that marks our own.
+///
+/// A guardian has **no** death signal: it must outlive the process that starts it.
+pub(super) fn prepare_guardian(command: &mut Command, control: OwnedFd, mark: (u64, u64)) {
+    let hook = move || {
+        reset_signals();
+        // Raising a hard limit needs a privilege; then the mark of our own parent stays, which serves
+        // as well: see `mark`.
+        setrlimit(Resource::RLIMIT_LOCKS, mark.0, mark.1).ok();
+        close_on_exec_from(3);
+        // SAFETY: the descriptor is owned by this closure, hence open.
+        if unsafe { libc::fcntl(control.as_raw_fd(), libc::F_SETFD, 0) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Takes over the control socket whose number came on the guardian's command line.
+///
+/// The number is checked to be an open descriptor above 2; anything else is an error, because then
+/// nobody sits at the other end and the guardian must not start.
+pub(super) fn adopt_control(number: RawFd) -> io::Result<UnixStream> {
+    // SAFETY: F_SETFD on an arbitrary number either works or fails with EBADF.
+    if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: the descriptor is open (just checked) and nothing else in this fresh, single-threaded
+    // process knows its number.
+    Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Unblocks all signals and gives each its default action: a program started by `nohup` or by a
+/// runtime that ignores SIGPIPE must not hand that on to its children.
+fn reset_signals() {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: setting a default action runs no code of ours; SIGKILL, SIGSTOP and numbers that
+        // libc keeps to itself fail harmlessly.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    unblock_signals();
+}
+
+/// Unblocks all signals: a blocked set outlives exec, and the standard library leaves it as it is.
+fn unblock_signals() {
+    // SAFETY: an all-zero set is a valid value to be filled in by sigemptyset.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Marks every descriptor from `first` on as close-on-exec. They are not closed at once, because the
+/// standard library reports a failed exec through one of them.
+fn close_on_exec_from(first: RawFd) {
+    let start = libc::c_uint::try_from(first).unwrap_or(3);
+    // SAFETY: the call changes descriptor flags of this process only.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            start,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if done == 0 {
+        return;
+    }
+    // Kernels before 5.11: one by one, up to the size of a generous descriptor table.
+    for number in first..65_536 {
+        // SAFETY: fails with EBADF where nothing is open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}

@@ -1,0 +1,172 @@
+//! The process tree as `/proc` shows it, and how a subreaper ends everything below it.
+//!
+//! Used by the guardian and by init, which are subreapers: a descendant whose parent dies becomes
+//! their child, `setsid` or not. So "no child left to wait for" means "no descendant left".
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpgrp};
+
+/// One line of the process table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    /// Process id.
+    pub(super) pid: i32,
+    /// State letter; `Z` and `X` are dead.
+    pub(super) state: char,
+    /// Parent's process id.
+    pub(super) parent: i32,
+    /// Process group.
+    pub(super) group: i32,
+    /// Start time in clock ticks since boot: with the pid it names a process for good.
+    pub(super) started: u64,
+}
+
+impl Process {
+    /// Reads one process; `None` when it is gone.
+    pub(super) fn read(pid: i32) -> Option<Self> {
+        parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// True until the process has ended, reaped or not.
+    pub(super) fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// Parses `/proc/PID/stat`. The name in parentheses may itself hold spaces and parentheses, so the
+/// fields are counted from the last closing one.
+fn parse_stat(text: &str) -> Option<Process> {
+    let (head, tail) = text.rsplit_once(')')?;
+    let (pid, _) = head.split_once(' ')?;
+    let mut fields = tail.split_ascii_whitespace();
+    Some(Process {
+        pid: pid.parse().ok()?,
+        state: fields.next()?.chars().next()?,
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+        // Field 22 of the line; 3, 4 and 5 are taken above.
+        started: fields.nth(16)?.parse().ok()?,
+    })
+}
+
+/// Every process that can be seen.
+pub(super) fn all() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(Process::read)
+        .collect()
+}
+
+/// Every process below `root`, itself not included. A tree that changes while it is read can hide a
+/// process for one call, so callers look again until nothing is left.
+pub(super) fn descendants(root: i32) -> Vec<Process> {
+    let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
+    for process in all() {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut open = vec![root];
+    while let Some(parent) = open.pop() {
+        for process in children.remove(&parent).unwrap_or_default() {
+            open.push(process.pid);
+            found.push(process);
+        }
+    }
+    found
+}
+
+/// Kills every descendant of this process and waits for each, until none remains.
+///
+/// Whole groups are signalled first: that cannot be outrun by forking. A process stuck in the kernel
+/// keeps this waiting, rightly, since it still holds its memory and devices.
+pub(super) fn end_descendants() {
+    let own_group = getpgrp();
+    let own_pid = Pid::this();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let doomed: Vec<_> = descendants(own_pid.as_raw())
+            .into_iter()
+            .filter(Process::is_alive)
+            .collect();
+        let groups: HashSet<i32> = doomed.iter().map(|process| process.group).collect();
+        for group in groups {
+            let group = Pid::from_raw(group);
+            if group != own_group && group.as_raw() > 1 {
+                // It may have ended meanwhile; the loop looks again.
+                killpg(group, Signal::SIGKILL).ok();
+            }
+        }
+        for process in doomed {
+            kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+        }
+        if !reap(|_| ()) {
+            return;
+        }
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Collects every child that has ended, calling `seen` for each. False when there is no child left.
+pub(super) fn reap(mut seen: impl FnMut(WaitStatus)) -> bool {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return true,
+            Ok(status) => seen(status),
+            Err(Errno::ECHILD) => return false,
+            // Interrupted, or a child that ended by a signal without a name: collected all the same.
+            Err(_) => {}
+        }
+    }
+}
+
+/// The number of a signal.
+#[expect(
+    clippy::as_conversions,
+    reason = "the enum is its number, and offers no other way to it"
+)]
+pub(super) fn number(signal: Signal) -> i32 {
+    signal as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = "42 (a) b (c) S 7 9 9 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 1 0 123456 1 1 1";
+        let expected = Process {
+            pid: 42,
+            state: 'S',
+            parent: 7,
+            group: 9,
+            started: 123_456,
+        };
+        assert_eq!(parse_stat(line), Some(expected));
+    }
+
+    #[test]
+    fn a_cut_line_is_no_process() {
+        assert_eq!(parse_stat("42 (a) S 7"), None);
+    }
+
+    #[test]
+    fn this_process_is_in_the_table() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        let process = Process::read(me).unwrap();
+        assert!(process.is_alive());
+        assert!(all().contains(&process));
+    }
+}

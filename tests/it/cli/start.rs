@@ -1,0 +1,87 @@
+//! Start-up that fails: one line on stderr that names cause and remedy, exit code 1 (fault K3).
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+use super::{Place, text};
+
+/// A server that answers every request with this status until the test ends.
+fn upstream(status: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            if stream.read(&mut request).is_ok_and(|read| read > 0) {
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    address
+}
+
+fn fails(args: &[&str], env: &[(&str, &str)]) -> String {
+    let args: Vec<_> = ["serve", "--gateway-host", "127.0.0.1"]
+        .iter()
+        .chain(args)
+        .collect();
+    let args: Vec<&str> = args.into_iter().copied().collect();
+    let output = Place::new().run(&args, env);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let stderr = text(&output.stderr);
+    let error = stderr.lines().find(|line| line.starts_with("error: "));
+    error
+        .unwrap_or_else(|| panic!("no error line in\n{stderr}"))
+        .to_owned()
+}
+
+#[test]
+fn k3_an_upstream_that_refuses_the_key_ends_start_up_at_once() {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        let url = format!("http://{}", upstream(status));
+        let error = fails(&["--gateway-port", "0", "--upstream", &url], &[]);
+        assert!(error.contains("`VR_OPENAI_API_KEY`"), "{error}");
+    }
+}
+
+#[test]
+fn k3_an_upstream_that_never_answers_is_named_with_the_limit() {
+    let url = format!("http://{}", upstream("500 Oops"));
+    let flags = [
+        "--gateway-port",
+        "0",
+        "--upstream",
+        &url,
+        "--upstream-ready-timeout",
+        "1s",
+    ];
+    let error = fails(&flags, &[]);
+    assert!(
+        error.contains("within 1 s") && error.contains("status 500"),
+        "{error}"
+    );
+}
+
+#[test]
+fn k3_a_taken_port_is_named_with_its_flag() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let error = fails(
+        &["--gateway-port", &port, "--upstream", "http://127.0.0.1:9"],
+        &[],
+    );
+    assert!(
+        error.contains(&port) && error.contains("`--gateway-port`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn k3_a_database_that_cannot_be_opened_is_named_with_its_setting() {
+    let flags = ["--gateway-port", "0", "--upstream", "http://127.0.0.1:9"];
+    let error = fails(&flags, &[("VR_DB_PATH", "no/such/folder/a.db")]);
+    assert!(error.contains("`VR_DB_PATH`"), "{error}");
+}
