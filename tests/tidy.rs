@@ -147,7 +147,7 @@ fn arrows_point_one_way() {
                 "tokio",
             ],
         ),
-        ("actors/src", &["actix_web", "clap::", "std::env::var"]),
+        ("actors/src", &["actix_web", "clap::", "std::env::var("]),
         ("src/http", &["diesel", "crate::cli", "crate::config"]),
         ("actors/src/turn", &["diesel", "redis"]),
     ];
