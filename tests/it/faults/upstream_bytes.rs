@@ -1,7 +1,6 @@
 //! Upstream faults U6, U9, U11, U13: bytes that are cut, endless, spelled oddly or not a stream.
 //!
-//! Mutation that fails this group: let the decoder take LF as the only line end (U11), or keep
-//! buffering beyond `MAX_FRAME` (U9).
+//! Mutation that fails this group: let the decoder take LF as the only line end (U11).
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! Upstream faults U14 to U16: many streams, an upstream that restarts, a pool that went stale.
 //!
 //! Mutation that fails this group: make `UpstreamFault::Unreachable` final in
-//! `pause_before_retry` (U16), or report the upstream ready whatever the poll says (U15).
+//! `pause_before_retry` (U16).
 
 use std::thread;
 use std::time::{Duration, Instant};
