@@ -37,7 +37,8 @@ fn assert_integrity(path: &Path) {
 
 /// Creates a chain until the gateway is gone; a streamed response counts once its terminal event
 /// is there, whether or not the connection then ends well.
-fn write_until_gone(client: Client, history: &History, name: &str, stream: bool) {
+fn write_until_gone(client: Client, history: &History, writer: usize, name: &str) {
+    let stream = writer.is_multiple_of(2);
     let mut parent = Value::Null;
     for turn in 0.. {
         let input = format!("{name} turn {turn}");
@@ -72,7 +73,7 @@ fn d1_kill_9_under_writers_loses_nothing() {
             for writer in 0..20 {
                 let history = &history;
                 let name = format!("round {round} writer {writer}");
-                scope.spawn(move || write_until_gone(client, history, &name, writer % 2 == 0));
+                scope.spawn(move || write_until_gone(client, history, writer, &name));
             }
             thread::sleep(Duration::from_millis(200 + 13 * (round as u64 % 20)));
             gateway.kill();
