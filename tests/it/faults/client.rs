@@ -100,8 +100,10 @@ fn c1_one_who_left_is_stored_as_cancelled_and_no_anchor() {
 
 /// The id that a stream names first.
 pub(super) fn response_id(wire: &str) -> String {
-    let at = wire.find("resp_").expect("an id");
-    wire[at..].split('"').next().expect("an end").to_owned()
+    wire.split('"')
+        .find(|word| word.starts_with("resp_"))
+        .expect("an id")
+        .to_owned()
 }
 
 /// The stored resource, once it is there.
@@ -150,7 +152,7 @@ fn c4_a_chunked_body_stops_at_the_limit() {
     let mut open = Open::connect(gateway.client().address).unwrap();
     open.write(b"POST /v1/responses HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n")
         .unwrap();
-    let chunk = [b"10000\r\n".as_slice(), &[b' '; 65536], b"\r\n"].concat();
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 65536], b"\r\n"].concat();
     // Twice the limit: more than the gateway takes, so that it must refuse before the end.
     for _ in 0..32 {
         open.write(&chunk).expect("no reset while writing");
@@ -210,7 +212,6 @@ fn c5_hostile_json_is_refused_at_once() {
             .client()
             .send("POST", "/v1/responses", &[JSON], &body);
         eprintln!("{name}: {} after {:?}", reply.status, start.elapsed());
-        assert_eq!(reply.status, 400, "{name}: {}", reply.text());
         reply.error(400);
     }
     assert!(fake.seen("m").is_empty(), "nothing of this goes upstream");
