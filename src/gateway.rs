@@ -20,7 +20,7 @@ use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
-    AwaitPhase, Component, Health, Opened, Peers, Report, TurnLog,
+    self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::messages::AwaitReady;
@@ -66,7 +66,7 @@ struct Opening {
 async fn serve(config: Config) -> Result<Outcome, String> {
     let start = Instant::now();
     let upstream = match &config.upstream {
-        Upstream::External(settings) => settings.clone(),
+        Upstream::External(settings) => (**settings).clone(),
         Upstream::Spawn(spawned) => spawned.upstream.clone(),
     };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
@@ -112,39 +112,46 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     outcome
 }
 
-/// From the first component to the last response.
+/// From the first component to the last process.
 async fn live(
     opening: Opening,
     control: &Arbiter,
     mut signals: Signals,
+    heading: (&[SocketAddr], Instant),
+) -> Result<Outcome, String> {
+    let vllm = spawn_vllm(&opening, control).await?;
+    let outcome = open_and_serve(opening, control, &mut signals, heading).await;
+    if let Some(vllm) = vllm {
+        shutdown::stop_child(&vllm, &mut signals).await;
+    }
+    outcome
+}
+
+/// Brings everything up, and serves until a signal or until a vLLM of ours is given up.
+async fn open_and_serve(
+    opening: Opening,
+    control: &Arbiter,
+    signals: &mut Signals,
     (addresses, start): (&[SocketAddr], Instant),
 ) -> Result<Outcome, String> {
     let lifecycle = opening.config.lifecycle;
     let supervisor = opening.supervisor.clone();
     let keyless = opening.config.api_keys_file.is_none();
-    let vllm = spawn_vllm(&opening, control).await?;
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
-    let outcome = tokio::select! {
-        opened = open(opening, control) => opened.map(|()| None),
-        error = given_up(&supervisor) => Err(error),
-        _ = signals.next() => Ok(Some(Outcome::Clean)),
-    };
-    let outcome = match outcome {
-        Ok(None) => {
-            announce(addresses, start, keyless.then_some(Keyless));
-            tokio::select! {
-                outcome = shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor) => Ok(outcome),
-                error = given_up(&supervisor), if stops_with_vllm => Err(error),
-            }
-        }
-        Ok(Some(outcome)) => Ok(outcome),
-        Err(error) => Err(error),
-    };
-    if let Some(vllm) = vllm {
-        shutdown::stop_child(&vllm, &mut signals).await;
+    tokio::select! {
+        opened = open(opening, control) => opened?,
+        error = given_up(&supervisor) => return Err(error),
+        _ = signals.next() => return Ok(Outcome::Clean),
     }
-    outcome
+    announce(addresses, start);
+    if keyless {
+        warn_of_open_door(addresses);
+    }
+    tokio::select! {
+        outcome = shutdown::wait_and_drain(signals, lifecycle, &supervisor) => Ok(outcome),
+        error = given_up(&supervisor), if stops_with_vllm => Err(error),
+    }
 }
 
 /// Starts vLLM when it is ours. What earlier gateways left behind is removed first.
@@ -180,9 +187,6 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
         Err(_gone) => std::future::pending().await,
     }
 }
-
-/// No API keys are configured.
-struct Keyless;
 
 /// What changes while the gateway runs and every handler sees.
 type Watched = (
@@ -298,12 +302,12 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
             model_messages: config.logging.model_messages,
         },
     };
-    ask_actor(&supervisor, Opened(Arc::new(peers)), START_LIMIT)
+    ask_actor(&supervisor, messages::Opened(Arc::new(peers)), START_LIMIT)
         .await
         .map_err(|gone| gone.to_string())
 }
 
-fn announce(addresses: &[SocketAddr], start: Instant, keyless: Option<Keyless>) {
+fn announce(addresses: &[SocketAddr], start: Instant) {
     let ready_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     for address in addresses {
         let ip = address.ip();
@@ -314,7 +318,10 @@ fn announce(addresses: &[SocketAddr], start: Instant, keyless: Option<Keyless>) 
         };
         log::info!(ready_ms; "ready: http://{host}:{}/v1/responses", address.port());
     }
-    if keyless.is_some() && addresses.iter().any(|address| !address.ip().is_loopback()) {
+}
+
+fn warn_of_open_door(addresses: &[SocketAddr]) {
+    if addresses.iter().any(|address| !address.ip().is_loopback()) {
         log::warn!(
             "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
              may use the gateway and read its responses"

@@ -60,7 +60,7 @@ pub struct GatewaySettings {
 #[derive(Clone, Debug)]
 pub enum Upstream {
     /// One that runs already.
-    External(UpstreamSettings),
+    External(Box<UpstreamSettings>),
     /// `-- MODEL ...`: one that the gateway starts.
     Spawn(Box<SpawnUpstream>),
 }

@@ -179,13 +179,13 @@ impl<'a> Reader<'a> {
         let base_url = values::upstream(text)
             .map_err(|rule| self.problem("upstream.url", rule))
             .ok();
-        Some(Upstream::External(UpstreamSettings {
+        Some(Upstream::External(Box::new(UpstreamSettings {
             base_url: base_url?,
             api_key,
             ready_timeout: ready_timeout?,
             ready_interval: ready_interval?,
             deadlines: deadlines?,
-        }))
+        })))
     }
 
     fn spawn(
