@@ -40,10 +40,20 @@ need() {
   command -v "$1" >/dev/null || die "\`$1\` is missing" "install it (Debian, Ubuntu: apt-get install $2) and run this again"
 }
 
+# A compiler alone is not enough: without the C library's own files it cannot link.
+cc_links() { echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - >/dev/null 2>&1; }
+
+need_cc() {
+  cc_links && return
+  apt_install gcc libc6-dev || true
+  cc_links || die "no C compiler that can link a program" \
+    "install one (Debian, Ubuntu: apt-get install gcc libc6-dev) and run this again"
+}
+
 need_rust() {
   [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$PATH:$HOME/.cargo/bin"
   command -v cargo >/dev/null || die "\`cargo\` is missing" "install Rust from https://rustup.rs and run this again"
-  need cc gcc
+  need_cc
 }
 
 # True when $1 is a CPython of at least (or, with `exactly`, of) version $2 that can make environments.

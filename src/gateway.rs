@@ -15,13 +15,17 @@ use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::process;
+use vllm_responses_actors::process::actor::ChildActor;
+use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
-    Component, Health, Opened, Peers, Report, TurnLog,
+    self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
 };
+use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
-use vllm_responses_actors::vllm::{VllmActor, client};
+use vllm_responses_actors::vllm::{VllmActor, client, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
 
@@ -61,7 +65,10 @@ struct Opening {
 
 async fn serve(config: Config) -> Result<Outcome, String> {
     let start = Instant::now();
-    let upstream = external(&config.upstream)?;
+    let upstream = match &config.upstream {
+        Upstream::External(settings) => (**settings).clone(),
+        Upstream::Spawn(spawned) => spawned.upstream.clone(),
+    };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
@@ -105,38 +112,80 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     outcome
 }
 
-/// The upstream to attach to.
-fn external(upstream: &Upstream) -> Result<UpstreamSettings, String> {
-    match upstream {
-        Upstream::External(settings) => Ok(settings.clone()),
-        Upstream::Spawn { .. } => Err("this build cannot start vLLM itself: start it, and give \
-                                       its address with `--upstream URL`"
-            .to_owned()),
-    }
-}
-
-/// From the first component to the last response.
+/// From the first component to the last process.
 async fn live(
     opening: Opening,
     control: &Arbiter,
     mut signals: Signals,
+    heading: (&[SocketAddr], Instant),
+) -> Result<Outcome, String> {
+    let vllm = spawn_vllm(&opening, control).await?;
+    let outcome = open_and_serve(opening, control, &mut signals, heading).await;
+    if let Some(vllm) = vllm {
+        shutdown::stop_child(&vllm, &mut signals).await;
+    }
+    outcome
+}
+
+/// Brings everything up, and serves until a signal or until a vLLM of ours is given up.
+async fn open_and_serve(
+    opening: Opening,
+    control: &Arbiter,
+    signals: &mut Signals,
     (addresses, start): (&[SocketAddr], Instant),
 ) -> Result<Outcome, String> {
     let lifecycle = opening.config.lifecycle;
     let supervisor = opening.supervisor.clone();
     let keyless = opening.config.api_keys_file.is_none();
+    let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
+        if spawned.spawn.on_exit == OnExit::Stop);
     tokio::select! {
         opened = open(opening, control) => opened?,
+        error = given_up(&supervisor) => return Err(error),
         _ = signals.next() => return Ok(Outcome::Clean),
     }
     announce(addresses, start);
-    if keyless && addresses.iter().any(|address| !address.ip().is_loopback()) {
-        log::warn!(
-            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
-             may use the gateway and read its responses"
-        );
+    if keyless {
+        warn_of_open_door(addresses);
     }
-    Ok(shutdown::wait_and_drain(&mut signals, lifecycle, &supervisor).await)
+    tokio::select! {
+        outcome = shutdown::wait_and_drain(signals, lifecycle, &supervisor) => Ok(outcome),
+        error = given_up(&supervisor), if stops_with_vllm => Err(error),
+    }
+}
+
+/// Starts vLLM when it is ours. What earlier gateways left behind is removed first.
+async fn spawn_vllm(
+    opening: &Opening,
+    control: &Arbiter,
+) -> Result<Option<Addr<ChildActor>>, String> {
+    let Upstream::Spawn(spawned) = &opening.config.upstream else {
+        return Ok(None);
+    };
+    let leftovers = process::sweep_leftovers().await;
+    if leftovers > 0 {
+        log::warn!(leftovers; "processes of an earlier gateway were still there and were ended");
+    }
+    let vllm = spawn::supervise(
+        &spawned.command,
+        &spawned.spawn,
+        spawned.upstream.clone(),
+        opening.supervisor.clone().recipient(),
+        &control.handle(),
+    )
+    .map_err(|error| error.to_string())?;
+    ask_actor(&vllm, Start, START_LIMIT)
+        .await
+        .map_err(|gone| gone.to_string())?;
+    Ok(Some(vllm))
+}
+
+/// Resolves when a vLLM of ours is given up, with its last error; never without one.
+async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
+    match supervisor.send(AwaitPhase(Phase::Failed)).await {
+        Ok(error) => error,
+        Err(_gone) => std::future::pending().await,
+    }
 }
 
 /// What changes while the gateway runs and every handler sees.
@@ -173,6 +222,7 @@ fn app_state(
 /// Binds the port and builds the server; it serves once it is polled.
 fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
     let connect = state.upstream.deadlines.connect;
+    let write_stall = gateway.write_stall;
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
@@ -180,6 +230,7 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
             .app_data(web::ThinData(client::client(connect)))
             .configure(http::routes)
     })
+    .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
     .workers(gateway.workers)
     .backlog(4096)
     .max_connections(usize::MAX)
@@ -231,6 +282,12 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         VllmActor::new(settings, watcher)
     });
     let limit = upstream.ready_timeout.saturating_add(START_LIMIT);
+    if let Upstream::Spawn(_) = config.upstream {
+        // Ready in its supervisor's eyes: an end after this is one of a server that worked.
+        ask_actor(&supervisor, AwaitPhase(Phase::Ready), limit)
+            .await
+            .map_err(|gone| gone.to_string())?;
+    }
     ask_actor(&vllm, AwaitReady, limit)
         .await
         .map_err(|gone| gone.to_string())?
@@ -245,7 +302,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
             model_messages: config.logging.model_messages,
         },
     };
-    ask_actor(&supervisor, Opened(Arc::new(peers)), START_LIMIT)
+    ask_actor(&supervisor, messages::Opened(Arc::new(peers)), START_LIMIT)
         .await
         .map_err(|gone| gone.to_string())
 }
@@ -260,5 +317,14 @@ fn announce(addresses: &[SocketAddr], start: Instant) {
             ip.to_string()
         };
         log::info!(ready_ms; "ready: http://{host}:{}/v1/responses", address.port());
+    }
+}
+
+fn warn_of_open_door(addresses: &[SocketAddr]) {
+    if addresses.iter().any(|address| !address.ip().is_loopback()) {
+        log::warn!(
+            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+             may use the gateway and read its responses"
+        );
     }
 }

@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before any thread exists: this binary is also its children's guardian, and a container's init.
+    if let Some(code) = vllm_responses_actors::process::entry(std::env::args_os()) {
+        return code;
+    }
     vllm_responses::cli::main()
 }

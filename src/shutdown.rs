@@ -9,6 +9,8 @@ use std::time::Duration;
 use actix::Addr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use vllm_responses_actors::ask::ask_actor;
+use vllm_responses_actors::process::actor::ChildActor;
+use vllm_responses_actors::process::messages::Stop;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave};
 
@@ -19,6 +21,9 @@ use crate::keys::Keys;
 const TOLD: Duration = Duration::from_secs(1);
 /// Beyond the grace: turns write their last events, the store commits them.
 const BEYOND_GRACE: Duration = Duration::from_secs(10);
+
+/// A child's grace, its kill and the end of what it started.
+const CHILD_LIMIT: Duration = Duration::from_secs(20);
 
 /// How the gateway ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +94,15 @@ pub(crate) async fn wait_and_drain(
             stop.await;
             Outcome::Cut(code)
         }
+    }
+}
+
+/// Stops a child with everything it started; a second signal does not wait for its grace.
+pub(crate) async fn stop_child(child: &Addr<ChildActor>, signals: &mut Signals) {
+    log::info!("stopping the child processes");
+    tokio::select! {
+        stopped = ask_actor(child, Stop, CHILD_LIMIT) => told(stopped),
+        Caught(_) = signals.next() => log::warn!("second signal: the child processes are killed"),
     }
 }
 

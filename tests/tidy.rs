@@ -1,5 +1,10 @@
 //! The repository checks itself: the rules of `ARCHITECTURE.md` that a program can check.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a file that cannot be read fails the test"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -147,7 +152,7 @@ fn arrows_point_one_way() {
                 "tokio",
             ],
         ),
-        ("actors/src", &["actix_web", "clap::", "std::env::var"]),
+        ("actors/src", &["actix_web", "clap::", "std::env::var("]),
         ("src/http", &["diesel", "crate::cli", "crate::config"]),
         ("actors/src/turn", &["diesel", "redis"]),
     ];

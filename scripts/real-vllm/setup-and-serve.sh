@@ -29,7 +29,7 @@ unset PYTHONDONTWRITEBYTECODE # without .pyc files every start takes 30 more CPU
 check_machine() {
   [ "$(uname -sm)" = "Linux x86_64" ] || die "the small real vLLM runs on Linux x86_64 only" \
     "use a vLLM server of your own: scripts/demo --upstream URL"
-  need cc gcc
+  need_cc
   need readelf binutils
   if ! /sbin/ldconfig -p | grep -q 'libnuma\.so\.1'; then
     apt_install libnuma1 || die "libnuma.so.1 is missing" "install it (Debian, Ubuntu: apt-get install libnuma1) and run this again"

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
-use vllm_responses_actors::vllm::settings::{CallDeadlines, UpstreamSettings};
+use vllm_responses_actors::vllm::command::VllmCommand;
+use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
 
 use crate::keys;
 use raw::{Inputs, Raw};
@@ -51,20 +52,28 @@ pub struct GatewaySettings {
     pub port: u16,
     /// Threads, at least 1.
     pub workers: usize,
+    /// A client that takes no byte for this long is cut off.
+    pub write_stall: Duration,
 }
 
 /// The model server.
 #[derive(Clone, Debug)]
 pub enum Upstream {
     /// One that runs already.
-    External(UpstreamSettings),
+    External(Box<UpstreamSettings>),
     /// `-- MODEL ...`: one that the gateway starts.
-    Spawn {
-        /// The model, then arguments of `vllm serve`, as they were given.
-        args: Vec<String>,
-        /// Deadlines of one call.
-        deadlines: CallDeadlines,
-    },
+    Spawn(Box<SpawnUpstream>),
+}
+
+/// A vLLM that the gateway starts.
+#[derive(Clone, Debug)]
+pub struct SpawnUpstream {
+    /// What stood behind `--`, read.
+    pub command: VllmCommand,
+    /// How it is started and kept.
+    pub spawn: SpawnSettings,
+    /// How it is called.
+    pub upstream: UpstreamSettings,
 }
 
 /// Bounds on what clients may send.

@@ -94,6 +94,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.host", "VR_HOST", "0.0.0.0", Text).flag("--gateway-host").means("Address to listen on."),
     Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),
     Row::new("gateway.workers", "VR_WORKERS", "1", Number).flag("--gateway-workers").means("Threads that serve HTTP, all in one process."),
+    Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
     Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),
@@ -115,6 +116,11 @@ pub const TABLE: &[Row] = &[
     Row::new("cache.redis_port", "VR_REDIS_PORT", "6379", Number).means("Port of Redis, when no Redis URL is given."),
     Row::new("cache.redis_url", "VR_REDIS_URL", "", Text).secret().means("`redis://` or `rediss://` URL, for TLS, a password or a database number."),
     Row::new("cache.ttl_seconds", "VR_RESPONSE_STORE_CACHE_TTL_SECONDS", "3600", Duration).means("How long a cached response lives; at least one second."),
+
+    Row::new("vllm.program", "VR_VLLM_BIN", "vllm", Text).means("Executable that `serve -- MODEL ...` starts."),
+    Row::new("vllm.startup_timeout", "VR_VLLM_STARTUP_TIMEOUT", "1800s", Duration).flag("--vllm-startup-timeout").means("How long a vLLM of ours may load its model."),
+    Row::new("vllm.ready_interval", "VR_VLLM_READY_INTERVAL", "5s", Duration).flag("--vllm-ready-interval").means("How often its loading is reported."),
+    Row::new("vllm.on_exit", "VR_ON_VLLM_EXIT", "restart", Choice(&["restart", "stop"])).flag("--on-vllm-exit").means("What the end of a vLLM of ours means: start it again, or stop the gateway."),
 
     Row::new("limits.body", "VR_BODY_LIMIT", "32MiB", Size).means("Largest request body."),
     Row::new("limits.json_depth", "VR_JSON_DEPTH", "64", Number).means("Deepest nesting of a request's JSON, 1 to 127."),

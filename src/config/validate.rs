@@ -5,15 +5,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
-use vllm_responses_actors::vllm::settings::{CallDeadlines, UpstreamSettings};
+use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::vllm::command;
+use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
     Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, ProtocolSettings,
-    ReasoningEvents, Strictness, Upstream, values,
+    ReasoningEvents, SpawnUpstream, Strictness, Upstream, values,
 };
 
 const DURATION: &str = "must be a duration; write for example `30s`, `500ms`, `5m`, `2h` or `30d`";
@@ -142,10 +145,12 @@ impl<'a> Reader<'a> {
         let host = self.host("gateway.host");
         let port = self.port("gateway.port", 0);
         let workers = self.number("gateway.workers", 1..=256);
+        let write_stall = self.duration("gateway.write_stall");
         Some(GatewaySettings {
             host: host?,
             port: port?,
             workers: workers?,
+            write_stall: write_stall?,
         })
     }
 
@@ -164,11 +169,8 @@ impl<'a> Reader<'a> {
         let ready_interval = self.positive("upstream.ready_interval");
         let deadlines = self.deadlines();
         if let Some(args) = &self.raw.spawn {
-            self.check_spawn(args);
-            return Some(Upstream::Spawn {
-                args: args.clone(),
-                deadlines: deadlines?,
-            });
+            let spawned = self.spawn(args, api_key, deadlines);
+            return spawned.map(|spawned| Upstream::Spawn(Box::new(spawned)));
         }
         let Some(text) = self.optional("upstream.url") else {
             self.problems.push(NO_UPSTREAM.to_owned());
@@ -177,30 +179,62 @@ impl<'a> Reader<'a> {
         let base_url = values::upstream(text)
             .map_err(|rule| self.problem("upstream.url", rule))
             .ok();
-        Some(Upstream::External(UpstreamSettings {
+        Some(Upstream::External(Box::new(UpstreamSettings {
             base_url: base_url?,
             api_key,
             ready_timeout: ready_timeout?,
             ready_interval: ready_interval?,
             deadlines: deadlines?,
-        }))
+        })))
     }
 
-    fn check_spawn(&mut self, args: &[String]) {
-        if self
-            .value("upstream.url")
-            .is_some_and(|value| value.place == "`--upstream`")
-        {
+    fn spawn(
+        &mut self,
+        args: &[String],
+        api_key: Option<Secret>,
+        deadlines: Option<CallDeadlines>,
+    ) -> Option<SpawnUpstream> {
+        let flagged = |value: &RawValue| value.place == "`--upstream`";
+        if self.value("upstream.url").is_some_and(flagged) {
             self.problems.push(
                 "`--upstream` and `--` exclude each other; use an existing server or start one"
                     .to_owned(),
             );
         }
-        if args.first().is_none_or(|first| first.starts_with('-')) {
-            self.problems.push(
-                "`--` must be followed by a model; write `-- MODEL [VLLM ARGUMENTS]`".to_owned(),
-            );
-        }
+        let command = command::read(args).map_err(|errors| {
+            self.problems.extend(errors.iter().map(ToString::to_string));
+        });
+        let startup_timeout = self.positive("vllm.startup_timeout");
+        let ready_interval = self.positive("vllm.ready_interval");
+        let rule = "must be `restart` or `stop`";
+        let on_exit = self.read("vllm.on_exit", rule, |text| match text {
+            "restart" => Some(OnExit::Restart),
+            "stop" => Some(OnExit::Stop),
+            _ => None,
+        });
+        let rule = "must be the path or name of an executable";
+        let program = self.read("vllm.program", rule, |text| {
+            (!text.is_empty()).then(|| text.to_owned())
+        });
+        let command = command.ok()?;
+        let spawn = SpawnSettings {
+            program: program?,
+            startup_timeout: startup_timeout?,
+            ready_interval: ready_interval?,
+            on_exit: on_exit?,
+        };
+        let upstream = UpstreamSettings {
+            base_url: Url::parse(&command.base_url()).ok()?,
+            api_key: command.api_key.clone().or(api_key),
+            ready_timeout: startup_timeout?,
+            ready_interval: ready_interval?,
+            deadlines: deadlines?,
+        };
+        Some(SpawnUpstream {
+            command,
+            spawn,
+            upstream,
+        })
     }
 
     fn deadlines(&mut self) -> Option<CallDeadlines> {
@@ -354,7 +388,7 @@ impl<'a> Reader<'a> {
 }
 
 fn redis_url(text: &str) -> Option<Secret> {
-    let url = url::Url::parse(text).ok()?;
+    let url = Url::parse(text).ok()?;
     let fits = matches!(url.scheme(), "redis" | "rediss")
         && url.host_str().is_some_and(|host| !host.is_empty());
     fits.then(|| Secret::new(text))

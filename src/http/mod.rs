@@ -1,6 +1,7 @@
 //! HTTP: routes, and nothing else. Handlers know actor *messages*, never actor structs' insides.
 
 mod chat;
+pub(crate) mod connection;
 mod context;
 mod error;
 mod extract;

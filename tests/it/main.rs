@@ -6,6 +6,12 @@
     clippy::disallowed_types,
     clippy::disallowed_methods,
     clippy::as_conversions,
+    clippy::let_underscore_must_use,
+    let_underscore_drop,
+    clippy::format_push_string,
+    clippy::fn_params_excessive_bools,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_stack_arrays,
     reason = "the harness is threads and sockets, outside the actor world of the product"
 )]
 

@@ -7,6 +7,7 @@ use actix::{Message, Recipient};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
@@ -155,4 +156,21 @@ pub struct Observation {
     pub store: Health,
     /// The model server.
     pub upstream: Health,
+    /// The vLLM process, when it is ours.
+    pub vllm: Option<ChildSummary>,
 }
+
+/// What may be said of a child without a key: nothing it wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ChildSummary {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// How often it was started again.
+    pub restarts: u32,
+}
+
+/// Tell when the vLLM of ours reaches this phase; the reply is its last error.
+/// Sender: `gateway`, which waits for it to be ready, and for it to be given up.
+#[derive(Debug, Message)]
+#[rtype(result = "String")]
+pub struct AwaitPhase(pub Phase);

@@ -9,12 +9,13 @@ pub mod restart;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, WrapFuture};
+use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
 use tokio::sync::{Semaphore, watch};
 
+use crate::process::messages::{ChildStatus, Phase, PhaseChanged};
 use messages::{
-    Acquire, Component, Drain, EndNow, Health, Leave, Observation, Observe, Opened, Peers, Permit,
-    Refused, Report, StopStage,
+    Acquire, AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation,
+    Observe, Opened, Peers, Permit, Refused, Report, StopStage,
 };
 
 /// How long after [`StopStage::Ending`] turns may take to write their last events.
@@ -29,6 +30,7 @@ pub struct SupervisorActor {
     stop: watch::Sender<StopStage>,
     store: Health,
     upstream: Health,
+    vllm: watch::Sender<Option<ChildStatus>>,
 }
 
 impl SupervisorActor {
@@ -41,6 +43,7 @@ impl SupervisorActor {
             stop: watch::Sender::new(StopStage::Running),
             store: Health::Starting,
             upstream: Health::Starting,
+            vllm: watch::Sender::new(None),
         }
     }
 
@@ -69,6 +72,10 @@ impl SupervisorActor {
             capacity: self.capacity,
             store: self.store.clone(),
             upstream: self.upstream.clone(),
+            vllm: self.vllm.borrow().as_ref().map(|vllm| ChildSummary {
+                phase: vllm.phase,
+                restarts: vllm.restarts,
+            }),
         }
     }
 
@@ -180,6 +187,44 @@ async fn all_places(places: Arc<Semaphore>, capacity: usize) {
     let all = u32::try_from(capacity).unwrap_or(u32::MAX);
     // An error means that the semaphore was closed, which nobody does.
     drop(places.acquire_many(all).await);
+}
+
+/// Synchronous. A vLLM that is not ready is not asked whether it is.
+impl Handler<PhaseChanged> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, PhaseChanged { status, .. }: PhaseChanged, _: &mut Self::Context) {
+        self.upstream = match status.phase {
+            Phase::Ready => Health::Ready,
+            Phase::Starting if !status.was_ready => Health::Starting,
+            Phase::Starting | Phase::Backoff | Phase::Failed | Phase::Stopping | Phase::Stopped => {
+                let reason = status.last_error.clone();
+                Health::Down {
+                    reason: reason.unwrap_or_else(|| "not running".to_owned()),
+                }
+            }
+        };
+        self.vllm.send_replace(Some(status));
+    }
+}
+
+/// Waits beside the mailbox.
+impl Handler<AwaitPhase> for SupervisorActor {
+    type Result = ResponseFuture<String>;
+
+    fn handle(&mut self, AwaitPhase(phase): AwaitPhase, _: &mut Self::Context) -> Self::Result {
+        let mut vllm = self.vllm.subscribe();
+        Box::pin(async move {
+            let reached = |status: &Option<ChildStatus>| {
+                status.as_ref().is_some_and(|status| status.phase == phase)
+            };
+            let seen = vllm.wait_for(reached).await;
+            let error = seen
+                .ok()
+                .and_then(|status| status.as_ref()?.last_error.clone());
+            error.unwrap_or_else(|| "vLLM has ended".to_owned())
+        })
+    }
 }
 
 /// Synchronous.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod command;
 pub mod messages;
 pub mod settings;
+pub mod spawn;
 
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::secret::Secret;
+use crate::supervisor::restart::OnExit;
 
 /// Settings of `VllmActor` for an external upstream, and of every call made to it.
 #[derive(Clone, Debug)]
@@ -49,4 +50,17 @@ impl Default for CallDeadlines {
             keep_alive: Duration::from_secs(15),
         }
     }
+}
+
+/// How a vLLM of our own is started and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnSettings {
+    /// The executable (`VR_VLLM_BIN`).
+    pub program: String,
+    /// How long it may load (`--vllm-startup-timeout`).
+    pub startup_timeout: Duration,
+    /// How often its loading is reported (`--vllm-ready-interval`).
+    pub ready_interval: Duration,
+    /// What its end means (`--on-vllm-exit`).
+    pub on_exit: OnExit,
 }

@@ -20,6 +20,8 @@
 pub mod effect;
 mod ending;
 mod fault;
+#[cfg(test)]
+mod tests;
 
 use crate::chat::answer::Answer;
 use crate::chat::chunk::{ChatUsage, Chunk};
@@ -299,9 +301,13 @@ impl Turn {
 
     /// Takes a whole answer.
     fn answer(&mut self, now_ms: i64, body: &[u8], effects: &mut Effects) {
-        let Ok(mut answer) = serde_json::from_slice::<Answer<'_>>(body) else {
-            self.fail(fault::explain(UpstreamFault::WrongContentType), effects);
-            return;
+        let mut answer = match serde_json::from_slice::<Answer<'_>>(body) {
+            Ok(answer) => answer,
+            // The connection may end in good order before the announced length is there (U4).
+            Err(error) if error.is_eof() => return self.fail(fault::cut_short(), effects),
+            Err(_malformed) => {
+                return self.fail(fault::explain(UpstreamFault::WrongContentType), effects);
+            }
         };
         if let Some(error) = &answer.error {
             let explained = fault::explain_in_stream(error);

@@ -3,3 +3,5 @@
 mod basic;
 mod leave;
 mod recordings;
+mod state;
+mod surface;

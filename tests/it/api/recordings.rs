@@ -1,12 +1,12 @@
 //! Answers of a real vLLM, served byte for byte to a fixed request; the outcome is a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Fake, Script, TestGateway, check_resource, check_stream};
+use crate::harness::{Fake, Script, TestGateway, check_resource, check_stream, check_usage};
 
 /// Ids and times replaced by what is the same in every run.
 fn normalise(value: &mut Value) {
@@ -32,6 +32,7 @@ fn normalise(value: &mut Value) {
 fn every_recording_has_its_outcome() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
+    let mut names = BTreeSet::new();
     for set in ["base", "reasoning"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/cassettes")
@@ -50,7 +51,8 @@ fn every_recording_has_its_outcome() {
                 &model,
                 [Script::answer(status, &[("content-type", kind)], &body)],
             );
-            let stream = file.ends_with(".sse") || name.ends_with("-stream");
+            let stream = Path::new(file).extension().is_some_and(|e| e == "sse")
+                || name.ends_with("-stream");
             let tool = json!({"type": "function", "name": "get_weather",
                 "parameters": {"type": "object"}, "strict": false});
             let reply = gateway
@@ -59,16 +61,32 @@ fn every_recording_has_its_outcome() {
             let mut outcome = if reply.status != 200 {
                 json!({"status": reply.status, "body": reply.json()})
             } else if stream {
-                json!(check_stream(&reply.text()))
+                let events = check_stream(&reply.text());
+                check_usage(&events[events.len() - 1]["response"], &body);
+                json!(events)
             } else {
                 check_resource(&reply.json());
+                check_usage(&reply.json(), &body);
                 reply.json()
             };
             normalise(&mut outcome);
+            names.insert(format!("{model}.snap"));
             let pretty = serde_json::to_string_pretty(&outcome).expect("json");
             insta::with_settings!({snapshot_path => "../../snapshots", prepend_module_to_snapshot => false}, {
                 insta::assert_snapshot!(model, pretty);
             });
         }
     }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let kept: BTreeSet<String> = fs::read_dir(folder)
+        .expect("snapshots")
+        .map(|entry| {
+            entry
+                .expect("entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert_eq!(kept, names, "one snapshot per recording, and no other");
 }

@@ -1,12 +1,8 @@
 //! The real program, run in a directory and an environment of its own.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure here fails the test"
-)]
-
 mod bad;
 mod effective;
+mod spawn;
 mod start;
 
 use std::process::{Command, Output};

@@ -1,5 +1,11 @@
 //! Faults of the upstream, the client, the storage and the process; names carry the fault's id.
 
+mod client;
 mod durability;
 mod shutdown;
+mod slow;
+mod stage;
 mod upstream;
+mod upstream_bytes;
+mod upstream_chunks;
+mod upstream_crowd;

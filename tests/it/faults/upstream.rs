@@ -1,52 +1,26 @@
-//! Upstream faults U1 to U13, streamed.
+//! Upstream faults U1 to U5, U7, U8, U10: who does not answer, who breaks off, who says no.
 //!
 //! Mutation that fails this group: treat the end of the upstream body as `completed` without
-//! looking for a `finish_reason`.
+//! looking for a `finish_reason` (`conclude_or` in the turn machine).
 
 use std::net::TcpListener;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::upstream::script::{framed, text};
-use crate::harness::{Fake, Script, TestGateway, check_stream, knobs};
-
-/// The events that a script leads to, checked.
-fn events(script: Script) -> Vec<Value> {
-    let fake = Fake::start();
-    fake.on("m", [script]);
-    let gateway = TestGateway::on(&fake.url())
-        .env(knobs::IDLE_TIMEOUT, "1s")
-        .env(knobs::HEAD_TIMEOUT, "1s")
-        .env(knobs::HOLD_STATUS, "200ms")
-        .env(knobs::KEEP_ALIVE, "200ms")
-        .start();
-    let body = json!({"model": "m", "input": "x", "stream": true});
-    let reply = gateway.client().create(&body);
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    let events = check_stream(&reply.text());
-    let last = &events[events.len() - 1]["response"];
-    let id = last["id"].as_str().expect("id");
-    let stored = gateway.client().get(&format!("/v1/responses/{id}")).json();
-    assert_eq!(
-        stored["status"], last["status"],
-        "stored status is what the client saw"
-    );
-    fake.set("m", [Script::says("ok")]);
-    let next = gateway.client().create(&body).text();
-    assert_eq!(
-        ending(&check_stream(&next)),
-        "response.completed",
-        "usable at once"
-    );
-    events
-}
-
-fn ending(events: &[Value]) -> &str {
-    events[events.len() - 1]["type"].as_str().expect("type")
-}
+use super::stage::{Stage, assert_failed, ending, said};
+use crate::harness::upstream::script::{finish, framed, text};
+use crate::harness::{Fake, Script, TestGateway};
 
 fn begun() -> Script {
     Script::stream().data(&text("par"))
+}
+
+/// The head of an answer that does not stream, and the first part of its body.
+fn half_whole() -> Script {
+    Script::bare().wire(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n\
+         {\"choices\": [",
+    )
 }
 
 #[test]
@@ -64,48 +38,91 @@ fn u1_connect_refused() {
             "upstream_unavailable"
         );
     }
-}
-
-#[test]
-fn u2_accepts_and_never_answers() {
-    let events = events(Script::bare().hold());
+    let fake = Fake::start_at(gone);
+    fake.on("m", [Script::completion("back")]);
+    let reply = gateway
+        .client()
+        .create(&json!({"model": "m", "input": "x"}));
     assert_eq!(
-        events[events.len() - 1]["response"]["error"]["code"],
-        "upstream_timeout"
+        reply.status, 200,
+        "serves again as soon as the upstream does"
     );
 }
 
 #[test]
+fn u2_accepts_and_never_answers() {
+    let stage = Stage::impatient();
+    let body = stage.body(Script::bare().hold());
+    assert!(
+        body.contains(": keep-alive\n\n"),
+        "keep-alives while waiting"
+    );
+    let events = crate::harness::check_stream(&body);
+    assert_failed(&events, "upstream_timeout", "server_error");
+    let reply = stage.whole(Script::bare().hold());
+    assert_eq!(reply.error(504), "upstream_timeout");
+}
+
+#[test]
 fn u3_headers_then_silence() {
-    assert_eq!(ending(&events(Script::stream().hold())), "response.failed");
+    let stage = Stage::impatient();
+    let body = stage.body(begun().hold());
+    assert!(
+        body.contains(": keep-alive\n\n"),
+        "keep-alives in the silence"
+    );
+    let events = crate::harness::check_stream(&body);
+    assert_failed(&events, "upstream_timeout", "server_error");
+    assert_eq!(said(&events), "par", "partial text is kept");
+    let events = stage.streamed(Script::stream().hold());
+    assert_failed(&events, "upstream_timeout", "server_error");
+    let reply = stage.whole(half_whole().hold());
+    assert_eq!(reply.error(504), "upstream_timeout");
 }
 
 #[test]
 fn u4_reset_at_every_place() {
+    let stage = Stage::start();
     let line = framed(format!("data: {}\n\n", text("tial")).as_bytes());
-    let half = line[..line.len() / 2].to_vec();
-    for script in [begun().wire(half).reset(), begun().sleep(50).reset()] {
-        let events = events(script);
-        assert_eq!(ending(&events), "response.failed");
-        let output = &events[events.len() - 1]["response"]["output"];
-        assert_eq!(
-            output[0]["content"][0]["text"], "par",
-            "partial text is kept"
-        );
+    let inside_chunk = begun().wire(&line[..line.len() / 2]);
+    let inside_line = begun().chunk("data: {\"choices\": [{\"del");
+    for script in [inside_chunk, inside_line, begun()] {
+        for script in [script.clone().sleep(50).reset(), script.sleep(50).fin()] {
+            let events = stage.streamed(script);
+            assert_failed(&events, "upstream_unavailable", "server_error");
+            assert_eq!(said(&events), "par", "partial text is kept");
+        }
     }
-    let after = begun()
-        .data(&crate::harness::upstream::script::finish("stop"))
-        .sleep(50)
-        .reset();
-    assert_eq!(ending(&events(after)), "response.completed");
+    let finished = begun().data(&finish("stop"));
+    let last_byte = finished.clone().chunk("data: [DONE]\n\n");
+    for script in [finished, last_byte.clone(), last_byte.close_body()] {
+        let events = stage.streamed(script.sleep(50).reset());
+        assert_eq!(ending(&events), "response.completed");
+        assert_eq!(said(&events), "par");
+    }
+    for script in [half_whole().sleep(50).reset(), half_whole().fin()] {
+        assert_eq!(stage.whole(script).error(502), "upstream_unavailable");
+    }
+    let after = stage.whole(Script::completion("all").sleep(50).reset());
+    assert_eq!(after.json()["status"], "completed");
 }
 
 #[test]
 fn u5_malformed_chunk() {
-    let events = events(begun().chunk("data: {\"choices\": [\n\n").hold());
-    assert_eq!(
-        events[events.len() - 1]["response"]["error"]["code"],
-        "upstream_bad_chunk"
+    let stage = Stage::start();
+    for bad in ["{\"choices\": [", "null", "{\"choices\": 7}", "secret"] {
+        let events = stage.streamed(begun().chunk(format!("data: {bad}\n\n")).hold());
+        assert_failed(&events, "upstream_bad_chunk", "server_error");
+        assert_eq!(said(&events), "par", "partial text is kept");
+    }
+    let kind = [("content-type", "application/json")];
+    for bad in ["{\"choices\": [", "", "[]", "{}", "{\"choices\": []}"] {
+        let reply = stage.whole(Script::answer(200, &kind, bad.as_bytes()));
+        assert_eq!(reply.status, 502, "{bad}: {}", reply.text());
+    }
+    assert!(
+        !stage.gateway.log().contains("secret"),
+        "no content is logged"
     );
 }
 
@@ -114,13 +131,32 @@ fn u7_server_errors_are_retried_at_most_twice() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
     for status in [500, 502, 503] {
-        let model = format!("m{status}");
-        fake.on(&model, [Script::error(status, "down")]);
-        let reply = gateway
-            .client()
-            .create(&json!({"model": model, "input": "x"}));
-        assert!([502, 503].contains(&reply.status), "{}", reply.text());
-        assert_eq!(fake.seen(&model).len(), 3);
+        for stream in [false, true] {
+            let model = format!("m{status}{stream}");
+            fake.on(&model, [Script::error(status, "down")]);
+            let body = json!({"model": model, "input": "x", "stream": stream});
+            let reply = gateway.client().create(&body);
+            let passed_on = if status == 503 { 503 } else { 502 };
+            // Asserts status and shape.
+            let _code = reply.error(passed_on);
+            let seen = fake.seen(&model);
+            assert_eq!(seen.len(), 3);
+            let pauses = [seen[1].at - seen[0].at, seen[2].at - seen[1].at];
+            assert!(
+                pauses.iter().all(|p| p.as_millis() >= 40),
+                "pauses between tries: {pauses:?}"
+            );
+            let model = format!("up{status}{stream}");
+            let good = if stream {
+                Script::says("up")
+            } else {
+                Script::completion("up")
+            };
+            fake.on(&model, [Script::error(status, "down"), good]);
+            let body = json!({"model": model, "input": "x", "stream": stream});
+            assert_eq!(gateway.client().create(&body).status, 200);
+            assert_eq!(fake.seen(&model).len(), 2);
+        }
     }
 }
 
@@ -128,33 +164,45 @@ fn u7_server_errors_are_retried_at_most_twice() {
 fn u8_retry_after_is_passed_on() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
-    for status in [429, 503] {
-        let model = format!("m{status}");
-        fake.on(
-            &model,
-            [Script::answer(status, &[("retry-after", "7")], b"{}")],
-        );
-        let reply = gateway
-            .client()
-            .create(&json!({"model": model, "input": "x"}));
-        assert_eq!(
-            (reply.status, reply.header("retry-after")),
-            (status, Some("7"))
-        );
-        assert_eq!(fake.seen(&model).len(), 1);
+    for (at, wait) in ["7", "Wed, 21 Oct 2099 07:28:00 GMT", "soon", "-1"]
+        .iter()
+        .enumerate()
+    {
+        for (status, stream) in [(429, false), (429, true), (503, false), (503, true)] {
+            let model = format!("m{at}{status}{stream}");
+            let script = Script::answer(status, &[("retry-after", wait)], b"{}");
+            fake.on(&model, [script]);
+            let body = json!({"model": model, "input": "x", "stream": stream});
+            let reply = gateway.client().create(&body);
+            assert_eq!(
+                (reply.status, reply.header("retry-after")),
+                (status, Some(*wait))
+            );
+            // Asserts the shape.
+            let _code = reply.error(status);
+            assert_eq!(fake.seen(&model).len(), 1, "no retry of its own");
+        }
     }
 }
 
 #[test]
 fn u10_ends() {
-    assert_eq!(ending(&events(begun().close_body())), "response.failed");
-    let extra = begun().data(&crate::harness::upstream::script::finish("stop"));
-    assert_eq!(
-        ending(&events(extra.clone().close_body())),
-        "response.completed"
-    );
-    let twice = extra
+    let stage = Stage::start();
+    let events = stage.streamed(begun().close_body());
+    assert_failed(&events, "upstream_unavailable", "server_error");
+    let events = stage.streamed(begun().done());
+    assert_failed(&events, "upstream_unavailable", "server_error");
+    let finished = begun().data(&finish("stop"));
+    let twice = finished
+        .clone()
         .chunk("data: [DONE]\n\ndata: [DONE]\n\n")
         .chunk("data: {x\n\n");
-    assert_eq!(ending(&events(twice.close_body())), "response.completed");
+    for script in [finished.close_body(), twice.close_body()] {
+        let events = stage.streamed(script);
+        assert_eq!(ending(&events), "response.completed");
+        assert_eq!(said(&events), "par");
+    }
+    let unended = json!({"choices": [{"index": 0, "finish_reason": null,
+        "message": {"role": "assistant", "content": "x"}}]});
+    assert_eq!(stage.whole(Script::json(200, &unended)).status, 502);
 }

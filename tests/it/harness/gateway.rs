@@ -169,7 +169,8 @@ impl TestGateway {
 impl Drop for TestGateway {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- gateway log ---\n{}", self.log());
+            let ended = self.child.try_wait();
+            eprintln!("--- gateway log, ended {ended:?} ---\n{}", self.log());
         }
         self.kill();
     }

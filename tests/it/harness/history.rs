@@ -61,13 +61,26 @@ impl History {
                 continue;
             }
             compare(&id, &told.body, &reply.json(), &mut out);
-            let path = format!("/v1/responses/{id}/input_items?order=asc&limit=100");
-            let seen = user_texts(&client.get(&path).json());
+            let seen = all_user_texts(client, &id);
             if seen != told.inputs {
                 out.push(format!("{id}: chain {seen:?}, told {:?}", told.inputs));
             }
         }
         out
+    }
+}
+
+/// Texts of the users of the whole chain, all pages.
+fn all_user_texts(client: Client, id: &str) -> Vec<String> {
+    let path = format!("/v1/responses/{id}/input_items?order=asc&limit=100");
+    let (mut out, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("{path}{after}")).json();
+        out.extend(user_texts(&page));
+        if page["has_more"] != true {
+            return out;
+        }
+        after = format!("&after={}", page["last_id"].as_str().expect("last_id"));
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod history;
 pub(crate) mod knobs;
 pub(crate) mod upstream;
 
-pub(crate) use checker::{check_resource, check_stream};
+pub(crate) use checker::{check_resource, check_stream, check_usage};
 pub(crate) use client::{Client, Reply};
 pub(crate) use gateway::TestGateway;
 pub(crate) use upstream::{Fake, Gate, Script};

@@ -95,7 +95,7 @@ impl Fake {
                         state: shared,
                         stop: stopped,
                     }
-                    .run()
+                    .run();
                 });
             }
         });

@@ -104,6 +104,15 @@ impl Script {
             .end("stop")
     }
 
+    /// Everything that it sends.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let sends = self.steps.iter().filter_map(|step| match step {
+            Step::Send(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        });
+        sends.collect::<Vec<_>>().concat()
+    }
+
     /// Bytes as they are on the wire.
     pub(crate) fn wire(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.steps.push(Step::Send(bytes.into()));

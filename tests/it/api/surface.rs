@@ -1,0 +1,134 @@
+//! Headers, models, the chat passthrough, and the table of errors.
+
+use serde_json::json;
+
+use crate::harness::{Fake, Script, TestGateway};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[test]
+fn request_ids_go_in_up_and_out() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    let body = json!({"model": "m", "input": "a"}).to_string();
+    let headers = [JSON, ("x-request-id", "mine-1")];
+    let reply = gateway
+        .client()
+        .send("POST", "/v1/responses", &headers, body.as_bytes());
+    assert_eq!(reply.header("x-request-id"), Some("mine-1"));
+    assert!(
+        reply
+            .header("openai-processing-ms")
+            .is_some_and(|ms| ms.parse::<u64>().is_ok())
+    );
+    let sent = fake.seen("m")[0].headers.clone();
+    assert!(
+        sent.contains(&("x-request-id".into(), "mine-1".into())),
+        "{sent:?}"
+    );
+    assert!(
+        gateway
+            .client()
+            .get("/v1/models")
+            .header("x-request-id")
+            .is_some()
+    );
+}
+
+#[test]
+fn models_are_the_upstreams() {
+    let fake = Fake::start();
+    let gateway = TestGateway::on(&fake.url()).start();
+    let client = gateway.client();
+    let list = client.get("/v1/models").json();
+    assert_eq!(list["data"][0]["max_model_len"], 4096);
+    assert_eq!(client.get("/v1/models/test-model").json(), list["data"][0]);
+    assert_eq!(client.get("/v1/models/none").error(404), "model_not_found");
+}
+
+#[test]
+fn chat_completions_pass_unchanged() {
+    let fake = Fake::start();
+    fake.on("m", [Script::says("hi")]);
+    fake.on("bad", [Script::error(400, "the upstream's own words")]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    let client = gateway.client();
+    let body = json!({"model": "m", "stream": true, "stream_options": {"include_usage": true},
+        "messages": [{"role": "user", "content": "x"}]});
+    let reply = client.post("/v1/chat/completions", &body);
+    assert!(
+        reply.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(fake.seen("m")[0].raw, body.to_string().as_bytes());
+    let body = json!({"model": "bad", "messages": [{"role": "user", "content": "x"}]});
+    let reply = client.post("/v1/chat/completions", &body);
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.json()["error"]["message"], "the upstream's own words");
+    // A gateway that has no connection to it yet.
+    let gateway = TestGateway::on(&fake.url()).start();
+    drop(fake);
+    let client = gateway.client();
+    let code = client.post("/v1/chat/completions", &body).error(502);
+    assert_eq!(code, "upstream_unavailable");
+}
+
+#[test]
+fn request_errors_have_their_codes() {
+    let fake = Fake::start();
+    let gateway = TestGateway::on(&fake.url()).start();
+    let client = gateway.client();
+    let answer = json!([{"type": "function_call_output", "call_id": "c", "output": "x"}]);
+    let cases = [
+        (
+            json!({"model": "m", "input": 1}),
+            400,
+            json!("invalid_type"),
+        ),
+        (
+            json!({"model": "m", "input": "x", "temperature": 9}),
+            400,
+            json!("invalid_value"),
+        ),
+        (
+            json!({"input": "x"}),
+            400,
+            json!("missing_required_parameter"),
+        ),
+        (json!({"model": "m", "input": answer}), 400, json!(null)),
+        (
+            json!({"model": "unknown", "input": "x"}),
+            404,
+            json!("model_not_found"),
+        ),
+    ];
+    for (body, status, code) in cases {
+        assert_eq!(client.create(&body).error(status), code, "{body}");
+    }
+    client.get("/v1/none").error(404);
+    client.get("/v1/responses").error(405);
+}
+
+#[test]
+fn images_and_structured_output_go_upstream_as_chat_has_them() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("{}")]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    let image = "data:image/png;base64,AAAA";
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+    let body = json!({"model": "m",
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "what"},
+            {"type": "input_image", "image_url": image, "detail": "auto"}]}],
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": schema,
+            "strict": true}}});
+    assert_eq!(gateway.client().create(&body).status, 200);
+    let sent = &fake.seen("m")[0].body;
+    assert_eq!(sent["messages"][0]["content"][1]["image_url"]["url"], image);
+    let format = &sent["response_format"];
+    assert_eq!(format["type"], "json_schema");
+    assert_eq!(format["json_schema"]["name"], "n");
+    assert_eq!(format["json_schema"]["schema"], schema);
+    assert_eq!(format["json_schema"]["strict"], true);
+}
