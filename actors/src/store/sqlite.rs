@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -27,6 +27,10 @@ const READERS: u32 = 3;
 
 /// How long a read may wait for a free reader.
 const READER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long, and how far apart, the switch to write-ahead logging is tried while somebody else is at it.
+const WAL_LIMIT: Duration = Duration::from_secs(5);
+const WAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection whose work runs on the runtime's blocking threads.
 pub(super) type Wrapped = SyncConnectionWrapper<SqliteConnection>;
@@ -102,11 +106,28 @@ fn establish(url: &str, synchronous: Synchronous) -> Result<SqliteConnection, Co
         Synchronous::Full => "FULL",
     };
     connection
-        .batch_execute(&format!(
-            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = {level};"
-        ))
+        .batch_execute("PRAGMA busy_timeout = 5000;")
+        .and_then(|()| use_wal(&mut connection))
+        .and_then(|()| connection.batch_execute(&format!("PRAGMA synchronous = {level};")))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
+}
+
+/// Switches to write-ahead logging. Two processes that switch a fresh file at once can stand in each
+/// other's way, and `SQLite` then fails at once, whatever the timeout (fault D15, measured): one of
+/// them succeeds, so the other asks again. Blocks its thread, as all of `establish` does.
+fn use_wal(connection: &mut SqliteConnection) -> QueryResult<()> {
+    let started = Instant::now();
+    loop {
+        match connection.batch_execute("PRAGMA journal_mode = WAL;") {
+            Err(error)
+                if store_error(&error) == StoreError::Busy && started.elapsed() < WAL_LIMIT =>
+            {
+                std::thread::sleep(WAL_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Runs a read on one of the readers, in one hop to a blocking thread.
