@@ -84,7 +84,7 @@ pub(crate) fn cpu_micros_fine(pid: u32) -> Option<u64> {
 pub(crate) fn memory_mib(pid: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024.0)
 }
 

@@ -26,9 +26,28 @@ struct Effort {
     chains: usize,
 }
 
+/// A temporary folder that goes when this does.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, String> {
+        let name = format!("vllm-responses-bench-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).map_err(|error| format!("no temporary folder: {error}"))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the temporary folder of the machine.
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
 /// Runs what the command line asks for.
 pub(crate) async fn run(arguments: RunArguments) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+    let folder = Folder::new()?;
     let effort = effort(&arguments);
     let ours = own_program()?;
     let machine = process::machine();
@@ -51,7 +70,7 @@ pub(crate) async fn run(arguments: RunArguments) -> Result<(), String> {
     let (relay, _) = process::start(relay, port, "/v1/models").await?;
 
     let program = gateway_program(&arguments, &ours);
-    let (gateway, facts) = start_gateway(&program, &upstream, folder.path()).await?;
+    let (gateway, facts) = start_gateway(&program, &upstream, &folder.0).await?;
 
     let servers = servers(&stub, &relay, &gateway, &arguments.against)?;
     let mut rows = Vec::new();
