@@ -14,6 +14,8 @@
 //! When an [`ExitReport`] arrives, no process of that child's tree is left.
 
 pub mod actor;
+#[cfg(test)]
+mod actor_tests;
 mod guardian;
 mod init;
 mod launcher;
