@@ -16,7 +16,7 @@ use super::messages::{ChildStatus, Observe, Phase, PhaseChanged, Start, Stop};
 use super::readiness::Probe;
 use super::supervise::{Live, Supervision};
 
-pub use super::supervise::{ChildSettings, FirstStart, Launch, Running, SameSpec};
+pub use super::supervise::{ChildSettings, FirstStart, Launch, Launched, Running, SameSpec};
 
 /// Supervises one child.
 pub struct ChildActor {
@@ -33,7 +33,7 @@ impl fmt::Debug for ChildActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChildActor")
             .field("status", &self.live.borrow().snapshot())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -48,7 +48,9 @@ fn start(name: OsString, args: impl Iterator<Item = OsString>) -> io::Result<(Si
     prctl::set_child_subreaper(true)?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
-    RELAYED.into_iter().for_each(|signal| mask.add(signal));
+    for signal in RELAYED {
+        mask.add(signal);
+    }
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)?;
     let mut command = Command::new("/proc/self/exe");
@@ -84,10 +86,15 @@ fn watch(signals: &SignalFd, gateway: Pid) -> ExitCode {
 }
 
 fn code_of(status: WaitStatus, gateway: Pid) -> Option<u8> {
-    let number = match status {
-        WaitStatus::Exited(pid, code) if pid == gateway => code,
-        WaitStatus::Signaled(pid, signal, _) if pid == gateway => 128 + tree::number(signal),
-        _ => return None,
+    if status.pid() != Some(gateway) {
+        return None;
+    }
+    let number = if let WaitStatus::Signaled(_, signal, _) = status {
+        128 + tree::number(signal)
+    } else if let WaitStatus::Exited(_, code) = status {
+        code
+    } else {
+        return None;
     };
     Some(u8::try_from(number).unwrap_or(UNUSABLE))
 }

@@ -85,17 +85,18 @@ impl Run {
         let mut buffer = vec![0; READ];
         let mut ending = Ending::No;
         let mut heard = Vec::new();
-        let (mut hears, mut reads, mut listens) = (true, true, true);
+        // Which of the control socket, the output and the handles still have somebody behind them.
+        let (mut told, mut open, mut handled) = (true, true, true);
         loop {
             tokio::select! {
-                read = self.output.read(&mut buffer), if reads => {
-                    reads = self.take(&buffer, read.unwrap_or(0));
+                read = self.output.read(&mut buffer), if open => {
+                    open = self.take(&buffer, read.unwrap_or(0));
                 }
-                read = self.control.read_buf(&mut heard), if hears => {
-                    hears = read.is_ok_and(|count| count > 0);
+                read = self.control.read_buf(&mut heard), if told => {
+                    told = read.is_ok_and(|count| count > 0);
                 }
-                order = self.orders.recv(), if listens => {
-                    listens = order.is_some();
+                order = self.orders.recv(), if handled => {
+                    handled = order.is_some();
                     // No handle left: nobody wants the child any more.
                     ending = self.obey(order.unwrap_or(Order::Kill), ending).await;
                 }

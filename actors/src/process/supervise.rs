@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::Recipient;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::messages::{ChildStatus, Phase, PhaseChanged};
 use super::readiness::{HealthSettings, Probe, ProbeCounter, ReadySettings, ask, wait_ready};
@@ -38,27 +38,31 @@ pub trait Running: fmt::Debug {
     fn kill(&self) -> LocalBoxFuture<'static, Option<ExitReport>>;
 }
 
-impl Running for Child {
+/// A real child as a [`Running`] one.
+#[derive(Debug)]
+pub struct Launched(pub Child);
+
+impl Running for Launched {
     fn pid(&self) -> u32 {
-        Self::pid(self)
+        self.0.pid()
     }
 
     fn last_lines(&self) -> Vec<String> {
-        Self::last_lines(self)
+        self.0.last_lines()
     }
 
     fn wait(&self) -> LocalBoxFuture<'static, Option<ExitReport>> {
-        let child = self.clone();
+        let child = self.0.clone();
         Box::pin(async move { child.wait().await })
     }
 
     fn stop(&self) -> LocalBoxFuture<'static, Option<ExitReport>> {
-        let child = self.clone();
+        let child = self.0.clone();
         Box::pin(async move { child.stop().await })
     }
 
     fn kill(&self) -> LocalBoxFuture<'static, Option<ExitReport>> {
-        let child = self.clone();
+        let child = self.0.clone();
         Box::pin(async move { child.kill().await })
     }
 }
@@ -78,7 +82,7 @@ impl Launch for SameSpec {
         let Self { launcher, spec } = self.clone();
         Box::pin(async move {
             let spawned = launcher.spawn(spec).await?;
-            let child: Rc<dyn Running> = Rc::new(spawned.child);
+            let child: Rc<dyn Running> = Rc::new(Launched(spawned.child));
             Ok(child)
         })
     }
@@ -290,11 +294,12 @@ impl Supervision {
         let HealthSettings { every, misses } = self.settings.health;
         let mut counter = ProbeCounter::new(misses);
         loop {
-            // The pace is kept by starting the pause and the probe together.
-            let (answer, ()) = tokio::join!(ask(&self.probe, every), sleep(every));
+            let next = Instant::now() + every;
+            let answer = ask(&self.probe, every).await;
             if counter.note(&answer) {
                 return format!("it runs but has not answered {misses} probes in a row");
             }
+            sleep_until(next).await;
         }
     }
 

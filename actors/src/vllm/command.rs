@@ -133,11 +133,13 @@ pub fn read(args: &[String]) -> Result<VllmCommand, Vec<CommandError>> {
 /// The address to call for an address to bind.
 fn callable(host: &str) -> String {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() => DEFAULT_HOST.to_owned(),
-        Ok(_) => bare.to_owned(),
-        Err(_) if bare.is_empty() => DEFAULT_HOST.to_owned(),
-        Err(_) => bare.to_owned(),
+    let is_wildcard = bare
+        .parse()
+        .is_ok_and(|address: IpAddr| address.is_unspecified());
+    if is_wildcard {
+        DEFAULT_HOST.to_owned()
+    } else {
+        bare.to_owned()
     }
 }
 
@@ -183,10 +185,8 @@ impl Flags {
             "host" => self.host = needed("--host").or(self.host.take()),
             "port" => self.port = needed("--port").or(self.port.take()),
             "api-key" => self.api_key = needed("--api-key").map(|key| Secret::new(&key)),
-            "served-model-name" => {
-                if needed("--served-model-name").is_some() {
-                    self.served_names = values.iter().map(|value| (*value).to_owned()).collect();
-                }
+            "served-model-name" if needed("--served-model-name").is_some() => {
+                self.served_names = values.iter().map(|value| (*value).to_owned()).collect();
             }
             "headless" => errors.push(CommandError::Headless),
             "uds" => errors.push(CommandError::UnixSocket),

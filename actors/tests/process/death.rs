@@ -74,9 +74,9 @@ fn p4_leftovers_without_guardian_are_swept() {
     let own = i32::try_from(gateway.id()).unwrap();
     let guardians: Vec<&Seen> = tree.iter().filter(|seen| seen.parent == own).collect();
     assert_eq!(guardians.len(), 2);
-    guardians
-        .iter()
-        .for_each(|guardian| send(guardian, Signal::SIGSTOP));
+    for guardian in &guardians {
+        send(guardian, Signal::SIGSTOP);
+    }
 
     // While the owner lives, a second gateway leaves its children alone.
     assert!(
@@ -90,9 +90,9 @@ fn p4_leftovers_without_guardian_are_swept() {
 
     gateway.kill().unwrap();
     gateway.wait().unwrap();
-    guardians
-        .iter()
-        .for_each(|guardian| send(guardian, Signal::SIGKILL));
+    for guardian in &guardians {
+        send(guardian, Signal::SIGKILL);
+    }
     let orphans = TREES_SIZE - 4;
     look::wait_until("guardians and their children are dead", || {
         look::still_alive(&tree).len() == orphans

@@ -3,6 +3,16 @@
 //! The binary has its own `main`, so that it can be everything a test needs: the tests, a gateway to be
 //! killed, the guardian between them (as the product is) and the child at the end of the chain.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests without the standard harness are not known as tests"
+)]
+
 mod death;
 mod fake;
 mod gateway;
