@@ -33,14 +33,38 @@ fn is_long() -> bool {
     std::env::var_os("VR_LONG").is_some_and(|value| value == "1")
 }
 
-fn start_trees() -> (Child, Vec<Seen>) {
+/// A gateway to be killed: at the latest when its test has failed.
+struct Gateway(Child);
+
+impl Gateway {
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        for guardian in look::children(self.pid()) {
+            kill(Pid::from_raw(guardian.pid), Signal::SIGCONT).ok();
+        }
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn start_trees() -> (Gateway, Vec<Seen>) {
     let mut command = gateway::command(&["trees"]);
-    let gateway = command.stderr(Stdio::null()).spawn().unwrap();
-    let pid = i32::try_from(gateway.id()).unwrap();
+    let gateway = Gateway(command.stderr(Stdio::null()).spawn().unwrap());
+    let pid = gateway.pid();
     let mut tree = Vec::new();
     look::wait_until("both trees stand", || {
-        tree = look::still_alive(&look::descendants(pid));
-        tree.len() == TREES_SIZE
+        tree = look::finished_trees(pid, 2, 2).unwrap_or_default();
+        !tree.is_empty()
     });
     (gateway, tree)
 }
@@ -55,8 +79,7 @@ fn p4_kill_9_of_the_gateway_leaves_nothing() {
     let mut longest = Duration::ZERO;
     for round in 0..rounds() {
         let (mut gateway, tree) = start_trees();
-        gateway.kill().unwrap();
-        gateway.wait().unwrap();
+        gateway.kill();
         let dead = Instant::now();
         while !look::still_alive(&tree).is_empty() {
             let left = look::still_alive(&tree);
@@ -71,7 +94,7 @@ fn p4_kill_9_of_the_gateway_leaves_nothing() {
 fn p4_leftovers_without_guardian_are_swept() {
     let (mut gateway, tree) = start_trees();
     // Stopped guardians cannot act on the gateway's death; then they are killed too.
-    let own = i32::try_from(gateway.id()).unwrap();
+    let own = gateway.pid();
     let guardians: Vec<&Seen> = tree.iter().filter(|seen| seen.parent == own).collect();
     assert_eq!(guardians.len(), 2);
     for guardian in &guardians {
@@ -88,8 +111,7 @@ fn p4_leftovers_without_guardian_are_swept() {
     );
     assert_eq!(look::still_alive(&tree).len(), TREES_SIZE);
 
-    gateway.kill().unwrap();
-    gateway.wait().unwrap();
+    gateway.kill();
     for guardian in &guardians {
         send(guardian, Signal::SIGKILL);
     }

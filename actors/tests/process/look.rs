@@ -11,6 +11,8 @@ pub(crate) struct Seen {
     pub(crate) parent: i32,
     pub(crate) state: char,
     pub(crate) started: String,
+    /// Its arguments behind the one that makes it a fake child.
+    pub(crate) script: String,
 }
 
 pub(crate) fn process(pid: i32) -> Option<Seen> {
@@ -20,7 +22,14 @@ pub(crate) fn process(pid: i32) -> Option<Seen> {
         line.split_whitespace().nth(1).map(str::to_owned)
     };
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline"))
+        .ok()?
+        .replace('\0', " ");
+    let script = line
+        .split_once("__fake ")
+        .map_or("", |(_, script)| script.trim_end());
     Some(Seen {
+        script: script.to_owned(),
         pid,
         parent: field("PPid:")?.parse().ok()?,
         state: field("State:")?.chars().next()?,
@@ -66,6 +75,18 @@ pub(crate) fn still_alive(processes: &[Seen]) -> Vec<Seen> {
     let same =
         |old: &Seen| process(old.pid).filter(|now| now.started == old.started && now.state != 'Z');
     processes.iter().filter_map(same).collect()
+}
+
+/// The living processes below `root` if they are `trees` finished trees of `gateway::TREE` and `others`.
+///
+/// While a tree grows, processes come and go, so that their number alone does not tell.
+pub(crate) fn finished_trees(root: i32, trees: usize, others: usize) -> Option<Vec<Seen>> {
+    let alive = still_alive(&descendants(root));
+    let count = |script: &str| alive.iter().filter(|seen| seen.script == script).count();
+    let is_finished = count("ignore-term live") == 3 * trees
+        && count("setsid ignore-term fork live") == 2 * trees
+        && alive.len() == 6 * trees + others;
+    is_finished.then_some(alive)
 }
 
 /// Waits until `root` has `count` living descendants.
