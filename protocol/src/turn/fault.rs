@@ -132,8 +132,10 @@ pub(super) fn stopping() -> Explained {
 fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
     let words = error
         .and_then(|error| error.message.as_ref())
-        .map(|words| head(words.as_str(), MAX_PASSED_ON));
-    let overflow = words.is_some_and(|words| words.contains("maximum context length"));
+        .map(|words| without_values(words.as_str()));
+    let overflow = words
+        .as_ref()
+        .is_some_and(|words| words.contains("maximum context length"));
     match (status, words) {
         (400 | 413, Some(words)) if overflow => {
             let mut explained = Explained::new(ApiErrorCode::ContextLengthExceeded, words);
@@ -152,11 +154,15 @@ fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
         ),
         (429, words) => Explained::new(
             ApiErrorCode::RateLimitExceeded,
-            words.unwrap_or("the upstream model server limits the rate of requests"),
+            words.unwrap_or_else(|| {
+                "the upstream model server limits the rate of requests".to_owned()
+            }),
         ),
         (503, words) => Explained::new(
             ApiErrorCode::ServerIsOverloaded,
-            words.unwrap_or("the upstream model server is overloaded or not ready"),
+            words.unwrap_or_else(|| {
+                "the upstream model server is overloaded or not ready".to_owned()
+            }),
         ),
         (400..=499, Some(words)) => {
             let mut explained = Explained::new(ApiErrorCode::InvalidRequest, words);
@@ -177,4 +183,82 @@ fn timed_out(waited: Waited) -> String {
         Waited::Whole(limit) => ("did not finish the answer", limit),
     };
     format!("the upstream model server {what} within {limit:?}")
+}
+
+/// The part of an upstream's message that names what is wrong without quoting what was sent.
+///
+/// vLLM appends `(parameter=..., value=...)`, and its validator dumps the input (recordings
+/// `error-context-length`, `error-wrong-type`, `error-unknown-part`); neither is passed on
+/// (decision 4). Of the validator's report the places and the rules remain.
+fn without_values(words: &str) -> String {
+    let mut lines = words.lines();
+    let first = before_dump(lines.next().unwrap_or_default());
+    let mut text = first.to_owned();
+    if first.contains("validation error") {
+        let details = lines.map(detail).filter(|detail| !detail.is_empty());
+        let details: Vec<String> = details.take(MAX_DETAILS).collect();
+        text = format!("{} {}", first.trim_end_matches(':'), details.join(", "));
+    }
+    head(text.trim_end(), MAX_PASSED_ON).to_owned()
+}
+
+/// Lines of a validator's report that are passed on; the first ones name the cause.
+const MAX_DETAILS: usize = 4;
+
+/// One line of a validator's report: `{'loc': PLACE, 'msg': RULE, 'input': ...}`, or pydantic's own
+/// place and rule on lines of their own.
+fn detail(line: &str) -> String {
+    let member = |name: &str| {
+        let (_, rest) = line.split_once(&format!("'{name}': '"))?;
+        rest.split_once("', '").map(|(value, _)| value)
+    };
+    match (member("loc"), member("msg")) {
+        (Some(place), Some(rule)) => format!("at {place}: {rule}"),
+        _ if line.contains("'input'") || line.contains("https://") => String::new(),
+        _ => before_dump(line.trim()).to_owned(),
+    }
+}
+
+fn before_dump(line: &str) -> &str {
+    let dump = [" (parameter=", " [type="]
+        .iter()
+        .filter_map(|mark| line.find(mark))
+        .min();
+    line.get(..dump.unwrap_or(line.len())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_the_request_are_not_passed_on() {
+        for (words, kept) in [
+            (
+                "too long. Reduce it. (parameter=input_tokens, value=2049)",
+                "too long. Reduce it.",
+            ),
+            (
+                "1 validation error:\n  {'type': 'float', 'loc': 'body.temperature', 'msg': 'Input \
+                 should be a number', 'input': 'hot'}",
+                "1 validation error at body.temperature: Input should be a number",
+            ),
+            (
+                "1 validation error for X\n0.Part.text\n  Field required [type=missing, \
+                 input_value={'k'}]\n    For further information visit https://e",
+                "1 validation error for X 0.Part.text, Field required",
+            ),
+            (
+                "Field required [type=missing, input_value=1]",
+                "Field required",
+            ),
+            (
+                "The model `m` does not exist.",
+                "The model `m` does not exist.",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(without_values(words), kept);
+        }
+    }
 }

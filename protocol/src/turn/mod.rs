@@ -277,6 +277,10 @@ impl Turn {
 
     /// Takes one chunk of the stream.
     fn chunk(&mut self, data: &[u8], effects: &mut Effects) -> Result<(), Explained> {
+        // A derived struct would also be read from an array.
+        if data.trim_ascii_start().first() != Some(&b'{') {
+            return Err(fault::bad_chunk());
+        }
         let mut chunk: Chunk<'_> =
             serde_json::from_slice(data).map_err(|_malformed| fault::bad_chunk())?;
         if let Some(error) = &chunk.error {

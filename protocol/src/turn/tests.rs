@@ -260,12 +260,15 @@ fn a_fault_after_it_is_two_events_and_keeps_the_text() {
 
 #[test]
 fn u5_a_bad_chunk_fails_and_what_follows_is_ignored() {
-    let mut bench = Bench::stream().called();
-    let bytes = [says("par"), b"data: {\n\n".to_vec(), says("late")].concat();
-    assert_eq!(bench.bytes(&bytes), ["begin", "persist failed"]);
-    let _actions = bench.step(Input::Stored(Kept::Yes));
-    assert!(!bench.text().contains("late"));
-    assert_eq!(bench.events()[8]["code"], "upstream_bad_chunk");
+    for bad in ["{", "[]", "5", "nonsense"] {
+        let mut bench = Bench::stream().called();
+        let bad = format!("data: {bad}\n\n").into_bytes();
+        let bytes = [says("par"), bad, says("late")].concat();
+        assert_eq!(bench.bytes(&bytes), ["begin", "persist failed"]);
+        let _actions = bench.step(Input::Stored(Kept::Yes));
+        assert!(!bench.text().contains("late"));
+        assert_eq!(bench.events()[8]["code"], "upstream_bad_chunk");
+    }
 }
 
 #[test]

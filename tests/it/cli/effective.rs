@@ -124,3 +124,25 @@ fn help_teaches_and_version_answers() {
     }
     assert!(text(&place.run(&["--version"], &[]).stdout).starts_with("vllm-responses 0."));
 }
+
+/// The shipped examples are valid, the default file included.
+#[test]
+fn k2_the_example_files_are_accepted() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for (file, rest) in [
+        ("default.toml", &["--upstream", "http://h"][..]),
+        ("external-vllm.toml", &[]),
+        ("spawned.toml", &["--", "m"]),
+    ] {
+        let path = folder.join(file);
+        let mut args = vec!["check-config", "--config", path.to_str().unwrap()];
+        args.extend(rest);
+        let output = Place::new().run(&args, &[]);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{file}: {}",
+            text(&output.stderr)
+        );
+    }
+}
