@@ -1,0 +1,100 @@
+//! API keys: who may come in, and whose responses are whose.
+//!
+//! Mutation that fails this group: leave the owner out of `fetch` or `chain` in the store's queries.
+
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::harness::{Fake, Reply, Script, TestGateway};
+
+/// A fresh key and its line for the keys file.
+fn new_key(name: &str) -> (String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vllm-responses"))
+        .args(["keys", "new", name])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let find = |start: &str| {
+        text.lines()
+            .find(|line| line.starts_with(start))
+            .unwrap()
+            .to_owned()
+    };
+    (find("vr-"), find(&format!("{name} ")))
+}
+
+fn ask(gateway: &TestGateway, key: Option<&str>, line: (&str, &str), body: &str) -> Reply {
+    let bearer = key.map(|key| format!("Bearer {key}"));
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+    gateway
+        .client()
+        .send(line.0, line.1, &headers, body.as_bytes())
+}
+
+#[test]
+fn t2_t4_a_key_is_needed_and_sees_its_own_responses_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    let ((ann, ann_line), (bob, bob_line)) = (new_key("ann"), new_key("bob"));
+    fs::write(&file, format!("{ann_line}\n{bob_line}\n")).unwrap();
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_API_KEYS_FILE", file.to_str().unwrap())
+        .start();
+    let create = ("POST", "/v1/responses");
+    let body = json!({"model": "m", "input": "a"}).to_string();
+    for stranger in [None, Some("vr-0"), Some("ann")] {
+        for line in [create, ("GET", "/v1/models"), ("GET", "/v1/nowhere")] {
+            let error = ask(&gateway, stranger, line, &body).error(401);
+            assert_eq!(error, "invalid_api_key");
+        }
+    }
+    let made = ask(&gateway, Some(&ann), create, &body).json();
+    let id = made["id"].as_str().unwrap();
+    let (mine, items) = (
+        format!("/v1/responses/{id}"),
+        format!("/v1/responses/{id}/input_items"),
+    );
+    let others = ask(&gateway, Some(&bob), ("GET", &mine), "");
+    let unknown = ask(&gateway, Some(&bob), ("GET", "/v1/responses/resp_0"), "");
+    assert_eq!(
+        (others.status, others.text()),
+        (unknown.status, unknown.text())
+    );
+    for line in [("GET", &*items), ("DELETE", &*mine)] {
+        assert_eq!(ask(&gateway, Some(&bob), line, "").status, 404);
+    }
+    let next = json!({"model": "m", "input": "b", "previous_response_id": id}).to_string();
+    let error = ask(&gateway, Some(&bob), create, &next).error(400);
+    assert_eq!(error, "previous_response_not_found");
+    assert_eq!(ask(&gateway, Some(&ann), ("GET", &mine), "").json(), made);
+    assert_eq!(ask(&gateway, Some(&ann), create, &next).status, 200);
+
+    // A bad file changes nothing; a good one takes a key away without a restart (fault T3).
+    fs::write(&file, "nonsense\n").unwrap();
+    gateway.signal(Signal::SIGHUP);
+    sleep(Duration::from_millis(300));
+    assert_eq!(
+        ask(&gateway, Some(&bob), ("GET", "/v1/models"), "").status,
+        200
+    );
+    fs::write(&file, format!("{ann_line}\n")).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    let start = Instant::now();
+    while ask(&gateway, Some(&bob), ("GET", "/v1/models"), "").status != 401 {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "the key is still good"
+        );
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(ask(&gateway, Some(&ann), ("GET", &mine), "").status, 200);
+    assert_eq!(gateway.client().get("/health").status, 200);
+}
