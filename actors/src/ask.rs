@@ -35,10 +35,7 @@ where
     M: Message + Send + 'static,
     M::Result: Send,
 {
-    tokio::time::timeout(deadline, to.send(message))
-        .await
-        .map_err(|_elapsed| AskError::TimedOut)?
-        .map_err(AskError::from)
+    within(deadline, to.send(message)).await
 }
 
 /// As [`ask`], to an actor whose type is known.
@@ -53,7 +50,14 @@ where
     M: Message + Send + 'static,
     M::Result: Send,
 {
-    tokio::time::timeout(deadline, to.send(message))
+    within(deadline, to.send(message)).await
+}
+
+async fn within<R>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<R, MailboxError>>,
+) -> Result<R, AskError> {
+    tokio::time::timeout(deadline, answer)
         .await
         .map_err(|_elapsed| AskError::TimedOut)?
         .map_err(AskError::from)
