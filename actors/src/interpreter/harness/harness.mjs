@@ -1,0 +1,1 @@
+// The host program of an interpreter process.

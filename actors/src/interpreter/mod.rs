@@ -1,0 +1,3 @@
+//! The code interpreter: Python written by a model, run in single-use processes behind three walls.
+
+pub mod bundle;
