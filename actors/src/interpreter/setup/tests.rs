@@ -1,0 +1,1 @@
+//! Set-up against a local registry.
