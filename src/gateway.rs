@@ -23,6 +23,7 @@ use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::tls;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -49,9 +50,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// One sentence that names cause and remedy, when the gateway cannot start.
 pub fn run(config: Config) -> Result<Outcome, String> {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())?;
+    tls::install();
     System::new().block_on(serve(config))
 }
 

@@ -80,7 +80,9 @@ pub enum SetupError {
         reason: String,
     },
     /// The list of packages cannot be used.
-    #[error("the package list of Pyodide cannot be used ({0}); this version cannot install `science`")]
+    #[error(
+        "the package list of Pyodide cannot be used ({0}); this version cannot install `science`"
+    )]
     PackageList(String),
     /// Deno did not finish the bundle.
     #[error(

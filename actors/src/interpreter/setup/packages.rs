@@ -75,7 +75,10 @@ fn is_wheel(name: &str) -> bool {
 }
 
 fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -112,13 +115,24 @@ mod tests {
         ]);
         assert_eq!(
             names(&list, &["pandas", "numpy"]),
-            ["dateutil-2.whl", "numpy-2+x.whl", "pandas-3.whl", "six-1.whl"]
+            [
+                "dateutil-2.whl",
+                "numpy-2+x.whl",
+                "pandas-3.whl",
+                "six-1.whl"
+            ]
         );
     }
 
     #[test]
     fn a_list_that_cannot_be_trusted_is_refused() {
-        for bad in ["../numpy.whl", "a/numpy.whl", "numpy.tar", ".whl", "num py.whl"] {
+        for bad in [
+            "../numpy.whl",
+            "a/numpy.whl",
+            "numpy.tar",
+            ".whl",
+            "num py.whl",
+        ] {
             let list = list(&[("numpy", bad, "")]);
             assert!(wheels(&list, &["numpy".to_owned()]).is_err(), "{bad}");
         }

@@ -80,7 +80,8 @@ fn unpack(
             return Err(refused("it has links or devices".to_owned()));
         }
         let path = entry.path().map_err(damaged)?.into_owned();
-        let place = inside(&path, layout).ok_or_else(|| refused("a path leads out of it".to_owned()))?;
+        let place =
+            inside(&path, layout).ok_or_else(|| refused("a path leads out of it".to_owned()))?;
         if only.is_some_and(|only| place != Path::new(only)) {
             continue;
         }

@@ -1,1 +1,0 @@
-//! Set-up against a local registry.
