@@ -43,9 +43,9 @@ impl Item {
 
     /// The item as a client sees it: results of the code interpreter are told to those who asked
     /// for them (`include`), and kept for the model in any case.
-    pub fn shown(&self, with_code_outputs: bool) -> Cow<'_, Self> {
+    pub fn shown(&self, outputs: CodeOutputs) -> Cow<'_, Self> {
         match self {
-            Self::CodeInterpreterCall(call) if !with_code_outputs && call.outputs.is_some() => {
+            Self::CodeInterpreterCall(call) if outputs == CodeOutputs::Hidden => {
                 Cow::Owned(Self::CodeInterpreterCall(CodeInterpreterCall {
                     outputs: None,
                     ..call.clone()
@@ -186,6 +186,15 @@ pub enum Output {
     Text(Box<str>),
     /// Text and pictures.
     Parts(Vec<Part>),
+}
+
+/// Whether the outputs of the code interpreter are shown to a client (`include`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOutputs {
+    /// It sees them, pictures too.
+    Shown,
+    /// They are kept for the model alone.
+    Hidden,
 }
 
 /// `status` of an item that the gateway runs.

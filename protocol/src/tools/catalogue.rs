@@ -8,6 +8,7 @@ use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::settings::Settings;
 use crate::responses::tool::{Tool, ToolChoice};
+use crate::translate::ChoiceMode;
 
 /// How a call by a name that the model used is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +125,11 @@ impl Catalogue {
     pub(crate) fn chat_tools<'a>(
         &'a self,
         settings: &'a Settings,
-        with_gateway_tools: bool,
+        choice: ChoiceMode,
     ) -> Vec<ChatTool<'a>> {
+        let with_gateway = choice != ChoiceMode::WithoutGatewayTools;
         let shown = self.entries.iter();
-        let shown = shown.filter(|entry| with_gateway_tools || !entry.route.is_gateway());
+        let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
         shown
             .filter_map(|entry| entry.chat_function(settings))
             .map(|function| ChatTool {

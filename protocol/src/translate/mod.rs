@@ -72,8 +72,7 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
         return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
     }
-    let with_gateway_tools = ask.choice != ChoiceMode::WithoutGatewayTools;
-    let tools = ask.catalogue.chat_tools(settings, with_gateway_tools);
+    let tools = ask.catalogue.chat_tools(settings, ask.choice);
     let has_tools = !tools.is_empty();
     let logprobs = request.includes(Include::Logprobs) || settings.top_logprobs > Some(0);
     let streamed = ask.mode == StreamMode::Stream;
