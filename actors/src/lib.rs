@@ -13,5 +13,6 @@ pub mod secret;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod tools;
 pub mod turn;
 pub mod vllm;
