@@ -99,6 +99,14 @@ sdk_environment() {
   python_environment "$repo/target/venv-sdk" "$repo/tests/clients/python/requirements.txt"
 }
 
+# Prints the folder of the code interpreter (`core`); installs it (50 MB, once) where the user's cache
+# has none of this version. Builds the gateway when it is not there.
+core_bundle() {
+  local gateway=${GATEWAY:-${CARGO_TARGET_DIR:-$repo/target}/debug/vllm-responses}
+  [ -x "$gateway" ] || (cd "$repo" && cargo build -q --locked --bin vllm-responses) >&2 || return
+  "$gateway" setup code-interpreter
+}
+
 # wait_for_http URL SECONDS PID LOG NAME: until URL answers 200. Shows the time it takes;
 # ends the script with the log's tail when process PID ends first.
 wait_for_http() {

@@ -67,10 +67,10 @@ fn provide_interpreter(settings: &InterpreterSettings, inputs: &Inputs, install:
         log::info!(
             "the code interpreter is not there yet and is being installed; Ctrl-C stops that"
         );
-        let Err(error) = setup::install(&setup::default_request(inputs, cache)) else {
-            return;
-        };
-        log::warn!("the code interpreter could not be installed: {error}");
+        match setup::install(&setup::default_request(inputs, cache)) {
+            Ok(_) => return,
+            Err(error) => log::warn!("the code interpreter could not be installed: {error}"),
+        }
     }
     log::warn!(
         "no code interpreter: requests for that tool are refused; install it with \

@@ -15,7 +15,7 @@ use vllm_responses_actors::interpreter::setup::{
 use vllm_responses_actors::tls;
 
 use super::progress::Shown;
-use super::{USAGE, complain};
+use super::{USAGE, answer, complain};
 use crate::config::interpreter;
 use crate::config::raw::{self, Inputs};
 
@@ -27,6 +27,8 @@ Nothing is needed on the machine; where a proxy or a token is, npm is asked if i
 Without a network:
   elsewhere:  vllm-responses setup code-interpreter --export parts.tar
   here:       vllm-responses setup code-interpreter --from parts.tar
+
+The folder (or archive) is printed on stdout, everything else on stderr.
 
 Environment:
   VR_PYODIDE_CACHE_DIR   where it is installed; else `vllm-responses/code-interpreter` in
@@ -107,52 +109,54 @@ pub(super) fn run(given: &ArgMatches, inputs: &Inputs) -> ExitCode {
         }
     };
     let done = match given.get_one::<PathBuf>("export") {
-        Some(target) => write(&request, &inputs.directory.join(target)),
-        None => install(&request),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&[format!("error: {error}")]);
-            ExitCode::FAILURE
+        Some(target) => {
+            let target = inputs.directory.join(target);
+            export(&request, &target).map(|()| answer(&format!("{}\n", target.display())))
         }
-    }
+        None => install(&request).map(|outcome| tell(&outcome)),
+    };
+    done.unwrap_or_else(|error| {
+        complain(&[format!("error: {error}")]);
+        ExitCode::FAILURE
+    })
 }
 
 /// There is no place to install to.
-pub(super) const NO_FOLDER: &str =
+const NO_FOLDER: &str =
     "there is no folder for the code interpreter; set `VR_PYODIDE_CACHE_DIR`, or `HOME`";
 
 /// Installs, telling how it goes on stderr.
 ///
 /// # Errors
 /// [`SetupError`].
-pub(super) fn install(request: &Request) -> Result<(), SetupError> {
+pub(super) fn install(request: &Request) -> Result<Outcome, SetupError> {
     tls::install();
     let mut shown = Shown::on_stderr();
     let outcome = System::new().block_on(setup::install(request, &mut shown));
     shown.end();
-    let text = match outcome? {
-        Outcome::Installed(path) => {
-            format!("the code interpreter is installed: {}", path.display())
-        }
-        Outcome::AlreadyThere(path) => format!(
-            "the code interpreter is already installed: {} (`--force` installs it again)",
-            path.display()
-        ),
-    };
-    complain(&[text]);
-    Ok(())
+    outcome
 }
 
-fn write(request: &Request, target: &Path) -> Result<(), SetupError> {
+/// Writes the archive, telling how it goes on stderr.
+fn export(request: &Request, target: &Path) -> Result<(), SetupError> {
     tls::install();
     let mut shown = Shown::on_stderr();
     let done = System::new().block_on(setup::export(request, target, &mut shown));
     shown.end();
-    done?;
-    complain(&[format!("written: {}", target.display())]);
-    Ok(())
+    done
+}
+
+/// The words for a person, the path for a script.
+fn tell(outcome: &Outcome) -> ExitCode {
+    let (text, path) = match outcome {
+        Outcome::Installed(path) => ("the code interpreter is installed:", path),
+        Outcome::AlreadyThere(path) => (
+            "the code interpreter is already installed (`--force` installs it again):",
+            path,
+        ),
+    };
+    complain(&[text.to_owned()]);
+    answer(&format!("{}\n", path.display()))
 }
 
 /// What `serve` installs when it may: `core`, from the network.

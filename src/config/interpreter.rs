@@ -8,7 +8,7 @@ use vllm_responses_actors::interpreter::settings::{
 };
 use vllm_responses_actors::secret::Secret;
 
-use super::raw::{DEFAULT, Raw};
+use super::raw::Raw;
 use super::validate::Reader;
 
 const SIZE: &str = "must be a size; write for example `768MiB`";
@@ -54,12 +54,12 @@ impl Reader<'_> {
             None => None,
         };
         let rule = "must be `spawn`, `external` or `disabled`";
-        let word = self.read("code_interpreter.mode", rule, |text| {
-            ["spawn", "external", "disabled"]
-                .contains(&text)
-                .then(|| text.to_owned())
-        })?;
-        match (word.as_str(), url) {
+        let asked = self.optional("code_interpreter.mode");
+        if asked.is_some_and(|word| !["spawn", "external", "disabled"].contains(&word)) {
+            self.problem("code_interpreter.mode", rule);
+            return None;
+        }
+        match (asked.unwrap_or("spawn"), url) {
             ("external", Some(url)) => Some(Mode::External(Service { url, token })),
             ("external", None) => {
                 let rule = "`external` needs the service's URL; give it with \
@@ -80,8 +80,7 @@ impl Reader<'_> {
 
     fn interpreter_spawn(&self) -> Spawn {
         let bundle = self.optional("code_interpreter.bundle").map(PathBuf::from);
-        let mode = self.value("code_interpreter.mode");
-        let asked = bundle.is_some() || mode.is_some_and(|mode| mode.place != DEFAULT);
+        let asked = bundle.is_some() || self.optional("code_interpreter.mode").is_some();
         Spawn {
             chosen: if asked {
                 Chosen::ByUser

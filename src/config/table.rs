@@ -122,7 +122,7 @@ pub const TABLE: &[Row] = &[
     Row::new("vllm.ready_interval", "VR_VLLM_READY_INTERVAL", "5s", Duration).flag("--vllm-ready-interval").means("How often its loading is reported."),
     Row::new("vllm.on_exit", "VR_ON_VLLM_EXIT", "restart", Choice(&["restart", "stop"])).flag("--on-vllm-exit").means("What the end of a vLLM of ours means: start it again, or stop the gateway."),
 
-    Row::new("code_interpreter.mode", "VR_CODE_INTERPRETER_MODE", "spawn", Choice(&["spawn", "external", "disabled"])).flag("--code-interpreter").means("Who runs Python for the model: processes of the gateway, another service, or nobody."),
+    Row::new("code_interpreter.mode", "VR_CODE_INTERPRETER_MODE", "", Choice(&["spawn", "external", "disabled"])).flag("--code-interpreter").means("Who runs Python for the model: `spawn`ed processes, an `external` service, or nobody; unset is `spawn` that is done without when it is not installed."),
     Row::new("code_interpreter.bundle", "VR_CODE_INTERPRETER_BUNDLE", "", Text).flag("--code-interpreter-bundle").means("Folder of an installed interpreter; unset means the one of `setup code-interpreter`."),
     Row::new("code_interpreter.cache_dir", "VR_PYODIDE_CACHE_DIR", "", Text).means("Where interpreters are installed; unset means `vllm-responses/code-interpreter` in `$XDG_CACHE_HOME` or `~/.cache`."),
     Row::new("code_interpreter.url", "VR_CODE_INTERPRETER_URL", "", Text).flag("--code-interpreter-url").means("The service of `external`."),

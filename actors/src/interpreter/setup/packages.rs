@@ -22,10 +22,10 @@ struct Entry {
     depends: Vec<String>,
 }
 
-/// A wheel to be had.
+/// A wheel, or a zip of shared libraries that wheels need, to be had.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wheel {
-    /// A plain file name that ends in `.whl`.
+    /// A plain file name that ends in `.whl` or `.zip`.
     pub(super) file_name: String,
     /// Lower-case hexadecimal.
     pub(super) sha256: String,
@@ -67,7 +67,9 @@ fn normal(name: &str) -> String {
 
 /// A name that is safe as a file and in a URL. A `+` of a local version is common.
 fn is_wheel(name: &str) -> bool {
-    name.strip_suffix(".whl").is_some()
+    [".whl", ".zip"]
+        .iter()
+        .any(|ending| name.strip_suffix(ending).is_some())
         && !name.starts_with('.')
         && name
             .bytes()

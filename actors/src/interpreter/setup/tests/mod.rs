@@ -6,6 +6,7 @@
 //! before the build, a partial file that is not removed after a wrong checksum, `sweep` left out. Each
 //! failed a test here.
 
+mod carrier;
 mod server;
 
 use std::collections::BTreeMap;
