@@ -100,10 +100,14 @@ sdk_environment() {
 }
 
 # Prints the folder of the code interpreter (`core`); installs it (50 MB, once) where the user's cache
-# has none of this version. Builds the gateway when it is not there.
+# has none of this version. With GATEWAY, that program does it; else it is built first, since an old
+# one would install what belongs to it.
 core_bundle() {
-  local gateway=${GATEWAY:-${CARGO_TARGET_DIR:-$repo/target}/debug/vllm-responses}
-  [ -x "$gateway" ] || (cd "$repo" && cargo build -q --locked --bin vllm-responses) >&2 || return
+  local gateway=${GATEWAY:-}
+  if [ -z "$gateway" ]; then
+    (cd "$repo" && cargo build -q --locked --bin vllm-responses) >&2 || return
+    gateway=${CARGO_TARGET_DIR:-$repo/target}/debug/vllm-responses
+  fi
   "$gateway" setup code-interpreter
 }
 

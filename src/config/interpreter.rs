@@ -171,3 +171,106 @@ pub(crate) fn is_http(text: &str) -> bool {
             && url.host_str().is_some_and(|host| !host.is_empty())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vllm_responses_actors::interpreter::setup::pins::Release;
+
+    use super::*;
+    use crate::config::raw::{self, Inputs};
+    use crate::config::table::Row;
+    use crate::config::validate;
+
+    const PAGE: &str = include_str!("../../docs/code-interpreter.md");
+
+    fn settings(flags: &[(&'static str, &str)]) -> InterpreterSettings {
+        let flags = flags.iter().map(|&(key, text)| (key, text.to_owned()));
+        let inputs = Inputs {
+            flags: flags
+                .chain([("upstream.url", "http://h".to_owned())])
+                .collect(),
+            ..Inputs::default()
+        };
+        validate::validate(&raw::gather(&inputs))
+            .unwrap()
+            .interpreter
+    }
+
+    /// Decision of the limits, in the types that the runtime sees.
+    #[test]
+    fn the_defaults_are_the_documented_limits() {
+        const MIB: usize = 1 << 20;
+        let settings = settings(&[]);
+        let limits = Limits {
+            wall: Duration::from_secs(30),
+            python_memory: 768 * MIB,
+            process_memory: 1536 * MIB,
+            v8_heap: 512 * MIB,
+            output: MIB,
+            images: 10,
+            image: 5 * MIB,
+        };
+        assert_eq!(settings.limits, limits);
+        let pool = PoolSettings {
+            idle: 2,
+            most: 0,
+            kept: 4,
+            kept_for: Duration::from_secs(1200),
+        };
+        assert_eq!(settings.pool, pool);
+        assert_eq!(settings.os_sandbox, OsSandbox::Wanted);
+        assert!(matches!(settings.mode, Mode::Spawn(spawn) if spawn.chosen == Chosen::ByDefault));
+    }
+
+    #[test]
+    fn asking_for_it_is_not_the_same_as_the_default() {
+        for asked in [
+            ("code_interpreter.mode", "spawn"),
+            ("code_interpreter.bundle", "folder"),
+        ] {
+            let mode = settings(&[asked]).mode;
+            assert!(matches!(mode, Mode::Spawn(spawn) if spawn.chosen == Chosen::ByUser));
+        }
+    }
+
+    /// The page's table of limits has every limit with its default, and the pinned versions.
+    #[test]
+    fn the_page_says_what_the_code_does() {
+        let rows: Vec<Vec<&str>> = PAGE
+            .lines()
+            .filter(|line| line.starts_with("| `code_interpreter."))
+            .map(|line| {
+                line.split('|')
+                    .map(|cell| cell.trim().trim_matches('`'))
+                    .collect()
+            })
+            .collect();
+        for row in &rows {
+            let known = Row::find(row[1]).unwrap_or_else(|| panic!("no key {}", row[1]));
+            assert_eq!(row[2], known.default, "{}", row[1]);
+        }
+        for limit in [
+            "call_timeout",
+            "python_memory",
+            "process_memory",
+            "v8_heap",
+            "output",
+            "images",
+            "image",
+            "workers",
+            "max_workers",
+            "kept_sessions",
+            "session_idle",
+        ] {
+            let key = format!("code_interpreter.{limit}");
+            assert_eq!(rows.iter().filter(|row| row[1] == key).count(), 1, "{key}");
+        }
+        let release = Release::pinned();
+        assert!(PAGE.contains(&format!("Pyodide {}", release.pyodide.version)));
+        if let Some(deno) = release.deno {
+            assert!(PAGE.contains(&format!("Deno {}", deno.version)));
+        }
+    }
+}
