@@ -1,7 +1,7 @@
 //! `setup code-interpreter` with the real parts, and what `serve` does about a missing interpreter.
 //!
 //! The parts come from the npm registry once, into the user's cache folder. Mutations tried: `find`
-//! that returns nothing (serve still warns), `Existing::Keep` ignored, an explicit `spawn` treated as
+//! that returns nothing, `Existing::Keep` ignored, an explicit `spawn` treated as
 //! the default, the checksum of `--from` not compared. Each failed a test here or in `bad`.
 
 use std::fs;
@@ -95,8 +95,18 @@ fn the_real_parts_install_offline_once_and_damaged_ones_never() {
     assert_eq!(again.stdout, output.stdout);
     assert!(text(&again.stderr).contains("already installed"));
 
-    let bytes = fs::read(archive).unwrap();
-    let mut damaged = bytes;
+    // What was asked for is found.
+    let args = [
+        "check-config",
+        "--upstream",
+        "http://h",
+        "--code-interpreter",
+        "spawn",
+    ];
+    let found = place.run(&args, &[("VR_PYODIDE_CACHE_DIR", "cache")]);
+    assert_eq!(found.status.code(), Some(0), "{}", text(&found.stderr));
+
+    let mut damaged = fs::read(archive).unwrap();
     damaged[20_000_000] ^= 1;
     fs::write(place.0.path().join("damaged.tar"), damaged).unwrap();
     let refused = set_up(&place, &["--from", "damaged.tar", "--force"]);

@@ -156,7 +156,8 @@ pub async fn export(
             archive.add(&wheel.file_name, &bytes)?;
         }
     }
-    archive.finish()
+    archive.finish()?;
+    place::remove(&place.downloads())
 }
 
 /// The best bundle of this version in a cache folder: `science` before `core`.

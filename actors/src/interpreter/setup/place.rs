@@ -66,7 +66,7 @@ impl Place {
         &self.root
     }
 
-    /// Where downloads are kept until a set-up succeeds.
+    /// Where downloads are kept until a set-up or an export succeeds.
     pub(super) fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
     }
