@@ -228,7 +228,7 @@ impl Desk {
         let (output, errors) = io::pipe()?;
         let mut command = Command::new(&self.binary);
         let number = std::os::fd::AsRawFd::as_raw_fd(&theirs);
-        let line = guardian::arguments(&spec.name, number, &spec.limits, &spec.program, &spec.args);
+        let line = guardian::arguments(number, spec);
         std::os::unix::process::CommandExt::arg0(&mut command, "guardian");
         command
             .args(line)
