@@ -88,6 +88,8 @@ pub enum Prefix {
     Call,
     /// `req_`
     Request,
+    /// `cntr_`
+    Container,
 }
 
 impl Prefix {
@@ -101,6 +103,7 @@ impl Prefix {
             Self::FunctionCallOutput => "fco_",
             Self::Call => "call_",
             Self::Request => "req_",
+            Self::Container => "cntr_",
         }
     }
 }

@@ -106,6 +106,9 @@ pub enum Output {
     Captured,
     /// Standard output is a pipe for the caller, standard error goes to the sink.
     Protocol,
+    /// Standard output is a pipe for the caller, standard error is only kept: what a program writes
+    /// that runs code of strangers has no place in our log.
+    Exchange,
 }
 
 /// A started child with the caller's ends of its pipes.
