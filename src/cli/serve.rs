@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use vllm_responses_actors::interpreter::settings::{Chosen, InterpreterSettings, Mode};
+use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 
 use super::{complain, load, setup};
 use crate::config::raw::Inputs;
@@ -56,7 +56,7 @@ pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
 /// Sees to the interpreter that nobody asked for or declined: one that is missing is installed where
 /// that is allowed, and else done without (decision 28). An explicit one was checked with the
 /// configuration. This is before the port is bound, on a thread that serves nobody yet.
-fn provide_interpreter(settings: &InterpreterSettings, inputs: &Inputs, install: Install) {
+fn provide_interpreter(settings: &CodeInterpreterSettings, inputs: &Inputs, install: Install) {
     let Mode::Spawn(spawn) = &settings.mode else {
         return;
     };

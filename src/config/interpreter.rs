@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use url::Url;
 use vllm_responses_actors::interpreter::settings::{
-    Chosen, InterpreterSettings, Limits, Mode, OsSandbox, PoolSettings, Service, Spawn,
+    Chosen, CodeInterpreterSettings, Limits, Mode, OsSandbox, Service, Spawn, Workers,
 };
 use vllm_responses_actors::secret::Secret;
 
@@ -20,18 +20,18 @@ const LEAST_PYTHON: usize = 64 << 20;
 const BESIDE_PYTHON: usize = 256 << 20;
 
 impl Reader<'_> {
-    pub(super) fn interpreter(&mut self) -> Option<InterpreterSettings> {
+    pub(super) fn interpreter(&mut self) -> Option<CodeInterpreterSettings> {
         let mode = self.interpreter_mode();
         let port = self.port("code_interpreter.port", 1);
         let startup_timeout = self.positive("code_interpreter.startup_timeout");
-        let pool = self.interpreter_pool();
+        let workers = self.interpreter_workers();
         let limits = self.interpreter_limits();
         let required = self.switch("code_interpreter.require_os_sandbox");
-        Some(InterpreterSettings {
+        Some(CodeInterpreterSettings {
             mode: mode?,
             port: port?,
             startup_timeout: startup_timeout?,
-            pool: pool?,
+            workers: workers?,
             limits: limits?,
             os_sandbox: OsSandbox::from(required?),
         })
@@ -92,7 +92,7 @@ impl Reader<'_> {
         }
     }
 
-    fn interpreter_pool(&mut self) -> Option<PoolSettings> {
+    fn interpreter_workers(&mut self) -> Option<Workers> {
         let idle = self.number("code_interpreter.workers", 0..=64);
         let most = self.number("code_interpreter.max_workers", 0..=1024);
         let kept = self.number("code_interpreter.kept_sessions", 0..=1024);
@@ -104,7 +104,7 @@ impl Reader<'_> {
             let rule = "must be at least `code_interpreter.workers`, or 0";
             self.problem("code_interpreter.max_workers", rule);
         }
-        Some(PoolSettings {
+        Some(Workers {
             idle: idle?,
             most: most?,
             kept: kept?,
@@ -176,6 +176,7 @@ pub(crate) fn is_http(text: &str) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use vllm_responses_actors::interpreter::limits;
     use vllm_responses_actors::interpreter::setup::pins::Release;
 
     use super::*;
@@ -185,7 +186,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../docs/code-interpreter.md");
 
-    fn settings(flags: &[(&'static str, &str)]) -> InterpreterSettings {
+    fn settings(flags: &[(&'static str, &str)]) -> CodeInterpreterSettings {
         let flags = flags.iter().map(|&(key, text)| (key, text.to_owned()));
         let inputs = Inputs {
             flags: flags
@@ -198,28 +199,28 @@ mod tests {
             .interpreter
     }
 
-    /// Decision of the limits, in the types that the runtime sees.
+    /// The runtime has them too, for those who run it without a configuration.
     #[test]
     fn the_defaults_are_the_documented_limits() {
-        const MIB: usize = 1 << 20;
+        let mib = |count: u64| usize::try_from(count << 20).unwrap();
         let settings = settings(&[]);
         let limits = Limits {
-            wall: Duration::from_secs(30),
-            python_memory: 768 * MIB,
-            process_memory: 1536 * MIB,
-            v8_heap: 512 * MIB,
-            output: MIB,
-            images: 10,
-            image: 5 * MIB,
+            wall: limits::WALL,
+            python_memory: mib(limits::PYTHON_MEMORY_MIB),
+            process_memory: mib(limits::PROCESS_DATA_MIB),
+            v8_heap: mib(limits::V8_HEAP_MIB),
+            output: limits::OUTPUT_BYTES,
+            images: limits::IMAGES,
+            image: limits::IMAGE_BYTES,
         };
         assert_eq!(settings.limits, limits);
-        let pool = PoolSettings {
+        let workers = Workers {
             idle: 2,
             most: 0,
             kept: 4,
             kept_for: Duration::from_secs(1200),
         };
-        assert_eq!(settings.pool, pool);
+        assert_eq!(settings.workers, workers);
         assert_eq!(settings.os_sandbox, OsSandbox::Wanted);
         assert!(matches!(settings.mode, Mode::Spawn(spawn) if spawn.chosen == Chosen::ByDefault));
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
-use vllm_responses_actors::interpreter::settings::{Chosen, InterpreterSettings, Mode};
+use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
@@ -35,7 +35,7 @@ pub struct Config {
     /// Redis, when on.
     pub cache: Option<CacheSettings>,
     /// Who runs Python for the model.
-    pub interpreter: InterpreterSettings,
+    pub interpreter: CodeInterpreterSettings,
     /// Bounds on what clients may send.
     pub limits: Limits,
     /// Bounds of the tool loop.

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::bundle::{Bundle, BundleError};
+use super::actor::InterpreterSettings;
+use super::bundle::{Bundle, BundleError, Manifest};
+use super::pool::PoolSettings;
+use super::sessions::SessionSettings;
 use super::setup;
 use crate::secret::Secret;
 
 /// Settings of the interpreter.
 #[derive(Clone, Debug)]
-pub struct InterpreterSettings {
+pub struct CodeInterpreterSettings {
     /// Who runs Python.
     pub mode: Mode,
     /// Loopback port of the service that `vllm-responses code-interpreter` offers to other gateways.
@@ -19,11 +22,41 @@ pub struct InterpreterSettings {
     /// How long start-up may take, the first worker's included.
     pub startup_timeout: Duration,
     /// How many processes there are, and for how long.
-    pub pool: PoolSettings,
+    pub workers: Workers,
     /// What one call and one process may use.
     pub limits: Limits,
     /// What a kernel without Landlock or seccomp means.
     pub os_sandbox: OsSandbox,
+}
+
+/// What an interpreter with packages takes (measured 450 MB), for the number that memory allows.
+const WORKER_BYTES: u64 = 512 << 20;
+/// Beyond this, more interpreters only mean more memory at stake.
+const MOST_WORKERS: usize = 64;
+
+impl CodeInterpreterSettings {
+    /// The numbers of the actor that runs this bundle. Where the number of workers is left to us, they
+    /// get half of `memory`, the bytes of this machine.
+    pub fn actor(&self, manifest: &Manifest, memory: u64) -> InterpreterSettings {
+        let by_memory = usize::try_from(memory / 2 / WORKER_BYTES).unwrap_or(MOST_WORKERS);
+        let most_live = match self.workers.most {
+            0 => by_memory.min(MOST_WORKERS).max(self.workers.idle).max(1),
+            most => most,
+        };
+        InterpreterSettings {
+            pool: PoolSettings {
+                idle: self.workers.idle,
+                most_live,
+                warms: !manifest.imports.is_empty(),
+                ..PoolSettings::default()
+            },
+            sessions: SessionSettings {
+                keep: self.workers.kept,
+                idle: self.workers.kept_for,
+            },
+            ..InterpreterSettings::default()
+        }
+    }
 }
 
 /// Who runs Python.
@@ -86,7 +119,7 @@ pub struct Service {
 
 /// How many processes there are, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolSettings {
+pub struct Workers {
     /// Processes that wait for a call.
     pub idle: usize,
     /// Most processes, kept sessions included; 0 computes it from the machine's memory.
@@ -132,5 +165,56 @@ impl From<bool> for OsSandbox {
         } else {
             Self::Wanted
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::interpreter::bundle::{self, Packages};
+
+    fn most_live(workers: Workers, memory: u64) -> usize {
+        let settings = CodeInterpreterSettings {
+            mode: Mode::Disabled,
+            port: 1,
+            startup_timeout: Duration::from_secs(1),
+            workers,
+            limits: Limits {
+                wall: Duration::from_secs(1),
+                python_memory: 1,
+                process_memory: 1,
+                v8_heap: 1,
+                output: 1,
+                images: 1,
+                image: 1,
+            },
+            os_sandbox: OsSandbox::Wanted,
+        };
+        let manifest = Manifest {
+            format: bundle::FORMAT,
+            deno: String::new(),
+            pyodide: String::new(),
+            packages: Packages::Core,
+            imports: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        settings.actor(&manifest, memory).pool.most_live
+    }
+
+    #[test]
+    fn memory_decides_how_many_unless_the_user_does() {
+        let workers = |idle, most| Workers {
+            idle,
+            most,
+            kept: 0,
+            kept_for: Duration::from_secs(1),
+        };
+        assert_eq!(most_live(workers(2, 0), 16 << 30), 16);
+        assert_eq!(most_live(workers(2, 0), 1 << 40), MOST_WORKERS);
+        assert_eq!(most_live(workers(2, 0), 1 << 20), 2);
+        assert_eq!(most_live(workers(0, 0), 1 << 20), 1);
+        assert_eq!(most_live(workers(2, 3), 16 << 30), 3);
     }
 }
