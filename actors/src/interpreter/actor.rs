@@ -3,7 +3,7 @@
 //! Its rules are in `pool` and `sessions`; here they are carried out. It lives on one thread, where the
 //! interpreters' pipes are read too; what runs is bounded by the number of live interpreters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -183,9 +183,20 @@ impl CodeInterpreterActor {
         }
     }
 
+    /// How many fresh interpreters the waiting calls need.
     fn want_new(&self) -> usize {
-        let is_new = |waiting: &&Waiting| waiting.execute.container == Container::New;
-        self.waiting.iter().filter(is_new).count()
+        // Calls that wait for the same one need it once.
+        let mut shared = HashSet::new();
+        let mut new = 0;
+        for waiting in &self.waiting {
+            let is_new = match &waiting.execute.container {
+                Container::New => true,
+                Container::Shared(id) => !self.sessions.has(id) && shared.insert(id),
+                Container::Named(_) => false,
+            };
+            new += usize::from(is_new);
+        }
+        new
     }
 
     /// Begins every waiting call that can begin, in the order they came.
@@ -220,24 +231,38 @@ impl CodeInterpreterActor {
                 Begin::Wait => Ok(None),
                 Begin::Unknown => Err(ExecuteError::UnknownContainer),
             },
+            Container::Shared(id) => match self.sessions.begin(id, &execute.owner, now) {
+                Begin::Run(worker) => Ok(Some((id.clone(), worker))),
+                Begin::Wait => Ok(None),
+                // Somebody else's.
+                Begin::Unknown if self.sessions.has(id) => Err(ExecuteError::UnknownContainer),
+                Begin::Unknown => Ok(self.open(id.clone(), execute, now)),
+            },
             Container::New => {
-                let wish = wish(&execute.code, self.backend.imports());
-                let Some(worker) = self.pool.take(wish) else {
-                    return Ok(None);
-                };
                 let id = String::from(fresh(Prefix::Container, self.ids.as_mut()));
-                self.sessions
-                    .open(id.clone(), execute.owner.clone(), worker, now);
-                Ok(Some((id, worker)))
+                Ok(self.open(id, execute, now))
             }
         }
+    }
+
+    /// A fresh interpreter under this id, when one is waiting.
+    fn open(&mut self, id: String, execute: &Execute, now: Duration) -> Option<(String, WorkerId)> {
+        let wish = wish(&execute.code, self.backend.imports());
+        let worker = self.pool.take(wish)?;
+        self.sessions
+            .open(id.clone(), execute.owner.clone(), worker, now);
+        Some((id, worker))
     }
 
     /// Calls that wait for a fresh interpreter, taken out of the queue.
     fn take_new_ones(&mut self, ctx: &mut Context<Self>) -> Vec<Waiting> {
         let (new, named): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|waiting| waiting.execute.container == Container::New);
+            .partition(|waiting| match &waiting.execute.container {
+                Container::New => true,
+                Container::Shared(id) => !self.sessions.has(id),
+                Container::Named(_) => false,
+            });
         self.waiting = named.into();
         for waiting in &new {
             ctx.cancel_future(waiting.watch);

@@ -25,4 +25,6 @@ pub mod pool;
 pub mod sessions;
 pub mod settings;
 pub mod setup;
+pub mod start;
+pub mod tool;
 pub mod worker;

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::actor::InterpreterSettings;
 use super::bundle::{Bundle, BundleError, Manifest};
+use super::limits::{self, CallLimits};
 use super::pool::PoolSettings;
 use super::sessions::SessionSettings;
 use super::setup;
@@ -149,6 +150,35 @@ pub struct Limits {
     pub image: usize,
 }
 
+impl Default for Limits {
+    /// The documented ones.
+    fn default() -> Self {
+        let bytes = |mib: u64| usize::try_from(mib * limits::MIB).unwrap_or(usize::MAX);
+        let call = CallLimits::default();
+        Self {
+            wall: call.wall,
+            python_memory: bytes(limits::PYTHON_MEMORY_MIB),
+            process_memory: bytes(limits::PROCESS_DATA_MIB),
+            v8_heap: bytes(limits::V8_HEAP_MIB),
+            output: call.output_bytes,
+            images: call.images,
+            image: call.image_bytes,
+        }
+    }
+}
+
+impl Limits {
+    /// Those of one call.
+    pub fn call(&self) -> CallLimits {
+        CallLimits {
+            wall: self.wall,
+            output_bytes: self.output,
+            images: self.images,
+            image_bytes: self.image,
+        }
+    }
+}
+
 /// What a kernel without Landlock or seccomp means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OsSandbox {
@@ -181,15 +211,7 @@ mod tests {
             port: 1,
             startup_timeout: Duration::from_secs(1),
             workers,
-            limits: Limits {
-                wall: Duration::from_secs(1),
-                python_memory: 1,
-                process_memory: 1,
-                v8_heap: 1,
-                output: 1,
-                images: 1,
-                image: 1,
-            },
+            limits: Limits::default(),
             os_sandbox: OsSandbox::Wanted,
         };
         let manifest = Manifest {

@@ -342,6 +342,11 @@ impl Actor for TurnActor {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        // However the turn ended: nobody waits for its tools any more.
+        self.tools.cancel();
+        if let Some(container) = self.turn.container() {
+            self.permit.peers.tools.release(&self.owner, container);
+        }
         let log = self.permit.peers.log;
         if log.timings {
             self.timings

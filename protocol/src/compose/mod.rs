@@ -280,12 +280,11 @@ impl Composer {
         &mut self,
         output_index: usize,
         container: &Container,
-        memory: Option<u64>,
         out: &mut Out<'_>,
     ) -> Option<ToolCall> {
         let mut pending = self.pending.iter_mut();
         let call = pending.find(|call| call.output_index() == output_index)?;
-        Some(call.start(container, memory, out))
+        Some(call.start(container, out))
     }
 
     /// Closes a pending call with its outcome.
