@@ -138,8 +138,8 @@ fn environment() -> Vec<(OsString, OsString)> {
         ("PATH", "/usr/bin:/bin"),
         ("NO_COLOR", "1"),
         ("DENO_NO_UPDATE_CHECK", "1"),
-        ("DENO_DIR", "/dev/null/none"),
-        ("HOME", "/dev/null/none"),
+        ("DENO_DIR", "/proc/none"),
+        ("HOME", "/proc/none"),
     ]
     .map(|(name, value)| (name.into(), value.into()))
     .to_vec()

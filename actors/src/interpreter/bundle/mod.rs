@@ -213,8 +213,8 @@ pub const IMAGE_INDEX: &str = "image.json";
 /// after), the snapshot is taken. That takes 10 to 60 s of one core and writes only below `root`, which
 /// must hold no symbolic links; progress is lines on standard error; running it again is safe.
 ///
-/// It needs no environment but `DENO_DIR`, which should be a folder that may be thrown away or
-/// `/nonexistent`. Exit code 0 is success.
+/// It needs no environment but `DENO_DIR`, a folder that may be thrown away, or `/proc/none`, which not
+/// even root can make. Exit code 0 is success.
 pub fn build_command(root: &Path) -> (PathBuf, Vec<OsString>) {
     let allowed = |what: &str| {
         let mut flag = OsString::from(format!("--allow-{what}="));
