@@ -15,6 +15,8 @@ pub(super) struct Shown {
     moving: bool,
     began: Instant,
     step: String,
+    /// What stands behind the step.
+    tail: String,
     drawn: Option<Instant>,
 }
 
@@ -24,6 +26,7 @@ impl Shown {
             moving: std::io::stderr().is_terminal(),
             began: Instant::now(),
             step: String::new(),
+            tail: String::new(),
             drawn: None,
         }
     }
@@ -45,6 +48,7 @@ impl Shown {
             .take(WIDEST)
             .collect();
         put(&format!("\r\x1b[K[{seconds:>3} s] {}{tail}", self.step));
+        self.tail = tail;
         self.drawn = Some(Instant::now());
     }
 
@@ -77,8 +81,15 @@ impl Progress for Shown {
     }
 
     fn detail(&mut self, text: &str) {
-        if self.is_due() {
+        if self.moving {
             self.draw(&format!(": {text}"));
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.moving {
+            let tail = std::mem::take(&mut self.tail);
+            self.draw(&tail);
         }
     }
 }

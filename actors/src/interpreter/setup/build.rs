@@ -16,6 +16,8 @@ use super::progress::Progress;
 const LIMIT: Duration = Duration::from_secs(900);
 /// How long `deno --version` may take; a network drive is slow the first time.
 const VERSION_LIMIT: Duration = Duration::from_secs(60);
+/// How often a silent build is shown to be alive.
+const TICK: Duration = Duration::from_secs(1);
 /// How much of the end of the output is kept for the error.
 const KEPT: usize = 2048;
 
@@ -96,7 +98,12 @@ fn bare(program: &Path) -> Command {
 /// Passes lines on, and keeps the end.
 async fn listen(mut stderr: ChildStderr, kept: &mut Vec<u8>, progress: &mut dyn Progress) {
     let mut buffer = [0; 1024];
-    while let Ok(count) = stderr.read(&mut buffer).await {
+    loop {
+        let Ok(read) = timeout(TICK, stderr.read(&mut buffer)).await else {
+            progress.tick();
+            continue;
+        };
+        let count = read.unwrap_or(0);
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
             break;
         };

@@ -8,6 +8,8 @@ pub trait Progress {
     fn bytes(&mut self, done: u64, total: u64);
     /// The step says something about itself; may be lost.
     fn detail(&mut self, text: &str);
+    /// A second went by and nothing else was to be told.
+    fn tick(&mut self);
 }
 
 /// Tells nobody.
@@ -18,4 +20,5 @@ impl Progress for Silent {
     fn step(&mut self, _text: &str) {}
     fn bytes(&mut self, _done: u64, _total: u64) {}
     fn detail(&mut self, _text: &str) {}
+    fn tick(&mut self) {}
 }
