@@ -107,6 +107,10 @@ pub(crate) struct TurnActor {
     outlet: PollSender<Bytes>,
     /// The answer being read.
     upstream: Option<Answer>,
+    /// What was read and is not translated yet; see `flow`.
+    unread: Bytes,
+    /// Whether anything of an answer was read.
+    begun: bool,
     /// A whole answer so far, for a client that does not stream.
     whole: Vec<u8>,
     /// Wakes [`Flow`] after effects that something else caused.
@@ -140,6 +144,8 @@ impl TurnActor {
             head: Some(head),
             outlet: PollSender::new(body),
             upstream: None,
+            unread: Bytes::new(),
+            begun: false,
             whole: Vec::new(),
             flow: None,
             calling: None,

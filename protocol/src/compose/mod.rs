@@ -14,6 +14,7 @@ mod reasoning;
 use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
+use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{Event, ItemEvent, Writer};
 use crate::responses::item::{CodeOutputs, Item, ItemStatus};
 use crate::tools::code_interpreter::Container;
@@ -64,6 +65,16 @@ pub(crate) struct Out<'a> {
 impl Out<'_> {
     fn emit(&mut self, event: &Event<'_>) {
         self.writer.event(self.buffer, event);
+    }
+
+    /// Emits a delta whose event, but for the delta, is always the same.
+    fn delta<'e>(
+        &mut self,
+        frame: &mut DeltaFrame,
+        delta: &str,
+        event: impl FnOnce() -> Event<'e>,
+    ) {
+        self.writer.delta(self.buffer, frame, delta, event);
     }
 }
 
