@@ -59,7 +59,7 @@ pub struct Request {
 pub enum Origin {
     /// The network.
     Network(Mirrors),
-    /// A folder of the parts, or an archive of [`export`].
+    /// A folder of the parts, or an archive of [`export`](fn@export).
     Local(PathBuf),
 }
 
