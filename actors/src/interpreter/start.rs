@@ -97,10 +97,11 @@ fn spawn_actor(
     let numbers = settings.actor(bundle.manifest(), memory_bytes());
     let backend = PyodideBackend::new(launcher, bundle, &settings.limits);
     Ok(CodeInterpreterActor::start_in_arbiter(arbiter, move |_| {
-        let sources = (
-            Box::new(SystemClock) as Box<_>,
-            Box::new(SystemIds) as Box<_>,
-        );
-        CodeInterpreterActor::new(Box::new(backend), numbers, walls, sources)
+        CodeInterpreterActor::new(
+            Box::new(backend),
+            numbers,
+            walls,
+            (Box::new(SystemClock), Box::new(SystemIds)),
+        )
     }))
 }

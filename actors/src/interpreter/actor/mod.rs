@@ -3,28 +3,26 @@
 //! Its rules are in `pool` and `sessions`; here they are carried out. It lives on one thread, where the
 //! interpreters' pipes are read too; what runs is bounded by the number of live interpreters.
 
+mod handlers;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use actix::fut::WrapFuture;
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseFuture,
-    SpawnHandle,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::{IdSource, Prefix, fresh};
 
-use super::backend::{Call, End, InterpreterBackend, Ran, Session};
-use super::limits;
-use super::messages::{
-    CallError, Container, Execute, ExecuteError, Executed, InterpreterStatus, Knows, Observe,
-    Release, Stop,
-};
-use super::pool::{Pool, PoolSettings, Step, WorkerId, wish};
-use super::sessions::{Begin, SessionSettings, Sessions};
 use crate::env::Clock;
+use crate::interpreter::backend::{Call, End, InterpreterBackend, Ran, Session};
+use crate::interpreter::limits;
+use crate::interpreter::messages::{
+    CallError, Container, Execute, ExecuteError, Executed, InterpreterStatus,
+};
+use crate::interpreter::pool::{Pool, PoolSettings, Step, WorkerId, wish};
+use crate::interpreter::sessions::{Begin, SessionSettings, Sessions};
 use crate::process::sandbox::Walls;
 
 /// The numbers of the actor.
@@ -479,7 +477,7 @@ impl Default for Ran {
     /// Of a call that was cut off before it brought anything.
     fn default() -> Self {
         Self {
-            gathered: super::frames::Gathered::default(),
+            gathered: crate::interpreter::frames::Gathered::default(),
             end: End::Died("stopped".to_owned()),
         }
     }
@@ -498,66 +496,3 @@ impl Actor for CodeInterpreterActor {
 
 /// More than the queue takes, so that its refusals are heard.
 const MAILBOX: usize = 1024;
-
-/// Many at once: the queue and the number of live interpreters bound them.
-impl Handler<Execute> for CodeInterpreterActor {
-    type Result = ResponseFuture<Answer>;
-
-    fn handle(&mut self, execute: Execute, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        self.enqueue(execute, reply, ctx);
-        Box::pin(async move {
-            let stopped = || ExecuteError::Unavailable("it has stopped".to_owned());
-            answer.await.unwrap_or_else(|_lost| Err(stopped()))
-        })
-    }
-}
-
-/// Synchronous: what is over is told to end, which is not waited for.
-impl Handler<Release> for CodeInterpreterActor {
-    type Result = ();
-
-    fn handle(&mut self, release: Release, ctx: &mut Self::Context) {
-        let now = self.now();
-        for worker in self
-            .sessions
-            .release(&release.container_id, &release.owner, now)
-        {
-            self.end(worker);
-        }
-        self.advance(ctx);
-    }
-}
-
-/// Synchronous.
-impl Handler<Knows> for CodeInterpreterActor {
-    type Result = bool;
-
-    fn handle(&mut self, knows: Knows, _: &mut Self::Context) -> bool {
-        let now = self.now();
-        self.sessions.touch(&knows.container_id, &knows.owner, now)
-    }
-}
-
-/// Synchronous: a copy of what is known.
-impl Handler<Observe> for CodeInterpreterActor {
-    type Result = MessageResult<Observe>;
-
-    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.status())
-    }
-}
-
-/// Synchronous: everything is told to end, which is not waited for.
-impl Handler<Stop> for CodeInterpreterActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
-        self.stop.cancel();
-        self.resting.clear();
-        for waiting in std::mem::take(&mut self.waiting) {
-            let stopping = ExecuteError::Unavailable("it is stopping".to_owned());
-            drop(waiting.reply.send(Err(stopping)));
-        }
-    }
-}
