@@ -84,6 +84,40 @@ pub enum Prefix {
     FunctionCall,
     /// `fco_`
     FunctionCallOutput,
+    /// `ctc_`
+    CustomToolCall,
+    /// `ctco_`
+    CustomToolCallOutput,
+    /// `tsc_`
+    ToolSearchCall,
+    /// `tso_`
+    ToolSearchOutput,
+    /// `at_`
+    AdditionalTools,
+    /// `cfg_`
+    ConfigurationUpdate,
+    /// `lsh_`
+    LocalShellCall,
+    /// `lsho_`
+    LocalShellCallOutput,
+    /// `sh_`
+    ShellCall,
+    /// `sho_`
+    ShellCallOutput,
+    /// `apc_`
+    ApplyPatchCall,
+    /// `apco_`
+    ApplyPatchCallOutput,
+    /// `cu_`
+    ComputerCall,
+    /// `cuo_`
+    ComputerCallOutput,
+    /// `ws_`
+    WebSearchCall,
+    /// `fs_`
+    FileSearchCall,
+    /// `ig_`
+    ImageGenerationCall,
     /// `ci_`
     CodeInterpreterCall,
     /// `cntr_`
@@ -103,6 +137,23 @@ impl Prefix {
             Self::Reasoning => "rs_",
             Self::FunctionCall => "fc_",
             Self::FunctionCallOutput => "fco_",
+            Self::CustomToolCall => "ctc_",
+            Self::CustomToolCallOutput => "ctco_",
+            Self::ToolSearchCall => "tsc_",
+            Self::ToolSearchOutput => "tso_",
+            Self::AdditionalTools => "at_",
+            Self::ConfigurationUpdate => "cfg_",
+            Self::LocalShellCall => "lsh_",
+            Self::LocalShellCallOutput => "lsho_",
+            Self::ShellCall => "sh_",
+            Self::ShellCallOutput => "sho_",
+            Self::ApplyPatchCall => "apc_",
+            Self::ApplyPatchCallOutput => "apco_",
+            Self::ComputerCall => "cu_",
+            Self::ComputerCallOutput => "cuo_",
+            Self::WebSearchCall => "ws_",
+            Self::FileSearchCall => "fs_",
+            Self::ImageGenerationCall => "ig_",
             Self::CodeInterpreterCall => "ci_",
             Self::Container => "cntr_",
             Self::Call => "call_",

@@ -56,6 +56,9 @@ pub struct ChatRequest<'a> {
     /// Switches of the chat template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_kwargs: Option<TemplateSwitches>,
+    /// What the text must be, beside a response format; never together with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structured_outputs: Option<StructuredOutputs<'a>>,
     /// vLLM's own parameters.
     #[serde(flatten)]
     pub passed_on: PassedOn<'a>,
@@ -64,6 +67,16 @@ pub struct ChatRequest<'a> {
     /// What the stream has; only with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_options: Option<StreamOptions>,
+}
+
+/// A language that the text must be of.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StructuredOutputs<'a> {
+    /// A grammar, Lark or EBNF.
+    Grammar(&'a str),
+    /// A regular expression.
+    Regex(&'a str),
 }
 
 /// vLLM's own parameters, as the client wrote them.
@@ -162,7 +175,7 @@ pub struct ChatCall<'a> {
 #[derive(Debug, Serialize)]
 pub struct ChatCallFunction<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
     /// JSON text of an object: chat templates parse it.
     pub arguments: Cow<'a, str>,
 }

@@ -7,6 +7,7 @@
 //! runs stays open until its outcome is there, while later items open and close.
 
 mod call;
+mod client;
 mod gateway;
 mod message;
 mod reasoning;
@@ -93,6 +94,8 @@ pub struct Composer {
     first_call: Option<u32>,
     /// Whether the last answer called something that the client runs.
     client_called: bool,
+    /// Whether a further answer has begun: only in the first one a custom tool may be forced.
+    later_answer: bool,
 }
 
 /// Whether the client asked for the outputs of the code interpreter (`include`).
@@ -119,6 +122,7 @@ impl Composer {
             code_outputs,
             first_call: None,
             client_called: false,
+            later_answer: false,
         }
     }
 
@@ -133,6 +137,11 @@ impl Composer {
     }
 
     fn text(&mut self, text: &str, logprobs: Vec<LogProb>, out: &mut Out<'_>) {
+        if let Some((name, ..)) = out.catalogue.forced()
+            && !self.later_answer
+        {
+            return self.raw_input(name, text, out);
+        }
         if let Some(message) = &mut self.message {
             message.text(text, logprobs, out);
             return;
@@ -141,6 +150,18 @@ impl Composer {
         self.held_text.logprobs.extend(logprobs);
         if !self.held_text.text.trim().is_empty() {
             self.release_text(out);
+        }
+    }
+
+    /// The answer is the input of the custom tool that the model must call.
+    fn raw_input(&mut self, name: &str, text: &str, out: &mut Out<'_>) {
+        if !self.calls.iter().any(CallDraft::is_raw) {
+            self.close_reasoning(Ending::Whole, out);
+            self.calls.push(CallDraft::raw(name));
+            self.announce(self.calls.len() - 1, out);
+        }
+        if let Some(call) = self.calls.iter_mut().find(|call| call.is_raw()) {
+            call.arguments(text, out);
         }
     }
 
@@ -236,12 +257,12 @@ impl Composer {
         }
     }
 
-    /// Gives a call its place in the output. Its name is whole by now: arguments have begun, or the
+    /// Fixes how a call is shown. Its name is whole by now: arguments have begun, or the
     /// answer has ended.
     fn announce(&mut self, place: usize, out: &mut Out<'_>) {
-        let index = self.new_slot();
+        let slots = &mut self.slots;
         if let Some(call) = self.calls.get_mut(place) {
-            call.announce(index, out);
+            call.announce(|| new_slot(slots), out);
         }
     }
 
@@ -272,6 +293,7 @@ impl Composer {
     /// A further answer begins.
     pub(crate) fn begin_answer(&mut self) {
         self.client_called = false;
+        self.later_answer = true;
     }
 
     /// Whether the answer called something that the client runs.
@@ -356,14 +378,19 @@ impl Composer {
                 self.client_called = true;
                 self.put(index, item, out);
             }
+            Some(Closed::Late(late)) => {
+                self.client_called = true;
+                let index = self.new_slot();
+                let item = late.show(index, out);
+                self.put(index, item, out);
+            }
             Some(Closed::Pending(call)) => self.pending.push(call),
             None => {}
         }
     }
 
     fn new_slot(&mut self) -> usize {
-        self.slots.push(None);
-        self.slots.len() - 1
+        new_slot(&mut self.slots)
     }
 
     /// Puts a closed item into its slot and says so.
@@ -376,4 +403,10 @@ impl Composer {
             *slot = Some(item);
         }
     }
+}
+
+/// A place at the end of the output.
+fn new_slot(slots: &mut Vec<Option<Item>>) -> usize {
+    slots.push(None);
+    slots.len() - 1
 }

@@ -92,6 +92,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 }
 
 /// An object being read: members are taken by name, and what is left over is unknown.
+#[derive(Clone)]
 pub(crate) struct Fields<'de, 'p> {
     members: Vec<(Cow<'de, str>, &'de RawValue)>,
     place: Place<'p>,
@@ -200,6 +201,11 @@ impl<'de, 'p> Fields<'de, 'p> {
         self.members
             .iter()
             .any(|(known, raw)| known == name && kind(raw) != Kind::Null)
+    }
+
+    /// Whether this is the one member that is left.
+    pub(crate) fn is_only(&self, name: &str) -> bool {
+        matches!(&*self.members, [(known, _)] if known == name)
     }
 
     /// Whether there is such a member, null or not.

@@ -48,6 +48,10 @@ pub enum Event<'a> {
     ArgumentsDelta(ArgumentsDelta<'a>),
     /// `response.function_call_arguments.done`
     ArgumentsDone(ArgumentsDone<'a>),
+    /// `response.custom_tool_call_input.delta`
+    InputDelta(ArgumentsDelta<'a>),
+    /// `response.custom_tool_call_input.done`
+    InputDone(InputDone<'a>),
     /// `response.code_interpreter_call.in_progress`
     CodeInProgress(ItemPlace<'a>),
     /// `response.code_interpreter_call_code.delta`
@@ -220,6 +224,17 @@ pub struct ArgumentsDone<'a> {
     pub arguments: &'a str,
 }
 
+/// All input of a custom tool.
+#[derive(Debug, Serialize)]
+pub struct InputDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// All of it.
+    pub input: &'a str,
+}
+
 /// An item's place, in events that say only that it has come so far.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ItemPlace<'a> {
@@ -283,6 +298,8 @@ impl Event<'_> {
             (Self::ReasoningDone(_), ReasoningEvents::OpenResponses) => "response.reasoning.done",
             (Self::ArgumentsDelta(_), _) => "response.function_call_arguments.delta",
             (Self::ArgumentsDone(_), _) => "response.function_call_arguments.done",
+            (Self::InputDelta(_), _) => "response.custom_tool_call_input.delta",
+            (Self::InputDone(_), _) => "response.custom_tool_call_input.done",
             (Self::CodeInProgress(_), _) => "response.code_interpreter_call.in_progress",
             (Self::CodeDelta(_), _) => "response.code_interpreter_call_code.delta",
             (Self::CodeDone(_), _) => "response.code_interpreter_call_code.done",

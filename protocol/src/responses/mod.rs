@@ -2,8 +2,10 @@
 
 pub mod content;
 pub(crate) mod decode;
+pub mod emulated;
 pub mod event;
 pub mod item;
+pub mod kept;
 pub mod request;
 pub mod response;
 pub mod settings;

@@ -261,7 +261,10 @@ impl Turn {
     }
 
     fn call_model(&mut self, history: Vec<Item>, effects: &mut Effects) {
-        let asked = Catalogue::of(&self.request.settings, &self.offers).and_then(|catalogue| {
+        let items = history.iter().chain(&self.request.input);
+        let loaded = items.flat_map(Item::loaded_tools);
+        let catalogue = Catalogue::of(&self.request.settings, &self.offers, loaded);
+        let asked = catalogue.and_then(|catalogue| {
             self.catalogue = catalogue;
             self.choose_container(&history);
             let bound = self.request.settings.max_output_tokens;

@@ -95,7 +95,12 @@ impl Turn {
             .iter()
             .find_map(|tool| match tool {
                 Tool::CodeInterpreter(tool) => Some(&tool.container),
-                Tool::Function(_) | Tool::Unserved(_) => None,
+                Tool::Function(_)
+                | Tool::Custom(_)
+                | Tool::Namespace(_)
+                | Tool::ToolSearch(_)
+                | Tool::Emulated(_)
+                | Tool::Unserved(_) => None,
             });
         let container = match choice {
             Some(ContainerChoice::Named(id)) => Container::Named(id.clone()),
@@ -247,6 +252,15 @@ fn last_container(history: &[Item]) -> Option<&str> {
         | Item::Message(_)
         | Item::Reasoning(_)
         | Item::FunctionCall(_)
-        | Item::FunctionCallOutput(_) => None,
+        | Item::FunctionCallOutput(_)
+        | Item::CustomToolCall(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchCall(_)
+        | Item::ToolSearchOutput(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_)
+        | Item::EmulatedCall(_)
+        | Item::Kept(_) => None,
     })
 }

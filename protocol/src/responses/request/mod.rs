@@ -8,11 +8,12 @@ use serde_json::value::RawValue;
 use super::decode::Reader;
 use super::item::Item;
 use super::settings::{CacheRetention, Settings, Truncation};
-use super::tool::{self, Tool};
+use super::tool::{self, Known, MayGrow, Tool};
 use super::words::words;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{IdSource, ResponseId};
 use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
+pub(crate) use text::decode_format;
 
 /// How strictly requests are read; configuration.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +158,13 @@ fn decode_fields(
     let store = fields.boolean("store", problems).unwrap_or(true);
     let include = decode_include(&mut fields, problems);
     let metadata = decode_metadata(&mut fields, problems);
-    let settings = decode_settings(&mut fields, problems);
+    let loads = |item: &Item| !item.loaded_tools().is_empty();
+    let may_grow = match previous {
+        Some(_) => MayGrow::Yes,
+        None if input.iter().any(loads) => MayGrow::Yes,
+        None => MayGrow::No,
+    };
+    let settings = decode_settings(&mut fields, may_grow, problems);
     let sampling = sampling::passed_on(&mut fields, problems);
     for name in IGNORED {
         fields.take(name);
@@ -281,7 +288,11 @@ fn decode_metadata(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Opti
 /// Longest end-user and cache-key text, in characters.
 const MAX_LABEL: usize = 512;
 
-fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Settings {
+fn decode_settings(
+    fields: &mut Fields<'_, '_>,
+    may_grow: MayGrow,
+    problems: &mut Problems,
+) -> Settings {
     let mut settings = Settings {
         instructions: fields.string("instructions", problems).map(Into::into),
         parallel_tool_calls: fields.boolean("parallel_tool_calls", problems),
@@ -307,7 +318,11 @@ fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Sett
     }
     let place = Place::Root.member("tool_choice");
     if let Some(raw) = fields.take("tool_choice") {
-        settings.tool_choice = tool::decode_choice(raw, &settings.tools, &place, problems);
+        let known = Known {
+            tools: &settings.tools,
+            may_grow,
+        };
+        settings.tool_choice = tool::decode_choice(raw, known, &place, problems);
     }
     settings
 }
