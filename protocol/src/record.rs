@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compose::CodeOutputs;
 use crate::ids::{Owner, ResponseId};
+use crate::responses::item::CodeOutputs;
 
 /// Version of the JSON columns, stored with each row. Raise it when their shape changes.
 pub const SCHEMA_VERSION: i32 = 1;

@@ -4,7 +4,7 @@ use super::Out;
 use crate::ids::{self, Prefix};
 use crate::json::member::MemberText;
 use crate::responses::event::{ArgumentsDelta, CodeDone, Event, ItemEvent, ItemPlace};
-use crate::responses::item::{CodeInterpreterCall, Item, ToolStatus};
+use crate::responses::item::{CodeInterpreterCall, CodeOutputs, Item, ToolStatus};
 use crate::tools::code_interpreter::{self, CodeCall, CodeOutcome, Container};
 use crate::tools::{GatewayCall, ToolCall, ToolOutcome};
 
@@ -132,11 +132,11 @@ impl PendingCall {
     pub(super) fn settle(
         mut self,
         outcome: ToolOutcome,
-        keep_images: bool,
+        shown: CodeOutputs,
         out: &mut Out<'_>,
     ) -> (usize, Item) {
         let ToolOutcome::CodeInterpreter(outcome) = outcome;
-        code_interpreter::settle(&mut self.item, outcome, keep_images);
+        code_interpreter::settle(&mut self.item, outcome, shown);
         if self.item.status == ToolStatus::Completed {
             out.emit(&Event::CodeCompleted(self.place()));
         }
@@ -149,7 +149,7 @@ impl PendingCall {
             failure: Some(why.into()),
             ..CodeOutcome::default()
         };
-        code_interpreter::settle(&mut self.item, outcome, false);
+        code_interpreter::settle(&mut self.item, outcome, CodeOutputs::Hidden);
         (self.output_index, Item::CodeInterpreterCall(self.item))
     }
 

@@ -16,7 +16,7 @@ use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
 use crate::responses::event::{Event, ItemEvent, Writer};
-use crate::responses::item::{Item, ItemStatus};
+use crate::responses::item::{CodeOutputs, Item, ItemStatus};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
 use call::{CallDraft, Closed};
@@ -96,15 +96,6 @@ pub struct Composer {
     client_called: bool,
     /// Whether a further answer has begun: only in the first one a custom tool may be forced.
     later_answer: bool,
-}
-
-/// Whether the client asked for the outputs of the code interpreter (`include`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeOutputs {
-    /// It sees them, pictures too.
-    Shown,
-    /// They are kept for the model alone.
-    Hidden,
 }
 
 impl Composer {
@@ -322,8 +313,7 @@ impl Composer {
     /// Closes a pending call with its outcome.
     pub(crate) fn settle(&mut self, output_index: usize, outcome: ToolOutcome, out: &mut Out<'_>) {
         if let Some(call) = self.take_pending(output_index) {
-            let keep_images = self.code_outputs == CodeOutputs::Shown;
-            let (index, item) = call.settle(outcome, keep_images, out);
+            let (index, item) = call.settle(outcome, self.code_outputs, out);
             self.put(index, item, out);
         }
     }
@@ -397,7 +387,7 @@ impl Composer {
     fn put(&mut self, output_index: usize, item: Item, out: &mut Out<'_>) {
         out.emit(&Event::ItemDone(ItemEvent {
             output_index,
-            item: &item.shown(self.code_outputs == CodeOutputs::Shown),
+            item: &item.shown(self.code_outputs),
         }));
         if let Some(slot) = self.slots.get_mut(output_index) {
             *slot = Some(item);

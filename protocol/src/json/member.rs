@@ -86,8 +86,7 @@ impl MemberText {
     fn at_structure(&mut self, character: char) {
         self.state = match (self.state, character) {
             (state, ' ' | '\n' | '\r' | '\t') => state,
-            (State::Outside, '{') => State::Between,
-            (State::Between, ',') => State::Between,
+            (State::Outside, '{') | (State::Between, ',') => State::Between,
             (State::Between, '"') => {
                 self.name.clear();
                 State::Name
@@ -212,6 +211,8 @@ impl MemberText {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -243,13 +244,22 @@ mod tests {
         assert_eq!(picked(&[r#"{"code":"\ud83d\u"#, r#"de00"}"#]), "😀");
     }
 
+    /// An object whose `code` is all escapes.
+    fn escaped(code: &str) -> String {
+        let mut text = "{\"code\":\"".to_owned();
+        for unit in code.encode_utf16() {
+            write!(text, "\\u{unit:04x}").unwrap();
+        }
+        text + "\"}"
+    }
+
     proptest! {
         #[test]
         fn any_text_in_any_pieces(code in any::<String>(), before in any::<String>(), cut in 1_usize..7) {
             for text in [
                 json!({"a": before, "code": code}).to_string(),
                 // All characters escaped.
-                format!("{{\"code\":\"{}\"}}", code.encode_utf16().map(|u| format!("\\u{u:04x}")).collect::<String>()),
+                escaped(&code),
             ] {
                 let characters: Vec<char> = text.chars().collect();
                 let pieces: Vec<String> = characters.chunks(cut).map(|c| c.iter().collect()).collect();

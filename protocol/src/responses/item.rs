@@ -97,9 +97,9 @@ impl Item {
 
     /// The item as a client sees it: results of the code interpreter are told to those who asked
     /// for them (`include`), and kept for the model in any case.
-    pub fn shown(&self, with_code_outputs: bool) -> Cow<'_, Self> {
+    pub fn shown(&self, outputs: CodeOutputs) -> Cow<'_, Self> {
         match self {
-            Self::CodeInterpreterCall(call) if !with_code_outputs && call.outputs.is_some() => {
+            Self::CodeInterpreterCall(call) if outputs == CodeOutputs::Hidden => {
                 Cow::Owned(Self::CodeInterpreterCall(CodeInterpreterCall {
                     outputs: None,
                     ..call.clone()
@@ -342,6 +342,15 @@ impl Serialize for ConfigurationUpdate {
 pub struct ItemReference {
     /// Id of the item that is meant.
     pub id: Box<str>,
+}
+
+/// Whether the outputs of the code interpreter are shown to a client (`include`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOutputs {
+    /// It sees them, pictures too.
+    Shown,
+    /// They are kept for the model alone.
+    Hidden,
 }
 
 /// `status` of an item that the gateway runs.

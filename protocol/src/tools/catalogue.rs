@@ -13,6 +13,7 @@ use crate::responses::settings::Settings;
 use crate::responses::tool::{
     Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, Tool, ToolChoice, ToolSearchTool,
 };
+use crate::translate::ChoiceMode;
 
 /// How a call by a name that the model used is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,9 +325,10 @@ impl Catalogue {
     }
 
     /// The functions as chat completions take them; without the gateway's own in a last round.
-    pub(crate) fn chat_tools(&self, with_gateway_tools: bool) -> Vec<ChatTool<'_>> {
+    pub(crate) fn chat_tools(&self, choice: ChoiceMode) -> Vec<ChatTool<'_>> {
+        let with_gateway = choice != ChoiceMode::WithoutGatewayTools;
         let shown = self.entries.iter();
-        let shown = shown.filter(|entry| with_gateway_tools || !entry.route.is_gateway());
+        let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
         shown
             .map(|entry| ChatTool {
                 r#type: "function",

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::responses::item::{CodeInterpreterCall, CodeOutput, ToolStatus};
+use crate::responses::item::{CodeInterpreterCall, CodeOutput, CodeOutputs, ToolStatus};
 
 /// `type` of the tool.
 pub const TYPE: &str = "code_interpreter";
@@ -94,14 +94,14 @@ pub(crate) fn check(arguments: &str) -> Result<(), &'static str> {
 
 /// Writes an outcome into its item. Pictures are kept for clients that want outputs; for the
 /// others, and for the model, a line says that there was one.
-pub(crate) fn settle(item: &mut CodeInterpreterCall, outcome: CodeOutcome, keep_images: bool) {
+pub(crate) fn settle(item: &mut CodeInterpreterCall, outcome: CodeOutcome, shown: CodeOutputs) {
     if let Some(id) = outcome.container_id {
         item.container_id = id;
     }
     let mut logs = outcome.logs;
     let mut outputs = Vec::new();
     for url in outcome.images {
-        if keep_images {
+        if shown == CodeOutputs::Shown {
             outputs.push(CodeOutput::Image { url });
         } else {
             line(&mut logs, "[a picture was made]");

@@ -70,8 +70,7 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
         return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
     }
-    let with_gateway_tools = ask.choice != ChoiceMode::WithoutGatewayTools;
-    let tools = ask.catalogue.chat_tools(with_gateway_tools);
+    let tools = ask.catalogue.chat_tools(ask.choice);
     let has_tools = !tools.is_empty();
     let logprobs = request.includes(Include::Logprobs) || settings.top_logprobs > Some(0);
     let streamed = ask.mode == StreamMode::Stream;
@@ -114,9 +113,11 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
 fn configured<'a>(ask: &Ask<'a>) -> (Option<Effort>, &'a TextFormat) {
     let settings = &ask.request.settings;
     let updates = |items: &'a [Item]| {
-        items.iter().rev().filter_map(|item| match item {
-            Item::ConfigurationUpdate(update) => Some(update),
-            _ => None,
+        items.iter().rev().filter_map(|item| {
+            let Item::ConfigurationUpdate(update) = item else {
+                return None;
+            };
+            Some(update)
         })
     };
     let effort = |items| updates(items).find_map(|update| update.effort);

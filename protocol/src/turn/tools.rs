@@ -15,10 +15,11 @@
 
 use super::effect::{Action, Effects};
 use super::{CallState, Phase, Turn};
+use crate::compose::PendingCall;
 use crate::ids::{self, Prefix};
 use crate::record::Status;
 use crate::responses::item::Item;
-use crate::responses::response::IncompleteReason;
+use crate::responses::response::{IncompleteReason, Usage};
 use crate::responses::tool::{ContainerChoice, Tool};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{LoopLimits, Route, ToolOutcome};
@@ -123,7 +124,7 @@ impl Turn {
             .composer
             .pending()
             .iter()
-            .map(|call| call.output_index())
+            .map(PendingCall::output_index)
             .collect();
         let mut waiting = 0;
         for output_index in calls {
@@ -214,7 +215,7 @@ impl Turn {
             return self.complete(now_ms, Status::Completed, None, effects);
         }
         let bound = self.request.settings.max_output_tokens;
-        let used = self.usage.map_or(0, |usage| usage.output_tokens());
+        let used = self.usage.map_or(0, Usage::output_tokens);
         let left = bound.map(|bound| bound.saturating_sub(used));
         if left == Some(0) {
             let why = Some(IncompleteReason::MaxOutputTokens);

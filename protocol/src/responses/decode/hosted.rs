@@ -12,7 +12,7 @@ pub(super) fn read_code(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
     let id = reader.id(fields, Prefix::CodeInterpreterCall);
     let status = tool_status(fields, reader);
     let code = fields.string("code", reader.problems).unwrap_or_default();
-    let container_id = fields.string("container_id", reader.problems);
+    let container_id = fields.required_string("container_id", reader.problems);
     let place = fields.place();
     let list = place.member("outputs");
     let outputs = fields.array("outputs", reader.problems).map(|raws| {
@@ -24,7 +24,7 @@ pub(super) fn read_code(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
         id,
         status,
         code: code.into(),
-        container_id: container_id.unwrap_or_default().into(),
+        container_id: container_id?.into(),
         outputs,
     }))
 }

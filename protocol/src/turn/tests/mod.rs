@@ -1,5 +1,6 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
+mod client_tools;
 mod tools;
 
 use proptest::prelude::*;

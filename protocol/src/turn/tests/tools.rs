@@ -41,7 +41,11 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
-                other => self.rest.push(name(&other)),
+                other @ (Action::Begin
+                | Action::Answer
+                | Action::Refuse(_)
+                | Action::Persist(_)
+                | Action::End) => self.rest.push(name(&other)),
             }
         }
     }
@@ -118,6 +122,7 @@ fn tool_names(body: &Value) -> Vec<&str> {
 }
 
 const CODE: (&str, &str) = ("code_interpreter", r#"{"code":"print(1)"}"#);
+const TWO: (&str, &str) = ("code_interpreter", r#"{"code":"2"}"#);
 
 #[test]
 fn a_round_and_an_answer() {
@@ -187,7 +192,7 @@ fn outputs_are_shown_to_those_who_ask_and_stored_in_any_case() {
         // What GET says is what the client was sent.
         let stored = crate::record::Stored {
             response: record.response.clone(),
-            settings: record.settings.clone(),
+            settings: std::sync::Arc::clone(&record.settings),
         };
         let shown = if asked {
             CodeOutputs::Shown
@@ -201,8 +206,7 @@ fn outputs_are_shown_to_those_who_ask_and_stored_in_any_case() {
 #[test]
 fn calls_of_one_answer_run_together_and_keep_their_order() {
     let mut turn = Loop::new(&json!({"include": ["code_interpreter_call.outputs"]}));
-    let second = ("code_interpreter", r#"{"code":"print(2)"}"#);
-    turn.calls(&[CODE, second]);
+    turn.calls(&[CODE, TWO]);
     assert_eq!(turn.runs.len(), 2);
     turn.ended(1, "two");
     assert_eq!(turn.bodies.len(), 1, "the round is not over");
@@ -234,8 +238,7 @@ fn a_mixed_round_runs_the_gateways_calls_and_ends_with_the_clients() {
 fn max_tool_calls_leads_to_one_last_answer_without_the_gateways_tools() {
     let mut turn =
         Loop::new(&json!({"max_tool_calls": 1, "include": ["code_interpreter_call.outputs"]}));
-    let second = ("code_interpreter", r#"{"code":"print(2)"}"#);
-    turn.calls(&[CODE, second]);
+    turn.calls(&[CODE, TWO]);
     assert_eq!(turn.runs.len(), 1, "one call is left");
     turn.gives("1");
     assert_eq!(tool_names(&turn.bodies[1]), ["f"]);
@@ -258,7 +261,7 @@ fn the_rounds_cap_leads_to_one_last_answer() {
     let mut turn = Loop::with(&json!({}), limits, Vec::new());
     turn.calls(&[CODE]);
     turn.gives("1");
-    turn.calls(&[("code_interpreter", r#"{"code":"2"}"#)]);
+    turn.calls(&[TWO]);
     turn.gives("2");
     assert_eq!(tool_names(&turn.bodies[1]), ["code_interpreter", "f"]);
     assert_eq!(tool_names(&turn.bodies[2]), ["f"]);
@@ -281,7 +284,7 @@ fn the_third_same_call_in_a_row_is_not_run() {
         super::super::tools::REPEATED
     );
     // Another call in between, and it may run again.
-    turn.calls(&[("code_interpreter", r#"{"code":"2"}"#)]);
+    turn.calls(&[TWO]);
     turn.gives("2");
     turn.calls(&[CODE]);
     assert_eq!(turn.runs.len(), 1);
@@ -355,7 +358,7 @@ fn output_tokens_are_bounded_over_all_rounds() {
     turn.calls(&[CODE]);
     turn.gives("1");
     assert_eq!(turn.bodies[1]["max_completion_tokens"], 1);
-    turn.calls(&[("code_interpreter", r#"{"code":"2"}"#)]);
+    turn.calls(&[TWO]);
     turn.gives("2");
     let resource = turn.stored("incomplete");
     assert_eq!(
@@ -427,7 +430,7 @@ fn the_container_is_the_named_the_chains_or_a_fresh_one() {
     assert!(matches!(turn.container(), Container::Fresh(id) if id.starts_with("cntr_")));
     let first = turn.container().id().to_owned();
     turn.gives("1");
-    turn.calls(&[("code_interpreter", r#"{"code":"2"}"#)]);
+    turn.calls(&[TWO]);
     assert_eq!(turn.container(), &Container::Continued(first.into()));
 
     let earlier = crate::history::parse_items(
