@@ -155,7 +155,7 @@ pub enum ChatPart<'a> {
 #[derive(Debug, Serialize)]
 pub struct ImageUrl<'a> {
     /// `https:` or `data:` URL.
-    pub url: &'a str,
+    pub url: Cow<'a, str>,
     /// How closely the model looks.
     pub detail: ImageDetail,
 }

@@ -165,7 +165,7 @@ impl<'de, 'p> Fields<'de, 'p> {
     /// Takes the member with this name, null or not.
     pub(crate) fn take_even_null(&mut self, name: &str) -> Option<&'de RawValue> {
         let at = self.members.iter().position(|(known, _)| known == name)?;
-        Some(self.members.swap_remove(at).1)
+        Some(self.members.remove(at).1)
     }
 
     /// Whether the member is absent or null; a null one is taken.
@@ -178,7 +178,7 @@ impl<'de, 'p> Fields<'de, 'p> {
                     .get(at)
                     .is_some_and(|(_, raw)| kind(raw) == Kind::Null) =>
             {
-                self.members.swap_remove(at);
+                self.members.remove(at);
                 true
             }
             Some(_) => false,
@@ -191,7 +191,7 @@ impl<'de, 'p> Fields<'de, 'p> {
         text(raw)
     }
 
-    /// The members that nobody took, in no particular order once one was taken.
+    /// The members that nobody took, in their order.
     pub(crate) fn into_members(self) -> impl Iterator<Item = (Cow<'de, str>, &'de RawValue)> {
         self.members.into_iter()
     }

@@ -108,23 +108,24 @@ fn patch(item: &KeptItem) -> String {
     told
 }
 
+/// What a picture of the screen is.
 #[derive(Deserialize)]
 struct Screen<'a> {
     #[serde(borrow, default)]
-    image_url: Option<Cow<'a, str>>,
+    image_url: Option<&'a RawValue>,
 }
 
 fn screen(item: &KeptItem) -> ChatContent<'_> {
     let raw = item.member("output").map_or("{}", RawValue::get);
-    let screen: Option<Screen<'_>> = serde_json::from_str(raw).ok();
-    match screen.and_then(|screen| screen.image_url) {
-        Some(Cow::Borrowed(url)) => ChatContent::Parts(vec![ChatPart::ImageUrl {
+    let screen = serde_json::from_str(raw).unwrap_or(Screen { image_url: None });
+    match screen.image_url.and_then(read::text) {
+        Some(url) => ChatContent::Parts(vec![ChatPart::ImageUrl {
             image_url: ImageUrl {
                 url,
                 detail: ImageDetail::Auto,
             },
         }]),
-        Some(Cow::Owned(_)) | None => text("[a picture of the screen]"),
+        None => text("[a picture of the screen]"),
     }
 }
 

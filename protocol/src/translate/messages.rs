@@ -264,7 +264,7 @@ fn chat_part(part: &Part) -> ChatPart<'_> {
     match part {
         Part::InputImage(image) => ChatPart::ImageUrl {
             image_url: ImageUrl {
-                url: &image.image_url,
+                url: Cow::Borrowed(&image.image_url),
                 detail: image.detail,
             },
         },

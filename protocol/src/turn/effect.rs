@@ -2,6 +2,7 @@
 
 use crate::chat::fault::UpstreamFault;
 use crate::error::ApiError;
+use crate::ids::ResponseId;
 use crate::record::Record;
 use crate::responses::item::Item;
 use crate::tools::{ToolCall, ToolOutcome};
@@ -11,6 +12,8 @@ use crate::tools::{ToolCall, ToolOutcome};
 pub enum Input<'a> {
     /// The items of the earlier turns, oldest first; empty without `previous_response_id`.
     History(Vec<Item>),
+    /// The outcome of [`Action::FindItems`]: all items of those responses that there are.
+    Found(Vec<Item>),
     /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
     Refused(ApiError),
     /// The upstream answered 200 and begins to stream.
@@ -61,6 +64,9 @@ pub enum Kept {
 /// One thing the actor has to do, in the order given.
 #[derive(Debug)]
 pub enum Action {
+    /// Read these responses of the same owner, then report [`Input::Found`] with the items that each
+    /// took in and made itself; unknown responses have none.
+    FindItems(Vec<ResponseId>),
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.

@@ -22,6 +22,7 @@
 pub mod effect;
 mod ending;
 mod fault;
+mod references;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -93,6 +94,8 @@ pub struct Turn {
 enum Phase {
     /// Waiting for the history.
     Fresh,
+    /// Waiting for the items that the request refers to; this is the history.
+    Resolving(Vec<Item>),
     /// The model was called.
     Calling(CallState),
     /// Gateway tools run.
@@ -205,8 +208,9 @@ impl Turn {
     /// Takes one input; `now_ms` is Unix milliseconds.
     pub fn step(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match (&mut self.phase, input) {
-            (Phase::Fresh, Input::History(history)) => self.call_model(history, effects),
-            (Phase::Fresh, Input::Refused(error)) => {
+            (Phase::Fresh, Input::History(history)) => self.take_history(history, effects),
+            (Phase::Resolving(_), Input::Found(found)) => self.found(&found, effects),
+            (Phase::Fresh | Phase::Resolving(_), Input::Refused(error)) => {
                 self.refuse(
                     Refusal {
                         error,
@@ -215,12 +219,14 @@ impl Turn {
                     effects,
                 );
             }
-            (Phase::Fresh, Input::Cancelled(Cancel::ClientLeft)) => self.end(effects),
+            (Phase::Fresh | Phase::Resolving(_), Input::Cancelled(Cancel::ClientLeft)) => {
+                self.end(effects);
+            }
             (Phase::Calling(_) | Phase::Running { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
                 self.abandon(effects);
             }
             (
-                Phase::Fresh | Phase::Calling(_) | Phase::Running { .. },
+                Phase::Fresh | Phase::Resolving(_) | Phase::Calling(_) | Phase::Running { .. },
                 Input::Cancelled(Cancel::Shutdown),
             ) => self.fail(fault::stopping(), effects),
             (
@@ -239,7 +245,14 @@ impl Turn {
             (Phase::Storing(_), Input::Stored(kept)) => self.stored(kept, effects),
             // Late news of an upstream that is no longer listened to, or a client that leaves
             // while its record is being committed.
-            (Phase::Fresh | Phase::Running { .. } | Phase::Storing(_) | Phase::Over, _) => {}
+            (
+                Phase::Fresh
+                | Phase::Resolving(_)
+                | Phase::Running { .. }
+                | Phase::Storing(_)
+                | Phase::Over,
+                _,
+            ) => {}
         }
     }
 
@@ -253,6 +266,7 @@ impl Turn {
                 self.conclude_or(now_ms, fault::explain(fault), effects);
             }
             Input::History(_)
+            | Input::Found(_)
             | Input::Refused(_)
             | Input::Stored(_)
             | Input::ToolEnded { .. }

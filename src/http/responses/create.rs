@@ -8,7 +8,7 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
 use vllm_responses_actors::turn::{self, Head, Job};
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
 use vllm_responses_protocol::responses::response::Identity;
 use vllm_responses_protocol::turn::{Seed, Turn};
@@ -33,7 +33,8 @@ pub(in crate::http) async fn create(
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
-    let request = match CreateRequest::decode(&body, &state.rules, &mut SystemIds) {
+    let (id, mut ids) = ItemIds::fresh(Box::new(SystemIds));
+    let request = match CreateRequest::decode(&body, &state.rules, &mut ids) {
         Ok(request) => request,
         Err(fault) => return error::answer(&fault),
     };
@@ -46,7 +47,8 @@ pub(in crate::http) async fn create(
         Ok(Err(refused)) => return error::refused(refused),
         Err(gone) => return error::no_answer(gone),
     };
-    let handle = turn::start(job(request, caller, permit, &state), client.0);
+    let job = job(request, (id, ids), caller, permit, &state);
+    let handle = turn::start(job, client.0);
     match handle.head.await {
         Ok(Head::Stream) => HttpResponse::Ok()
             .content_type("text/event-stream; charset=utf-8")
@@ -62,11 +64,17 @@ pub(in crate::http) async fn create(
     }
 }
 
-fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState) -> Job {
+fn job(
+    request: CreateRequest,
+    (id, ids): (ResponseId, ItemIds),
+    caller: Caller,
+    permit: Permit,
+    state: &AppState,
+) -> Job {
     let now = SystemClock.now_ms();
     let previous = request.previous_response_id.clone();
     let identity = Identity {
-        id: ResponseId::fresh(&mut SystemIds),
+        id,
         model: request.model.clone(),
         previous: previous.clone(),
         created_at_ms: now,
@@ -82,7 +90,7 @@ fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState)
         identity,
         expires_at_ms,
         reasoning_events: state.reasoning_events,
-        ids: Box::new(SystemIds),
+        ids: Box::new(ids),
         offers: permit.peers.tools.offers(),
         limits: state.loop_limits,
     });

@@ -356,16 +356,19 @@ proptest! {
         let arguments = arguments.to_string();
         let body = json!({"tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "c"},
             {"type": "shell"}, {"type": "apply_patch"}, {"type": "tool_search", "execution": "client"}]});
-        for cut in (0..arguments.len()).filter(|cut| arguments.is_char_boundary(*cut)) {
-            let exchange = Exchange::calls(&body, &[(name, &arguments[..cut])]);
+        for cut in 0..arguments.len() {
+            let Some(beginning) = arguments.get(..cut) else {
+                continue;
+            };
+            let exchange = Exchange::calls(&body, &[(name, beginning)]);
             // Nothing at all is how a call without arguments is written.
             let empty = cut == 0 && name != "c";
             let item = exchange.item();
             if !(empty && matches!(name, "f" | "tool_search")) {
-                prop_assert_eq!(&item["status"], "incomplete", "{}", &arguments[..cut]);
+                prop_assert_eq!(&item["status"], "incomplete", "{}", beginning);
             }
             if item["type"] == "function_call" && !empty {
-                prop_assert_eq!(&item["arguments"], &arguments[..cut]);
+                prop_assert_eq!(&item["arguments"], beginning);
             }
             let next = if answered || item["status"] == "completed" {
                 let kind = if item["type"] == "tool_search_call" { "tool_search_output" } else { output };
@@ -374,7 +377,7 @@ proptest! {
                 json!({"role": "user", "content": "again"})
             };
             let messages = exchange.replayed(&body, &next);
-            for call in messages.iter().flat_map(|m| m["tool_calls"].as_array()).flatten() {
+            for call in messages.iter().filter_map(|m| m["tool_calls"].as_array()).flatten() {
                 let arguments = call["function"]["arguments"].as_str().unwrap();
                 prop_assert!(serde_json::from_str::<Value>(arguments).unwrap().is_object());
             }

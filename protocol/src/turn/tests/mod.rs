@@ -1,6 +1,7 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
 mod client_tools;
+mod items;
 mod tools;
 
 use proptest::prelude::*;
@@ -107,6 +108,7 @@ impl Bench {
 fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
+        Action::FindItems(responses) => format!("find {responses:?}"),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),

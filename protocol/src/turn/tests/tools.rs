@@ -41,7 +41,8 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
-                other @ (Action::Begin
+                other @ (Action::FindItems(_)
+                | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)
                 | Action::Persist(_)
