@@ -11,12 +11,15 @@ mod client;
 mod gateway;
 mod message;
 mod reasoning;
+mod summary;
 
 use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
 use crate::responses::event::{Event, ItemEvent, Writer};
 use crate::responses::item::{CodeOutputs, Item, ItemStatus};
+use crate::responses::settings::SummaryMode;
+use crate::seal::{Bond, SealKeys};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
 use call::{CallDraft, Closed};
@@ -60,6 +63,25 @@ pub(crate) struct Out<'a> {
     pub(crate) catalogue: &'a Catalogue,
     /// Id of the interpreter session for calls of this response.
     pub(crate) container: &'a str,
+    /// Whether thinking is summarised.
+    pub(crate) summary: Option<SummaryMode>,
+    /// How thinking is sealed, where it is.
+    pub(crate) seal: Option<Sealing<'a>>,
+}
+
+/// How the thinking of a response is sealed.
+#[derive(Clone, Copy)]
+pub(crate) struct Sealing<'a> {
+    pub(crate) keys: &'a SealKeys,
+    pub(crate) bond: Bond<'a>,
+    /// Unix milliseconds.
+    pub(crate) at_ms: i64,
+}
+
+impl Sealing<'_> {
+    fn seal(self, text: &str, ids: &mut dyn IdSource) -> Option<String> {
+        self.keys.seal(text, self.bond, self.at_ms, ids)
+    }
 }
 
 impl Out<'_> {

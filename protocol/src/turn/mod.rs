@@ -19,33 +19,35 @@
 //!   └──Refused──▶ Over
 //! ```
 
+mod answer;
 pub mod effect;
 mod ending;
 mod fault;
 mod references;
+mod sealed;
 #[cfg(test)]
 mod tests;
 mod tools;
 
-use crate::chat::answer::Answer;
-use crate::chat::chunk::{ChatUsage, Chunk};
-use crate::chat::fault::UpstreamFault;
-use crate::compose::{Composer, Out, ParallelCalls};
+use std::sync::Arc;
+
+use crate::chat::chunk::ChatUsage;
+use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
-use crate::normalize::{self, FinishReason};
+use crate::normalize::FinishReason;
 use crate::record::Status;
 use crate::responses::event::{Delivery, ReasoningEvents, Writer};
 use crate::responses::item::{CodeOutputs, Item};
 use crate::responses::request::{CreateRequest, Include};
 use crate::responses::response::{Identity, State, Usage};
+use crate::seal::{Bond, SealKeys};
 use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
 use crate::translate::{self, Ask, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 use ending::Terminal;
-use fault::Explained;
 use tools::ToolLoop;
 
 /// What a turn is made from.
@@ -66,6 +68,8 @@ pub struct Seed {
     pub offers: Offers,
     /// Bounds of the tool loop.
     pub limits: LoopLimits,
+    /// What seals thinking for clients that keep it themselves.
+    pub seal_keys: Arc<SealKeys>,
 }
 
 /// One response, from request to terminal event.
@@ -82,6 +86,7 @@ pub struct Turn {
     composer: Composer,
     usage: Option<Usage>,
     offers: Offers,
+    seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
     /// Items of earlier turns; kept only where a further round may need them.
     history: Vec<Item>,
@@ -173,6 +178,7 @@ impl Turn {
             composer: Composer::new(parallel, code_outputs),
             usage: None,
             offers: seed.offers,
+            seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
@@ -208,7 +214,7 @@ impl Turn {
     /// Takes one input; `now_ms` is Unix milliseconds.
     pub fn step(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match (&mut self.phase, input) {
-            (Phase::Fresh, Input::History(history)) => self.take_history(history, effects),
+            (Phase::Fresh, Input::History(history)) => self.take_history(now_ms, history, effects),
             (Phase::Resolving(_), Input::Found(found)) => self.found(&found, effects),
             (Phase::Fresh | Phase::Resolving(_), Input::Refused(error)) => {
                 self.refuse(
@@ -326,7 +332,18 @@ impl Turn {
 
     /// The composer, and where it writes.
     fn composing<'a>(&'a mut self, effects: &'a mut Effects) -> (&'a mut Composer, Out<'a>) {
+        let wanted = self.request.includes(Include::EncryptedReasoning) || !self.request.store;
+        let seal = Sealing {
+            keys: &self.seal_keys,
+            bond: Bond {
+                owner: &self.owner,
+                model: &self.request.model,
+            },
+            at_ms: self.identity.created_at_ms,
+        };
         let out = Out {
+            summary: self.request.settings.summary,
+            seal: wanted.then_some(seal),
             buffer: &mut effects.bytes,
             writer: &mut self.writer,
             ids: &mut *self.ids,
@@ -357,87 +374,5 @@ impl Turn {
             });
         }
         effects.actions.push(Action::Begin);
-    }
-
-    fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
-        self.begin(effects);
-        // Set aside, since a chunk is borrowed from it while the rest of the machine moves.
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let ended = self.frames(&mut decoder, bytes, effects);
-        // Before the answer is concluded: a further round begins with a decoder of its own.
-        self.decoder = decoder;
-        if let Err(explained) = ended {
-            self.conclude_or(now_ms, explained, effects);
-        }
-    }
-
-    /// Takes the frames that these bytes complete; fails with what to say if the answer, which has
-    /// ended here, was not whole.
-    fn frames(
-        &mut self,
-        decoder: &mut Decoder,
-        bytes: &[u8],
-        effects: &mut Effects,
-    ) -> Result<(), Explained> {
-        if decoder.push(bytes).is_err() {
-            return Err(fault::explain(UpstreamFault::TooLong));
-        }
-        while let Some(frame) = decoder.next_frame() {
-            if frame.data == b"[DONE]" {
-                return Err(fault::cut_short());
-            }
-            self.chunk(frame.data, effects)?;
-        }
-        Ok(())
-    }
-
-    /// Takes one chunk of the stream.
-    fn chunk(&mut self, data: &[u8], effects: &mut Effects) -> Result<(), Explained> {
-        // A derived struct would also be read from an array.
-        if data.trim_ascii_start().first() != Some(&b'{') {
-            return Err(fault::bad_chunk());
-        }
-        let mut chunk: Chunk<'_> =
-            serde_json::from_slice(data).map_err(|_malformed| fault::bad_chunk())?;
-        if let Some(error) = &chunk.error {
-            return Err(fault::explain_in_stream(error));
-        }
-        let finish = chunk.choices.0.as_mut().and_then(|choice| {
-            let (composer, mut out) = self.composing(effects);
-            normalize::chunk(choice, &mut |event| composer.apply(event, &mut out))
-        });
-        self.note(chunk.usage, finish);
-        Ok(())
-    }
-
-    /// Takes a whole answer.
-    fn answer(&mut self, now_ms: i64, body: &[u8], effects: &mut Effects) {
-        let mut answer = match serde_json::from_slice::<Answer<'_>>(body) {
-            Ok(answer) => answer,
-            // The connection may end in good order before the announced length is there (U4).
-            Err(error) if error.is_eof() => return self.fail(fault::cut_short(), effects),
-            Err(_malformed) => {
-                return self.fail(fault::explain(UpstreamFault::WrongContentType), effects);
-            }
-        };
-        if let Some(error) = &answer.error {
-            let explained = fault::explain_in_stream(error);
-            self.fail(explained, effects);
-            return;
-        }
-        let finish = answer.choices.first_mut().and_then(|choice| {
-            let (composer, mut out) = self.composing(effects);
-            normalize::answer(choice, &mut |event| composer.apply(event, &mut out))
-        });
-        self.note(answer.usage, finish);
-        self.conclude_or(now_ms, fault::cut_short(), effects);
-    }
-
-    /// Keeps what is known of the running model call.
-    fn note(&mut self, usage: Option<ChatUsage>, finish: Option<FinishReason>) {
-        if let Phase::Calling(call) = &mut self.phase {
-            call.usage = usage.or(call.usage);
-            call.finish = finish.or(call.finish);
-        }
     }
 }

@@ -14,7 +14,10 @@ const MAX_RESPONSES: usize = 64;
 
 impl Turn {
     /// Takes the history; goes on at once unless references have to be looked up.
-    pub(super) fn take_history(&mut self, history: Vec<Item>, effects: &mut Effects) {
+    pub(super) fn take_history(&mut self, now_ms: i64, history: Vec<Item>, effects: &mut Effects) {
+        if let Err(error) = self.open_sealed(now_ms) {
+            return self.refuse_unread(error, effects);
+        }
         self.request.input.retain(|item| {
             let Item::ItemReference(reference) = item else {
                 return true;

@@ -2,6 +2,7 @@
 
 mod client_tools;
 mod items;
+mod thinking;
 mod tools;
 
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::effect::{Action, Cancel, Effects, Input, Kept};
 use super::*;
-use crate::chat::fault::Waited;
+use crate::chat::fault::{UpstreamFault, Waited};
 use crate::ids::{CountingIds, ResponseId};
 use crate::responses::request::Rules;
 use crate::tools::Availability;
@@ -54,6 +55,7 @@ impl Bench {
                 code_interpreter: Availability::Offered,
             },
             limits,
+            seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
         });
         Self {
             turn,
@@ -116,6 +118,21 @@ fn name(action: &Action) -> String {
         Action::Persist(record) => format!("persist {}", record.status.as_str()),
         Action::End => "end".to_owned(),
     }
+}
+
+fn roles(body: &Value) -> Vec<&str> {
+    let messages = body["messages"].as_array().unwrap();
+    messages
+        .iter()
+        .map(|m| m["role"].as_str().unwrap())
+        .collect()
+}
+
+fn tool_names(body: &Value) -> Vec<&str> {
+    let tools = body["tools"].as_array().into_iter().flatten();
+    tools
+        .map(|t| t["function"]["name"].as_str().unwrap())
+        .collect()
 }
 
 fn frame(value: &Value) -> Vec<u8> {

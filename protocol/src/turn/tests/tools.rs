@@ -107,21 +107,6 @@ impl Loop {
     }
 }
 
-fn roles(body: &Value) -> Vec<&str> {
-    let messages = body["messages"].as_array().unwrap();
-    messages
-        .iter()
-        .map(|m| m["role"].as_str().unwrap())
-        .collect()
-}
-
-fn tool_names(body: &Value) -> Vec<&str> {
-    let tools = body["tools"].as_array().into_iter().flatten();
-    tools
-        .map(|t| t["function"]["name"].as_str().unwrap())
-        .collect()
-}
-
 const CODE: (&str, &str) = ("code_interpreter", r#"{"code":"print(1)"}"#);
 const TWO: (&str, &str) = ("code_interpreter", r#"{"code":"2"}"#);
 
@@ -193,7 +178,7 @@ fn outputs_are_shown_to_those_who_ask_and_stored_in_any_case() {
         // What GET says is what the client was sent.
         let stored = crate::record::Stored {
             response: record.response.clone(),
-            settings: std::sync::Arc::clone(&record.settings),
+            settings: Arc::clone(&record.settings),
         };
         let shown = if asked {
             CodeOutputs::Shown
