@@ -36,6 +36,7 @@ use crate::supervisor::messages::{Permit, StopStage};
 use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
+use crate::vllm::tokenize;
 use call::{Answer, Call};
 use flow::Flow;
 use timings::{Timings, log_messages};
@@ -171,6 +172,11 @@ impl TurnActor {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
+            Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
+            Action::LeftOut(turns) => log::info!(
+                request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
+                "the prompt was too long: its oldest turns are left out (`truncation`)"
+            ),
             Action::FindItems(responses) => self.find_items(responses, ctx),
             Action::Begin => self.answer(Head::Stream),
             Action::Answer => {
@@ -299,6 +305,17 @@ impl TurnActor {
             };
             act.feed(input, ctx);
         }));
+    }
+
+    fn count_tokens(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+        let client = self.client.clone();
+        let upstream = self.permit.peers.upstream.clone();
+        let count = async move { tokenize::count(&client, &upstream, body).await };
+        let counted = count.into_actor(self).map(|count, act, ctx| {
+            act.calling = None;
+            act.feed(Input::Counted(count), ctx);
+        });
+        self.calling = Some(ctx.spawn(counted));
     }
 
     /// Reads the items of responses that the input refers to.

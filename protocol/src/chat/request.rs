@@ -83,6 +83,9 @@ pub enum StructuredOutputs<'a> {
 #[derive(Debug)]
 pub struct PassedOn<'a>(pub &'a [(&'static str, Box<RawValue>)]);
 
+/// The parameter that goes to the chat template.
+pub(crate) const TEMPLATE_SWITCHES: &str = "chat_template_kwargs";
+
 impl Serialize for PassedOn<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;

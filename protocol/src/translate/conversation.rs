@@ -126,6 +126,42 @@ pub(super) enum Place {
     Produced,
 }
 
+impl Entry<'_> {
+    /// Whether it is words of the system or the application.
+    fn is_instruction(&self) -> bool {
+        matches!(self, Entry::Said(message) if message.role != Role::User)
+    }
+}
+
+/// Where the turns begin: each with somebody's words after what the assistant did. Instructions at
+/// the beginning belong to none.
+fn beginnings(entries: &[Entry<'_>]) -> Vec<usize> {
+    let leading = entries.iter().take_while(|entry| entry.is_instruction());
+    let first = leading.count();
+    let later = entries
+        .windows(2)
+        .zip(1..)
+        .filter_map(|(pair, at)| matches!(pair, [Entry::Run(_), Entry::Said(_)]).then_some(at));
+    let later = later.filter(|at| *at > first);
+    std::iter::once(first).chain(later).collect()
+}
+
+/// How many turns there are.
+pub(super) fn turns(entries: &[Entry<'_>]) -> usize {
+    beginnings(entries).len()
+}
+
+/// Leaves the oldest turns out, each whole: a call goes with its output. The last one stays.
+pub(super) fn leave_out(entries: &mut Vec<Entry<'_>>, count: usize) {
+    let beginnings = beginnings(entries);
+    let last = beginnings.len().saturating_sub(1);
+    let first = beginnings.first().copied();
+    let kept = beginnings.get(count.min(last)).copied();
+    if let (Some(first), Some(kept)) = (first, kept) {
+        entries.drain(first..kept);
+    }
+}
+
 /// Arranges the items of earlier turns, of the input and of the response so far.
 pub(super) fn arrange<'a>(
     history: &'a [Item],

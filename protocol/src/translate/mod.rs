@@ -7,10 +7,13 @@ mod conversation;
 mod kept;
 mod messages;
 
+use serde::Serialize;
+
 use crate::chat::request::{
-    ChatName, ChatRequest, ChatSchema, ChatToolChoice, PassedOn, ResponseFormat, StreamOptions,
-    StructuredOutputs, TemplateSwitches,
+    ChatMessage, ChatName, ChatRequest, ChatSchema, ChatToolChoice, PassedOn, ResponseFormat,
+    StreamOptions, StructuredOutputs, TEMPLATE_SWITCHES, TemplateSwitches,
 };
+use crate::chat::tokenize::TokenizeRequest;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::emulated::Emulated;
 use crate::responses::item::Item;
@@ -56,6 +59,8 @@ pub struct Ask<'a> {
     pub choice: ChoiceMode,
     /// Bound of this call's tokens: what is left of the request's.
     pub max_output_tokens: Option<u64>,
+    /// How many of the oldest turns are left out, since the prompt would be too long.
+    pub left_out: usize,
 }
 
 /// The body of one model call.
@@ -63,13 +68,8 @@ pub struct Ask<'a> {
 /// Fails when calls and outputs do not match, or nothing is there to answer.
 pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
     let request = ask.request;
-    let entries = conversation::arrange(ask.history, &request.input, ask.produced)?;
     let settings = &request.settings;
-    let messages = messages::render(settings.instructions.as_deref(), &entries, ask.catalogue);
-    if entries.is_empty() {
-        let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
-        return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
-    }
+    let messages = prompt(&ask)?;
     let tools = ask.catalogue.chat_tools(ask.choice);
     let has_tools = !tools.is_empty();
     let logprobs = request.includes(Include::Logprobs) || settings.top_logprobs > Some(0);
@@ -99,8 +99,46 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
             include_usage: true,
         }),
     };
+    written(&body)
+}
+
+/// The body that asks how many tokens the prompt of [`chat_body`] has.
+pub fn tokenize_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
+    let request = ask.request;
+    let (thinking, _) = configured(&ask);
+    let mut own = request.sampling.iter();
+    let own = own.position(|(name, _)| *name == TEMPLATE_SWITCHES);
+    let own = own.and_then(|at| request.sampling.get(at..=at));
+    written(&TokenizeRequest {
+        model: &request.model,
+        messages: prompt(&ask)?,
+        tools: ask.catalogue.chat_tools(ask.choice),
+        chat_template_kwargs: template_switches(request, thinking),
+        passed_on: PassedOn(own.unwrap_or_default()),
+    })
+}
+
+/// How many of the oldest turns may be left out: all but the last.
+pub fn turns_to_leave_out(ask: Ask<'_>) -> usize {
+    let entries = conversation::arrange(ask.history, &ask.request.input, ask.produced);
+    entries.map_or(0, |entries| conversation::turns(&entries).saturating_sub(1))
+}
+
+/// The conversation as messages.
+fn prompt<'a>(ask: &Ask<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
+    let mut entries = conversation::arrange(ask.history, &ask.request.input, ask.produced)?;
+    if entries.is_empty() {
+        let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
+        return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
+    }
+    conversation::leave_out(&mut entries, ask.left_out);
+    let instructions = ask.request.settings.instructions.as_deref();
+    Ok(messages::render(instructions, &entries, ask.catalogue))
+}
+
+fn written<T: Serialize>(body: &T) -> Result<Vec<u8>, ApiError> {
     // String keys, finite numbers and valid raw values: nothing here can fail to be written.
-    serde_json::to_vec(&body).map_err(|_error| {
+    serde_json::to_vec(body).map_err(|_error| {
         ApiError::new(
             ApiErrorCode::ServerError,
             "the request could not be written for the model server",
@@ -224,7 +262,7 @@ fn template_switches(
 ) -> Option<TemplateSwitches> {
     let own = || {
         let mut names = request.sampling.iter().map(|(name, _)| *name);
-        names.any(|name| name == "chat_template_kwargs")
+        names.any(|name| name == TEMPLATE_SWITCHES)
     };
     let off = thinking == Some(Effort::None) && !own();
     off.then_some(TemplateSwitches {

@@ -44,6 +44,7 @@ fn asked(
         mode,
         choice,
         max_output_tokens: request.settings.max_output_tokens,
+        left_out: 0,
     })?;
     Ok(String::from_utf8(body).unwrap())
 }

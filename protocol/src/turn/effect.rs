@@ -1,6 +1,7 @@
 //! What goes into the turn machine and what comes out of it: data only.
 
 use crate::chat::fault::UpstreamFault;
+use crate::chat::tokenize::TokenCount;
 use crate::error::ApiError;
 use crate::ids::ResponseId;
 use crate::record::Record;
@@ -16,6 +17,8 @@ pub enum Input<'a> {
     Found(Vec<Item>),
     /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
     Refused(ApiError),
+    /// The outcome of [`Action::CountTokens`]; `None` when the upstream does not tell.
+    Counted(Option<TokenCount>),
     /// The upstream answered 200 and begins to stream.
     UpstreamOpened,
     /// Bytes of the upstream's stream, cut anywhere.
@@ -69,6 +72,10 @@ pub enum Action {
     FindItems(Vec<ResponseId>),
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
+    /// Post this body to vLLM's `/tokenize`, then report [`Input::Counted`].
+    CountTokens(Vec<u8>),
+    /// Log that the prompt was too long and goes again without so many of its oldest turns.
+    LeftOut(usize),
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
     RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.

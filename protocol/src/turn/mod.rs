@@ -25,6 +25,7 @@ mod ending;
 mod fault;
 mod references;
 mod sealed;
+mod shorten;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -45,13 +46,25 @@ use crate::seal::{Bond, SealKeys};
 use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
-use crate::translate::{self, Ask, ChoiceMode, StreamMode};
+use crate::translate::{self, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 use ending::Terminal;
+use shorten::Shortening;
 use tools::ToolLoop;
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To answer the request.
+    Answer,
+    /// To tell how many tokens its prompt has; nothing is kept.
+    Count,
+}
 
 /// What a turn is made from.
 pub struct Seed {
+    /// What it is for.
+    pub purpose: Purpose,
     /// The request, read and normalised.
     pub request: CreateRequest,
     /// Whose it is.
@@ -74,6 +87,7 @@ pub struct Seed {
 
 /// One response, from request to terminal event.
 pub struct Turn {
+    purpose: Purpose,
     identity: Identity,
     owner: Owner,
     request: CreateRequest,
@@ -88,7 +102,9 @@ pub struct Turn {
     offers: Offers,
     seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
-    /// Items of earlier turns; kept only where a further round may need them.
+    /// What the running model call is made with.
+    call: Shortening,
+    /// Items of earlier turns; kept only where a further call may need them.
     history: Vec<Item>,
     tools: ToolLoop,
     phase: Phase,
@@ -166,6 +182,7 @@ impl Turn {
             CodeOutputs::Hidden
         };
         Self {
+            purpose: seed.purpose,
             identity: seed.identity,
             owner: seed.owner,
             request: seed.request,
@@ -180,6 +197,7 @@ impl Turn {
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
+            call: Shortening::default(),
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
             phase: Phase::Fresh,
@@ -269,8 +287,12 @@ impl Turn {
             Input::UpstreamEnded => self.conclude_or(now_ms, fault::cut_short(), effects),
             Input::UpstreamAnswer(body) => self.answer(now_ms, body, effects),
             Input::UpstreamFailed(fault) => {
-                self.conclude_or(now_ms, fault::explain(fault), effects);
+                self.shorten_or(now_ms, fault::explain(fault), effects);
             }
+            Input::Counted(count) => match self.purpose {
+                Purpose::Answer => self.counted(count, effects),
+                Purpose::Count => self.tell_count(count, effects),
+            },
             Input::History(_)
             | Input::Found(_)
             | Input::Refused(_)
@@ -287,16 +309,23 @@ impl Turn {
         let asked = catalogue.and_then(|catalogue| {
             self.catalogue = catalogue;
             self.choose_container(&history);
-            let bound = self.request.settings.max_output_tokens;
-            self.body(&history, &[], ChoiceMode::AsAsked, bound)
+            self.history = history;
+            self.call.max_output_tokens = self.request.settings.max_output_tokens;
+            match self.purpose {
+                Purpose::Answer => self.body(),
+                Purpose::Count => self.with_ask(0, translate::tokenize_body),
+            }
         });
         match asked {
             Ok(body) => {
-                if self.catalogue.has_gateway_tools() {
-                    self.history = history;
+                if !self.catalogue.has_gateway_tools() && !self.may_leave_out() {
+                    self.history = Vec::new();
                 }
                 self.phase = Phase::Calling(CallState::default());
-                effects.actions.push(Action::CallModel(body));
+                effects.actions.push(match self.purpose {
+                    Purpose::Answer => Action::CallModel(body),
+                    Purpose::Count => Action::CountTokens(body),
+                });
             }
             Err(error) => self.refuse(
                 Refusal {
@@ -308,26 +337,17 @@ impl Turn {
         }
     }
 
-    /// The body of a model call.
-    fn body(
-        &self,
-        history: &[Item],
-        produced: &[Item],
-        choice: ChoiceMode,
-        max_output_tokens: Option<u64>,
-    ) -> Result<Vec<u8>, ApiError> {
-        translate::chat_body(Ask {
-            request: &self.request,
-            catalogue: &self.catalogue,
-            history,
-            produced,
-            mode: match self.delivery {
-                Delivery::Events => StreamMode::Stream,
-                Delivery::Whole => StreamMode::Whole,
-            },
-            choice,
-            max_output_tokens,
-        })
+    /// The body of the model call that `call` says.
+    fn body(&self) -> Result<Vec<u8>, ApiError> {
+        self.with_ask(self.call.left_out, translate::chat_body)
+    }
+
+    /// Whether the upstream streams.
+    fn mode(&self) -> StreamMode {
+        match self.delivery {
+            Delivery::Events => StreamMode::Stream,
+            Delivery::Whole => StreamMode::Whole,
+        }
     }
 
     /// The composer, and where it writes.

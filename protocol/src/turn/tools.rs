@@ -228,10 +228,9 @@ impl Turn {
         } else {
             ChoiceMode::Auto
         };
-        let history = std::mem::take(&mut self.history);
-        let body = self.body(&history, &self.composer.items(), choice, left);
-        self.history = history;
-        match body {
+        self.call.choice = choice;
+        self.call.max_output_tokens = left;
+        match self.body() {
             Ok(body) => {
                 self.decoder = crate::sse::Decoder::default();
                 self.composer.begin_answer();

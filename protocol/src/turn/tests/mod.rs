@@ -4,6 +4,7 @@ mod client_tools;
 mod items;
 mod thinking;
 mod tools;
+mod truncation;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -45,6 +46,7 @@ impl Bench {
             settings: request.settings.echo(),
         };
         let turn = Turn::new(Seed {
+            purpose: Purpose::Answer,
             request,
             owner: Owner::new("o"),
             identity,
@@ -110,6 +112,8 @@ impl Bench {
 fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
+        Action::CountTokens(_) => "count".to_owned(),
+        Action::LeftOut(turns) => format!("left out {turns}"),
         Action::FindItems(responses) => format!("find {responses:?}"),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),

@@ -89,7 +89,14 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
         asked.push(match action {
             Action::CallModel(body) => String::from_utf8(body.clone()).unwrap(),
             Action::Refuse(refusal) => refusal.error.message.clone(),
-            other => name(other),
+            Action::FindItems(_)
+            | Action::CountTokens(_)
+            | Action::LeftOut(_)
+            | Action::RunTool(_)
+            | Action::Begin
+            | Action::Answer
+            | Action::Persist(_)
+            | Action::End => name(action),
         });
     }
     (bench, asked)

@@ -42,6 +42,8 @@ impl Loop {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
                 other @ (Action::FindItems(_)
+                | Action::CountTokens(_)
+                | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)
