@@ -9,6 +9,7 @@ use super::kept;
 use crate::chat::request::{
     ChatCall, ChatCallFunction, ChatContent, ChatMessage, ChatPart, ImageUrl,
 };
+use crate::json_text::compact;
 use crate::responses::content::Part;
 use crate::responses::item::{Item, Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
 use crate::tools::{Catalogue, Route, code_interpreter, shown};
@@ -112,7 +113,8 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
             let name = catalogue.name_of(Route::ToolSearch);
             (
                 Cow::Borrowed(name.unwrap_or("tool_search")),
-                Cow::Borrowed(safe_arguments(call.arguments.get())),
+                // Clients read and write the object: its white space is not kept.
+                Cow::Owned(compact(safe_arguments(call.arguments.get()))),
             )
         }
         Item::EmulatedCall(call) => {

@@ -69,7 +69,9 @@ fn a_reference_to_someone_elses_item_leads_nowhere() {
     let line = |name: &str, key: &str| {
         use sha2::Digest as _;
         let hash = sha2::Sha256::digest(key.as_bytes());
-        let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hash
+            .iter()
+            .fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
         format!("{name} {digits}\n")
     };
     std::fs::write(&keys, line("a", "key-a") + &line("b", "key-b")).unwrap();

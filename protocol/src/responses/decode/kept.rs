@@ -1,5 +1,7 @@
 //! Items that are kept as they came.
 
+use serde_json::value::RawValue;
+
 use super::Reader;
 use crate::ids::MAX_ID_LEN;
 use crate::json::{Fields, elements};
@@ -37,7 +39,12 @@ fn read(fields: &mut Fields<'_, '_>, kind: KeptKind, reader: &mut Reader<'_>) ->
         .into_members()
         .filter(|(name, _)| name != "id");
     let members = members.map(|(name, raw)| (name.into(), raw.to_owned()));
-    let members = members.collect();
+    let mut members: Vec<(Box<str>, Box<RawValue>)> = members.collect();
+    if !fields.has("status") {
+        // Clients may leave it out; lists of items must have it.
+        let whole = RawValue::from_string("\"completed\"".to_owned());
+        members.extend(whole.ok().map(|whole| ("status".into(), whole)));
+    }
     fields.string("status", reader.problems);
     let call_id = match kind {
         // Its id is that of the call; clients send the call id under its own name too.
