@@ -19,6 +19,7 @@ use vllm_responses_actors::interpreter;
 use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
+use vllm_responses_actors::seal;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
@@ -31,6 +32,7 @@ use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
+use vllm_responses_protocol::seal::SealKeys;
 
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
@@ -84,8 +86,10 @@ async fn serve(config: Config) -> Result<Outcome, String> {
         SupervisorActor::new(capacity)
     });
     let (doors, doors_seen) = watch::channel(None);
+    let seal_keys = seal::open(&config.privacy.seal, &config.store.database)?;
     let watched = (keys_seen, doors_seen);
-    let state = app_state(&config, upstream.clone(), supervisor.clone(), watched);
+    let (up, chief) = (upstream.clone(), supervisor.clone());
+    let state = app_state(&config, up, chief, seal_keys, watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let handle = server.handle();
     let (gone, server_gone) = oneshot::channel::<()>();
@@ -211,6 +215,7 @@ fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
     supervisor: Addr<SupervisorActor>,
+    seal_keys: SealKeys,
     (keys, store): Watched,
 ) -> AppState {
     AppState {
@@ -222,8 +227,10 @@ fn app_state(
             max_depth: config.limits.json_depth,
             strict_requests: config.protocol.requests == Strictness::Strict,
             strict_tools: config.protocol.tools == Strictness::Strict,
+            retention: config.privacy.retention,
         },
         loop_limits: config.loop_limits,
+        seal_keys: Arc::new(seal_keys),
         reasoning_events: match config.protocol.reasoning_events {
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,

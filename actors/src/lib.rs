@@ -9,6 +9,7 @@ pub mod cache;
 pub mod env;
 pub mod interpreter;
 pub mod process;
+pub mod seal;
 pub mod secret;
 pub mod store;
 pub mod supervisor;

@@ -15,6 +15,7 @@ mod json_text;
 pub mod normalize;
 pub mod record;
 pub mod responses;
+pub mod seal;
 pub mod sse;
 pub mod tools;
 pub mod translate;

@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
+use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::responses::request::Retention;
 use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys;
@@ -42,6 +44,8 @@ pub struct Config {
     pub loop_limits: LoopLimits,
     /// Choices of the wire protocol.
     pub protocol: ProtocolSettings,
+    /// What is kept, and how what is not kept is sealed.
+    pub privacy: Privacy,
     /// How a stop goes.
     pub lifecycle: Lifecycle,
     /// What is logged and how.
@@ -103,6 +107,15 @@ pub struct ProtocolSettings {
     pub requests: Strictness,
     /// What an unknown tool causes.
     pub tools: Strictness,
+}
+
+/// What is kept, and how what is not kept is sealed.
+#[derive(Clone, Debug)]
+pub struct Privacy {
+    /// Whether responses may be kept at all.
+    pub retention: Retention,
+    /// How reasoning is sealed for clients.
+    pub seal: SealSettings,
 }
 
 /// Whose names reasoning events carry.

@@ -153,6 +153,10 @@ pub const TABLE: &[Row] = &[
     Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),
     Row::new("protocol.strict_tools", "VR_STRICT_TOOLS", "false", Switch).means("Whether an unknown tool is refused instead of left out."),
 
+    Row::new("privacy.zdr", "VR_ZDR", "false", Switch).means("Whether no response may be kept: `store: true` and everything that continues by id are refused."),
+    Row::new("privacy.seal_keys", "VR_SEAL_KEYS", "", Text).secret().means("Keys of 64 hexadecimal digits, comma between, that seal reasoning for clients: the first seals, all open; unset makes one and keeps it beside the SQLite file."),
+    Row::new("privacy.seal_max_age", "VR_SEAL_MAX_AGE", "", Duration).means("Age at which sealed reasoning is refused; unset accepts it as long as its key is known."),
+
     Row::new("lifecycle.drain_delay", "VR_DRAIN_DELAY", "0s", Duration).flag("--drain-delay").means("After SIGTERM, how long requests are still taken while readiness is false."),
     Row::new("lifecycle.shutdown_grace", "VR_SHUTDOWN_GRACE", "30s", Duration).flag("--shutdown-grace").means("How long running requests may take to finish at a stop."),
 

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use url::Url;
 use vllm_responses_actors::cache::settings::CacheSettings;
+use vllm_responses_actors::seal::{self, SealSettings};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::responses::request::Retention;
 use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
-    Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, ProtocolSettings,
+    Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, Privacy, ProtocolSettings,
     ReasoningEvents, SpawnUpstream, Strictness, Upstream, values,
 };
 
@@ -141,6 +143,7 @@ impl<'a> Reader<'a> {
         let limits = self.limits();
         let loop_limits = self.loop_limits();
         let protocol = self.protocol();
+        let privacy = self.privacy();
         let lifecycle = self.lifecycle();
         let logging = self.logging();
         Some(Config {
@@ -152,6 +155,7 @@ impl<'a> Reader<'a> {
             limits: limits?,
             loop_limits: loop_limits?,
             protocol: protocol?,
+            privacy: privacy?,
             lifecycle: lifecycle?,
             logging: logging?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
@@ -371,6 +375,34 @@ impl<'a> Reader<'a> {
             reasoning_events: reasoning_events?,
             requests: requests?,
             tools: tools?,
+        })
+    }
+
+    fn privacy(&mut self) -> Option<Privacy> {
+        const KEYS: &str = "must be keys of 64 hexadecimal digits each, comma between; make one with \
+             `openssl rand -hex 32`";
+        let zdr = self.switch("privacy.zdr");
+        let max_age = match self.optional("privacy.seal_max_age") {
+            Some(_) => self.positive("privacy.seal_max_age").map(Some),
+            None => Some(None),
+        };
+        let keys = match self.optional("privacy.seal_keys") {
+            Some(_) => self.read("privacy.seal_keys", KEYS, |text| {
+                let keys = text.split(',').map(|digits| seal::parse(digits.trim()));
+                keys.collect()
+            }),
+            None => Some(Vec::new()),
+        };
+        Some(Privacy {
+            retention: if zdr? {
+                Retention::None
+            } else {
+                Retention::Asked
+            },
+            seal: SealSettings {
+                keys: keys?,
+                max_age: max_age?,
+            },
         })
     }
 

@@ -29,6 +29,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .default_service(wrong_method()),
                 )
                 .service(
+                    web::resource("/responses/input_tokens")
+                        .route(web::post().to(responses::create::input_tokens))
+                        .default_service(wrong_method()),
+                )
+                .service(
                     web::resource("/responses/{id}")
                         .route(web::get().to(responses::get::get))
                         .route(web::delete().to(responses::delete::delete))

@@ -10,6 +10,7 @@ pub mod command;
 pub mod messages;
 pub mod settings;
 pub mod spawn;
+pub(crate) mod tokenize;
 
 use std::time::{Duration, Instant};
 

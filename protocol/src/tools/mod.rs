@@ -7,6 +7,7 @@
 
 pub mod catalogue;
 pub mod code_interpreter;
+pub(crate) mod shown;
 
 pub use catalogue::{Catalogue, Route};
 use code_interpreter::{CodeCall, CodeOutcome};

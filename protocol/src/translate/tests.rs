@@ -31,12 +31,20 @@ fn asked(
     };
     let body = chat_body(Ask {
         request,
-        catalogue: &Catalogue::of(&request.settings, &offers)?,
+        catalogue: &Catalogue::of(
+            &request.settings,
+            &offers,
+            history
+                .iter()
+                .chain(&request.input)
+                .flat_map(Item::loaded_tools),
+        )?,
         history,
         produced: &[],
         mode,
         choice,
         max_output_tokens: request.settings.max_output_tokens,
+        left_out: 0,
     })?;
     Ok(String::from_utf8(body).unwrap())
 }
@@ -130,7 +138,7 @@ fn one_assistant_run_is_one_message() {
             r#"[{"role":"user","content":"q"},"#,
             r#"{"role":"assistant","content":"ab","reasoning":"think","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"#,
             r#"{"role":"tool","content":"ok","tool_call_id":"c1"},"#,
-            r#"{"role":"assistant","content":"done"},{"role":"system","content":"x\ny"}]"#
+            r#"{"role":"assistant","content":"done"},{"role":"user","content":"x\ny"}]"#
         )
     );
 }

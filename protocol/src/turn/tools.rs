@@ -104,7 +104,12 @@ impl Turn {
             .iter()
             .find_map(|tool| match tool {
                 Tool::CodeInterpreter(tool) => Some(&tool.container),
-                Tool::Function(_) | Tool::Unserved(_) => None,
+                Tool::Function(_)
+                | Tool::Custom(_)
+                | Tool::Namespace(_)
+                | Tool::ToolSearch(_)
+                | Tool::Emulated(_)
+                | Tool::Unserved(_) => None,
             });
         let container = match choice {
             Some(ContainerChoice::Named(id)) => Container::Named(id.clone()),
@@ -227,10 +232,9 @@ impl Turn {
         } else {
             ChoiceMode::Auto
         };
-        let history = std::mem::take(&mut self.history);
-        let body = self.body(&history, &self.composer.items(), choice, left);
-        self.history = history;
-        match body {
+        self.call.choice = choice;
+        self.call.max_output_tokens = left;
+        match self.body() {
             Ok(body) => {
                 self.decoder = crate::sse::Decoder::default();
                 self.composer.begin_answer();
@@ -252,6 +256,15 @@ fn last_container(history: &[Item]) -> Option<&str> {
         | Item::Message(_)
         | Item::Reasoning(_)
         | Item::FunctionCall(_)
-        | Item::FunctionCallOutput(_) => None,
+        | Item::FunctionCallOutput(_)
+        | Item::CustomToolCall(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchCall(_)
+        | Item::ToolSearchOutput(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_)
+        | Item::EmulatedCall(_)
+        | Item::Kept(_) => None,
     })
 }

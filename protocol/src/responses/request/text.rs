@@ -40,7 +40,11 @@ pub(super) fn decode(
 /// Longest schema name, in characters.
 const MAX_NAME: usize = 64;
 
-fn decode_format(mut format: Fields<'_, '_>, problems: &mut Problems) -> Option<TextFormat> {
+/// Reads a shape of the answer's text.
+pub(crate) fn decode_format(
+    mut format: Fields<'_, '_>,
+    problems: &mut Problems,
+) -> Option<TextFormat> {
     const WORDS: &[&str] = &["text", "json_object", "json_schema"];
     let kind = format.required_word("type", problems)?;
     match &*kind {

@@ -41,7 +41,10 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
-                other @ (Action::Begin
+                other @ (Action::FindItems(_)
+                | Action::CountTokens(_)
+                | Action::LeftOut(_)
+                | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)
                 | Action::Persist(_)
@@ -104,21 +107,6 @@ impl Loop {
         assert_eq!(resource["status"], status);
         resource
     }
-}
-
-fn roles(body: &Value) -> Vec<&str> {
-    let messages = body["messages"].as_array().unwrap();
-    messages
-        .iter()
-        .map(|m| m["role"].as_str().unwrap())
-        .collect()
-}
-
-fn tool_names(body: &Value) -> Vec<&str> {
-    let tools = body["tools"].as_array().into_iter().flatten();
-    tools
-        .map(|t| t["function"]["name"].as_str().unwrap())
-        .collect()
 }
 
 const CODE: (&str, &str) = ("code_interpreter", r#"{"code":"print(1)"}"#);
@@ -192,7 +180,7 @@ fn outputs_are_shown_to_those_who_ask_and_stored_in_any_case() {
         // What GET says is what the client was sent.
         let stored = crate::record::Stored {
             response: record.response.clone(),
-            settings: std::sync::Arc::clone(&record.settings),
+            settings: Arc::clone(&record.settings),
         };
         let shown = if asked {
             CodeOutputs::Shown
