@@ -23,6 +23,7 @@ use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::Toolbox;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
@@ -32,7 +33,7 @@ use vllm_responses_protocol::responses::request::Rules;
 
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
-use crate::http::state::{AppState, StoreDoors};
+use crate::http::state::{AppState, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
 use crate::shutdown::{self, Outcome, Signals};
 
@@ -50,9 +51,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// One sentence that names cause and remedy, when the gateway cannot start.
 pub fn run(config: Config) -> Result<Outcome, String> {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())?;
+    tls::install();
     System::new().block_on(serve(config))
 }
 
@@ -62,6 +61,7 @@ struct Opening {
     upstream: UpstreamSettings,
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
+    observers: watch::Sender<Observers>,
 }
 
 async fn serve(config: Config) -> Result<Outcome, String> {
@@ -82,7 +82,8 @@ async fn serve(config: Config) -> Result<Outcome, String> {
         SupervisorActor::new(capacity)
     });
     let (doors, doors_seen) = watch::channel(None);
-    let watched = (keys_seen, doors_seen);
+    let (observers, observers_seen) = watch::channel(Observers::default());
+    let watched = (keys_seen, doors_seen, observers_seen);
     let state = app_state(&config, upstream.clone(), supervisor.clone(), watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let handle = server.handle();
@@ -98,6 +99,7 @@ async fn serve(config: Config) -> Result<Outcome, String> {
             upstream,
             supervisor,
             doors,
+            observers,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
@@ -178,6 +180,10 @@ async fn spawn_vllm(
     ask_actor(&vllm, Start, START_LIMIT)
         .await
         .map_err(|gone| gone.to_string())?;
+    let observed = vllm.clone().recipient();
+    opening
+        .observers
+        .send_modify(|observers| observers.children.push(("vllm", observed)));
     Ok(Some(vllm))
 }
 
@@ -193,18 +199,21 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
 type Watched = (
     watch::Receiver<Option<Arc<KeyRing>>>,
     watch::Receiver<Option<StoreDoors>>,
+    watch::Receiver<Observers>,
 );
 
 fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
     supervisor: Addr<SupervisorActor>,
-    (keys, store): Watched,
+    (keys, store, observers): Watched,
 ) -> AppState {
     AppState {
         keys,
         supervisor,
         store,
+        observers,
+        started: Instant::now(),
         upstream,
         rules: Rules {
             max_depth: config.limits.json_depth,
@@ -265,6 +274,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         upstream,
         supervisor,
         doors,
+        observers,
     } = opening;
     let reports = supervisor.clone().recipient::<Report>();
     let front = cache::start(config.store)
@@ -275,6 +285,10 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         chains: front.clone().recipient(),
         remove: front.clone().recipient(),
     }));
+    observers.send_modify(|observers| {
+        observers.store = Some(front.clone().recipient());
+        observers.cache = Some(front.clone().recipient());
+    });
     reports.do_send(Report {
         component: Component::Store,
         health: Health::Ready,
@@ -283,6 +297,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
     let vllm = VllmActor::start_in_arbiter(&control.handle(), move |_| {
         VllmActor::new(settings, watcher)
     });
+    observers.send_modify(|observers| observers.upstream = Some(vllm.clone().recipient()));
     let limit = upstream.ready_timeout.saturating_add(START_LIMIT);
     if let Upstream::Spawn(_) = config.upstream {
         // Ready in its supervisor's eyes: an end after this is one of a server that worked.
@@ -294,12 +309,14 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         .await
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
+    let tools = Toolbox::default();
+    observers.send_modify(|observers| observers.tools = tools.clone());
     let peers = Peers {
         chains: front.clone().recipient(),
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
-        tools: Toolbox::default(),
+        tools,
         log: TurnLog {
             timings: config.logging.timings,
             model_messages: config.logging.model_messages,

@@ -13,3 +13,4 @@ pub mod http;
 pub mod keys;
 pub mod logging;
 mod shutdown;
+pub mod status;

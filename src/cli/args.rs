@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::status;
 use crate::config::table::{Kind, TABLE};
 
 const ABOUT: &str = "A gateway that gives any vLLM server a stateful OpenAI Responses API";
@@ -43,6 +44,7 @@ pub(super) fn command() -> Command {
             "check-config",
             "Print the effective configuration, secrets redacted",
         ))
+        .subcommand(status::command())
         .subcommand(
             Command::new("keys")
                 .about("API keys of clients")

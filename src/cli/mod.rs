@@ -2,7 +2,9 @@
 
 mod args;
 mod serve;
+mod status;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ pub fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("serve", given)) => serve::run(&inputs(given, &arguments)),
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("status", given)) => status::run(given, &environment()),
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))
@@ -43,11 +46,19 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }
 
-/// The only place that looks at the process environment and directory.
 fn inputs(given: &ArgMatches, arguments: &[OsString]) -> Inputs {
     Inputs {
         flags: args::flags(given),
         spawn: args::behind_dashes(given, arguments),
+        ..environment()
+    }
+}
+
+/// The only place that looks at the process environment and directory.
+fn environment() -> Inputs {
+    Inputs {
+        flags: BTreeMap::new(),
+        spawn: None,
         env: std::env::vars_os().collect(),
         directory: std::env::current_dir().unwrap_or_default(),
     }

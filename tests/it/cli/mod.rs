@@ -4,6 +4,7 @@ mod bad;
 mod effective;
 mod spawn;
 mod start;
+mod status;
 
 use std::process::{Command, Output};
 
