@@ -22,7 +22,8 @@ Where configuration comes from, strongest first:
 
 Exit codes:
   0    stopped cleanly, or the answer was given
-  1    failed while starting or running
+  1    failed while starting or running; where a vLLM of its own was the
+       cause, that one's code (128 and the signal's number)
   2    wrong usage or configuration; every problem is on stderr
   130  stopped at once by a second SIGINT
   143  stopped at once by a second SIGTERM";

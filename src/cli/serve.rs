@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{complain, load};
 use crate::config::raw::Inputs;
-use crate::gateway;
+use crate::gateway::{self, Failure};
 use crate::logging;
 use crate::shutdown::Outcome;
 
@@ -21,9 +21,9 @@ pub(super) fn run(inputs: &Inputs) -> ExitCode {
     match gateway::run(config) {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Cut(code)) => ExitCode::from(code),
-        Err(problem) => {
+        Err(Failure { problem, code }) => {
             complain(&[format!("error: {problem}")]);
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }

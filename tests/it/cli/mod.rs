@@ -2,6 +2,7 @@
 
 mod bad;
 mod effective;
+mod lifecycle;
 mod spawn;
 mod start;
 mod status;

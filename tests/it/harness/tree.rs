@@ -90,15 +90,26 @@ impl Tree {
         let program = place.path().join("fake-vllm");
         fs::write(&program, PROGRAM).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let vllm = free_port().to_string();
+        let behind = ["--", "m", "--port", &vllm, "--api-key", "upstream-secret"];
+        let flags: Vec<&str> = flags.iter().copied().chain(behind).collect();
+        let program = program.to_str().unwrap().to_owned();
+        let mut env = env.to_vec();
+        env.extend([("VR_VLLM_BIN", program.as_str()), ("FAKE", fake)]);
+        Self::launch(place, port, &flags, &env)
+    }
+
+    /// A gateway without a vLLM of its own.
+    pub(crate) fn bare(flags: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(TempDir::new().unwrap(), free_port(), flags, env)
+    }
+
+    fn launch(place: TempDir, port: u16, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let log = fs::File::create(place.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vllm-responses"))
             .args(["serve", "--gateway-host", "127.0.0.1", "--gateway-port"])
             .arg(port.to_string())
             .args(flags)
-            .args(["--", "m", "--port", &free_port().to_string()])
-            .args(["--api-key", "upstream-secret"])
-            .env("VR_VLLM_BIN", &program)
-            .env("FAKE", fake)
             .envs(env.iter().copied())
             .current_dir(place.path())
             .stdin(Stdio::null())
@@ -111,6 +122,12 @@ impl Tree {
             address: ([127, 0, 0, 1], port).into(),
             place,
         }
+    }
+
+    /// Waits until the gateway or its vLLM has written this.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, text: &str) {
+        until(text, || self.log().contains(text));
     }
 
     pub(crate) fn client(&self) -> Client {
