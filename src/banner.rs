@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
-use url::Url;
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
 use crate::config::LogFormat;
+use crate::config::table::Row;
 use crate::status::{ToolState, ToolStatus};
 
 /// The facts of a ready gateway; none of them is a secret.
@@ -37,19 +37,14 @@ pub(crate) fn api_url(address: &SocketAddr) -> String {
     format!("http://{}/v1", SocketAddr::new(ip, address.port()))
 }
 
-/// Where responses are kept: never a user, a password or a parameter.
+/// Where responses are kept. The value of `VR_DB_PATH` counts as a secret, as everywhere: only the
+/// default is named.
 pub(crate) fn place(settings: &StoreSettings) -> String {
+    let default = Row::find("store.database").map_or("", |row| row.default);
     match &settings.database {
-        Database::Sqlite(path) => format!("SQLite, {}", path.display()),
-        Database::Postgres(url) => {
-            let url = Url::parse(url.expose()).ok();
-            let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-            if host.is_empty() {
-                "PostgreSQL".to_owned()
-            } else {
-                format!("PostgreSQL at {host}")
-            }
-        }
+        Database::Sqlite(path) if path.as_os_str() == default => format!("SQLite, {default}"),
+        Database::Sqlite(_) => "SQLite, the file of `VR_DB_PATH`".to_owned(),
+        Database::Postgres(_) => "PostgreSQL, the database of `VR_DB_PATH`".to_owned(),
     }
 }
 
@@ -229,13 +224,18 @@ Ctrl-C stops it.
             synchronous: Synchronous::Normal,
             retention: Some(Duration::from_secs(1)),
         };
-        let postgres = |url: &str| place(&settings(Database::Postgres(Secret::new(url))));
+        let named = |database| place(&settings(database));
         assert_eq!(
-            postgres("postgres://u:s3cret@db.example:5432/d?password=s3cret"),
-            "PostgreSQL at db.example"
+            named(Database::Postgres(Secret::new("postgres://u:s3cret@h/d"))),
+            "PostgreSQL, the database of `VR_DB_PATH`"
         );
-        assert_eq!(postgres("postgres:///d?host=x"), "PostgreSQL");
-        let sqlite = place(&settings(Database::Sqlite("data/a.db".into())));
-        assert_eq!(sqlite, "SQLite, data/a.db");
+        assert_eq!(
+            named(Database::Sqlite("s3cret.db".into())),
+            "SQLite, the file of `VR_DB_PATH`"
+        );
+        assert_eq!(
+            named(Database::Sqlite("vllm_responses.db".into())),
+            "SQLite, vllm_responses.db"
+        );
     }
 }

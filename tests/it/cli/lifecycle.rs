@@ -99,6 +99,46 @@ fn p1_a_response_of_a_dead_vllm_fails_truthfully_and_the_next_works() {
     );
 }
 
+/// Five failures are the last; what does not need the model is served on.
+#[test]
+fn p1_a_vllm_that_keeps_failing_is_given_up_and_stored_responses_are_served() {
+    let mut gateway = Tree::start("later exit=3", &[], &[]);
+    gateway.wait_ready();
+    let client = gateway.client();
+    let body = json!({"model": "m", "input": "x", "stream": true});
+    let mut open = client.open(&body);
+    open.read_until("output_text.delta");
+    kill(gateway.pids()[0], Signal::SIGKILL).unwrap();
+    let events = check_stream(&open.reply().expect("no bare reset").text());
+    let id = events[0]["response"]["id"].as_str().unwrap().to_owned();
+    until("vLLM is given up", || {
+        gateway
+            .health()
+            .is_some_and(|(_, seen)| seen["vllm"]["phase"] == "failed")
+    });
+    assert_eq!(gateway.pids().len(), 2 * 5);
+    let kept = client.get(&format!("/v1/responses/{id}")).json();
+    assert_eq!(
+        (&kept["status"], &kept["id"]),
+        (&json!("failed"), &json!(id))
+    );
+    assert!(client.create(&body).status >= 500);
+    assert_eq!(client.get("/health").status, 200);
+    let page = client.get("/v1/status").json();
+    let vllm = &page["children"][0];
+    assert_eq!(
+        (&page["ready"], &vllm["restarts"]),
+        (&json!(false), &json!(4))
+    );
+    assert!(
+        vllm["last_lines"].to_string().contains("arguments"),
+        "{vllm}"
+    );
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit(Duration::from_secs(20)).code(), Some(0));
+    gateway.wait_nothing_left();
+}
+
 #[test]
 fn p6_a_frozen_vllm_is_found_and_replaced() {
     let gateway = Tree::start("", &[], &[]);

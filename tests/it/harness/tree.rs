@@ -17,12 +17,13 @@ use tempfile::TempDir;
 use super::client::Client;
 
 /// `FAKE` is a list of words: `load=S` serves after S seconds, `deaf` ignores SIGTERM, `exit=N` ends
-/// with N at once, `once` does the rest in the first process only.
+/// with N at once, `later` does the rest in every process but the first, and `once` in the first only.
 const PROGRAM: &str = r#"#!/usr/bin/env python3
 import http.server, os, signal, subprocess, sys, time
 port = int(sys.argv[sys.argv.index("--port") + 1])
 words = dict((word.split("=") + [""])[:2] for word in os.environ.get("FAKE", "").split())
-if "once" in words and os.path.exists("pids"): words = {}
+first = not os.path.exists("pids")
+if ("later" if first else "once") in words: words = {}
 if "deaf" in words: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 engine = subprocess.Popen(["sleep", "600"], start_new_session=True)
 with open("pids", "a") as pids:
