@@ -13,7 +13,9 @@ use crate::config::{LogFormat, Logging};
 /// Starts the log. A second call changes nothing and returns false.
 pub fn init(settings: &Logging) -> bool {
     let mut builder = Builder::new();
-    builder.parse_filters(&format!("{},tracing::span=warn", settings.filter));
+    // What actix says of its own start is no news to people; a filter that names it gets it.
+    let quiet = "actix_server=warn,tracing::span=warn";
+    builder.parse_filters(&format!("{quiet},{}", settings.filter));
     match settings.format {
         LogFormat::Text => builder.format(|out, record| {
             let time = out.timestamp_millis().to_string();

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::setup;
+use super::status;
 use crate::config::table::{Kind, TABLE};
 
 const ABOUT: &str = "A gateway that gives any vLLM server a stateful OpenAI Responses API";
@@ -22,7 +23,8 @@ Where configuration comes from, strongest first:
 
 Exit codes:
   0    stopped cleanly, or the answer was given
-  1    failed while starting or running
+  1    failed while starting or running; where a vLLM of its own was the
+       cause, that one's code (128 and the signal's number)
   2    wrong usage or configuration; every problem is on stderr
   130  stopped at once by a second SIGINT
   143  stopped at once by a second SIGTERM";
@@ -45,6 +47,7 @@ pub(super) fn command() -> Command {
             "check-config",
             "Print the effective configuration, secrets redacted",
         ))
+        .subcommand(status::command())
         .subcommand(
             Command::new("keys")
                 .about("API keys of clients")

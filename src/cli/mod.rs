@@ -4,6 +4,7 @@ mod args;
 mod progress;
 mod serve;
 mod setup;
+mod status;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ pub fn main() -> ExitCode {
             Some(("code-interpreter", given)) => setup::run(given, &environment()),
             _ => ExitCode::from(USAGE),
         },
+        Some(("status", given)) => status::run(given, &environment()),
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))

@@ -9,6 +9,7 @@ mod health;
 mod models;
 mod responses;
 pub mod state;
+mod status;
 mod stream;
 
 use actix_web::http::Method;
@@ -57,6 +58,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/chat/completions")
                         .route(web::post().to(chat::passthrough))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/status")
+                        .route(web::get().to(status::status))
                         .default_service(wrong_method()),
                 )
                 .default_service(web::route().to(unknown_path)),

@@ -1,6 +1,7 @@
 //! What the store can be asked. `CacheActor` answers the same messages and stands in front of it.
 
 use actix::Message;
+use serde::{Deserialize, Serialize};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Stored};
 
@@ -57,4 +58,32 @@ pub struct Remove {
     pub owner: Owner,
     /// Which.
     pub id: ResponseId,
+}
+
+/// How is the store? Sender: the status page, through `CacheActor`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<StoreObservation, StoreError>")]
+pub struct Observe;
+
+/// State of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoreObservation {
+    /// Which database.
+    pub backend: Backend,
+    /// Writes that wait for their group.
+    pub queued_writes: usize,
+    /// Writes that may wait; beyond it the store is busy.
+    pub queue_capacity: usize,
+    /// Why a read or a write last failed.
+    pub last_error: Option<String>,
+}
+
+/// Which database keeps the responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A file.
+    Sqlite,
+    /// A server.
+    Postgres,
 }

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use diesel::sqlite::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
-use messages::{Commit, Fetch, LoadChain, Remove, StoreError};
+use messages::{Backend, Commit, Fetch, LoadChain, Observe, Remove, StoreError, StoreObservation};
 use rows::Prepared;
 use settings::{Database, StoreSettings};
 use sqlite::{Readers, Wrapped};
@@ -62,6 +62,8 @@ pub struct StoreActor {
     writes: mpsc::Sender<Write>,
     /// Moves into the writer when the actor starts.
     writer: Option<(Wrapped, mpsc::Receiver<Write>)>,
+    /// Told by the work that runs beside the actor.
+    last_error: watch::Sender<Option<String>>,
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -83,6 +85,20 @@ impl StoreActor {
             readers,
             writes,
             writer: Some((connection, queue)),
+            last_error: watch::Sender::new(None),
+        })
+    }
+
+    /// Work that runs beside the mailbox; its failure is remembered for [`Observe`].
+    fn noted<R: 'static>(
+        &self,
+        work: impl Future<Output = Result<R, StoreError>> + 'static,
+    ) -> ResponseFuture<Result<R, StoreError>> {
+        let last_error = self.last_error.clone();
+        Box::pin(async move {
+            work.await.inspect_err(|error| {
+                last_error.send_replace(Some(error.to_string()));
+            })
         })
     }
 
@@ -92,7 +108,7 @@ impl StoreActor {
     fn write(&self, what: What) -> ResponseFuture<Result<bool, StoreError>> {
         let (reply, answer) = oneshot::channel();
         let queued = self.writes.try_send(Write { what, reply });
-        Box::pin(async move {
+        self.noted(async move {
             queued.map_err(|_full| StoreError::Busy)?;
             tokio::time::timeout(WRITE_LIMIT, answer)
                 .await
@@ -147,7 +163,7 @@ impl Handler<LoadChain> for StoreActor {
     ) -> Self::Result {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
-        Box::pin(async move {
+        self.noted(async move {
             let query = move |connection: &mut SqliteConnection| {
                 queries::chain(connection, &owner, &id, now_ms)
             };
@@ -171,12 +187,27 @@ impl Handler<Fetch> for StoreActor {
     fn handle(&mut self, Fetch { owner, id }: Fetch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
-        Box::pin(async move {
+        self.noted(async move {
             let query = move |connection: &mut SqliteConnection| {
                 queries::fetch(connection, &owner, &id, now_ms)
             };
             let row = sqlite::read(&readers, query).await?;
             Ok(row.map(Stored::from))
+        })
+    }
+}
+
+/// Synchronous: a copy of what is known.
+impl Handler<Observe> for StoreActor {
+    type Result = Result<StoreObservation, StoreError>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let queue_capacity = self.writes.max_capacity();
+        Ok(StoreObservation {
+            backend: Backend::Sqlite,
+            queued_writes: queue_capacity - self.writes.capacity(),
+            queue_capacity,
+            last_error: self.last_error.borrow().clone(),
         })
     }
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
 use tokio::sync::{Semaphore, watch};
 
-use crate::process::messages::{ChildStatus, Phase, PhaseChanged};
+use crate::process::messages::{Phase, PhaseChanged};
 use messages::{
     Acquire, AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation,
-    Observe, Opened, Peers, Permit, Refused, Report, StopStage,
+    Observe, Opened, Peers, Permit, Reached, Refused, Report, StopStage,
 };
 
 /// How long after [`StopStage::Ending`] turns may take to write their last events.
@@ -30,7 +30,7 @@ pub struct SupervisorActor {
     stop: watch::Sender<StopStage>,
     store: Health,
     upstream: Health,
-    vllm: watch::Sender<Option<ChildStatus>>,
+    vllm: watch::Sender<Option<PhaseChanged>>,
 }
 
 impl SupervisorActor {
@@ -73,8 +73,8 @@ impl SupervisorActor {
             store: self.store.clone(),
             upstream: self.upstream.clone(),
             vllm: self.vllm.borrow().as_ref().map(|vllm| ChildSummary {
-                phase: vllm.phase,
-                restarts: vllm.restarts,
+                phase: vllm.status.phase,
+                restarts: vllm.status.restarts,
             }),
         }
     }
@@ -137,7 +137,7 @@ impl Handler<Report> for SupervisorActor {
             Component::Upstream => &mut self.upstream,
         };
         if *slot != report.health {
-            log::info!("{:?} is now {:?}", report.component, report.health);
+            log::info!("{} {}", report.component, report.health);
             *slot = report.health;
         }
     }
@@ -193,7 +193,8 @@ async fn all_places(places: Arc<Semaphore>, capacity: usize) {
 impl Handler<PhaseChanged> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, PhaseChanged { status, .. }: PhaseChanged, _: &mut Self::Context) {
+    fn handle(&mut self, change: PhaseChanged, _: &mut Self::Context) {
+        let status = &change.status;
         self.upstream = match status.phase {
             Phase::Ready => Health::Ready,
             Phase::Starting if !status.was_ready => Health::Starting,
@@ -204,25 +205,28 @@ impl Handler<PhaseChanged> for SupervisorActor {
                 }
             }
         };
-        self.vllm.send_replace(Some(status));
+        self.vllm.send_replace(Some(change));
     }
 }
 
 /// Waits beside the mailbox.
 impl Handler<AwaitPhase> for SupervisorActor {
-    type Result = ResponseFuture<String>;
+    type Result = ResponseFuture<Reached>;
 
     fn handle(&mut self, AwaitPhase(phase): AwaitPhase, _: &mut Self::Context) -> Self::Result {
         let mut vllm = self.vllm.subscribe();
         Box::pin(async move {
-            let reached = |status: &Option<ChildStatus>| {
-                status.as_ref().is_some_and(|status| status.phase == phase)
+            let reached = |vllm: &Option<PhaseChanged>| {
+                vllm.as_ref().is_some_and(|vllm| vllm.status.phase == phase)
             };
-            let seen = vllm.wait_for(reached).await;
-            let error = seen
-                .ok()
-                .and_then(|status| status.as_ref()?.last_error.clone());
-            error.unwrap_or_else(|| "vLLM has ended".to_owned())
+            let seen = vllm.wait_for(reached).await.ok();
+            let seen = seen.and_then(|vllm| vllm.clone());
+            Reached {
+                exit: seen.as_ref().and_then(|vllm| vllm.exit),
+                last_error: seen
+                    .and_then(|vllm| vllm.status.last_error)
+                    .unwrap_or_else(|| "vLLM has ended".to_owned()),
+            }
         })
     }
 }

@@ -76,6 +76,9 @@ async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
             actix_rt::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(!lock.is_finished(), "the reads were to meet the lock");
+        // The first is with the writer, the second waits behind it.
+        let seen = store.observe().await;
+        assert_eq!((seen.queued_writes, seen.last_error), (1, None));
         reads
     };
     let ((first, second), reads) = join(join(first, second), reads).await;
@@ -84,6 +87,8 @@ async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
         (Err(StoreError::Busy), Err(StoreError::Busy))
     );
     assert!(!lock.is_finished(), "answered before the lock went");
+    let last_error = store.observe().await.last_error;
+    assert_eq!(last_error.as_deref(), Some("the response store is busy"));
     assert!(reads > 5, "{reads} reads in four seconds");
 
     lock.join().unwrap();

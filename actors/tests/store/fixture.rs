@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
-use vllm_responses_actors::store::messages::{Commit, Fetch, LoadChain, Remove, StoreError};
+use vllm_responses_actors::store::messages::{
+    Commit, Fetch, LoadChain, Observe, Remove, StoreError, StoreObservation,
+};
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status, Stored};
@@ -98,6 +100,14 @@ impl Store {
         ask_actor(&self.0, message, DEADLINE)
             .await
             .expect("an answer")
+    }
+
+    /// How the store is.
+    pub(crate) async fn observe(&self) -> StoreObservation {
+        ask_actor(&self.0, Observe, DEADLINE)
+            .await
+            .expect("an answer")
+            .unwrap()
     }
 
     /// The ids of a chain that must be there, oldest first.

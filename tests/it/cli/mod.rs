@@ -2,9 +2,11 @@
 
 mod bad;
 mod effective;
+mod lifecycle;
 mod setup;
 mod spawn;
 mod start;
+mod status;
 
 use std::process::{Command, Output};
 

@@ -1,0 +1,147 @@
+//! `GET /v1/status`: every component as it is now, for people and for `vllm-responses status`.
+
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::future::join_all;
+use vllm_responses_actors::ask::{AskError, ask, ask_actor};
+use vllm_responses_actors::cache::messages as cache;
+use vllm_responses_actors::process::messages as process;
+use vllm_responses_actors::store::messages as store;
+use vllm_responses_actors::supervisor::messages::{Health, Observation, Observe};
+use vllm_responses_actors::vllm::messages as vllm;
+
+use super::error;
+use super::state::{AppState, Observers};
+use crate::status::{self, CacheStatus, ChildView, Lines, Standing, Status, StoreStatus};
+
+/// All components are asked side by side; one that hangs is shown as such.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Answers whatever works and whatever does not; needs a key where keys are configured.
+pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let observers = state.observers.borrow().clone();
+    let (seen, upstream, store, cache, children) = futures_util::join!(
+        ask_actor(&state.supervisor, Observe, LIMIT),
+        optional(observers.upstream.as_ref(), vllm::Observe),
+        optional(observers.store.as_ref(), store::Observe),
+        optional(observers.cache.as_ref(), cache::Observe),
+        children(&observers, &state, lines(&request, &state)),
+    );
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(gone) => return error::no_answer(gone),
+    };
+    HttpResponse::Ok().json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_ms: u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ready: seen.ready,
+        stop: seen.stop,
+        in_flight: seen.in_flight,
+        capacity: seen.capacity,
+        upstream: upstream_status(&seen, upstream, &state),
+        store: store_status(&seen.store, store),
+        cache: cache_status(cache),
+        children,
+        tools: status::tools(observers.tools.offers()),
+    })
+}
+
+/// Where no keys are configured, a child's own words stay on this machine.
+fn lines(request: &HttpRequest, state: &AppState) -> Lines {
+    let local = request
+        .peer_addr()
+        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    if state.keys.borrow().is_some() || local {
+        Lines::Shown
+    } else {
+        Lines::Hidden
+    }
+}
+
+/// `None` while there is nobody to ask.
+async fn optional<M>(to: Option<&Recipient<M>>, message: M) -> Option<Result<M::Result, AskError>>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    Some(ask(to?, message, LIMIT).await)
+}
+
+async fn children(observers: &Observers, state: &AppState, lines: Lines) -> Vec<ChildView> {
+    let secret = state.upstream.api_key.as_ref();
+    let asked = observers.children.iter().map(|(name, child)| async move {
+        match ask(child, process::Observe, LIMIT).await {
+            Ok(seen) => ChildView::new(seen, lines, secret),
+            Err(silent) => ChildView::silent(name, silent.to_string()),
+        }
+    });
+    join_all(asked).await
+}
+
+fn upstream_status(
+    seen: &Observation,
+    own: Option<Result<vllm::UpstreamObservation, AskError>>,
+    state: &AppState,
+) -> status::UpstreamStatus {
+    let (model, last_error) = match own {
+        Some(Ok(own)) => (own.model, own.last_error),
+        Some(Err(silent)) => (None, Some(silent.to_string())),
+        None => (None, None),
+    };
+    status::UpstreamStatus {
+        phase: Standing::from(&seen.upstream),
+        url: state.upstream.base_url.to_string(),
+        model,
+        last_error: reason(&seen.upstream).or(last_error),
+    }
+}
+
+fn store_status(
+    health: &Health,
+    own: Option<Result<Result<store::StoreObservation, store::StoreError>, AskError>>,
+) -> StoreStatus {
+    let phase = Standing::from(health);
+    let silent = |problem: String| StoreStatus {
+        phase: Standing::Down,
+        backend: None,
+        queued_writes: 0,
+        queue_capacity: 0,
+        last_error: Some(problem),
+    };
+    match own {
+        None => StoreStatus {
+            phase,
+            last_error: reason(health),
+            ..silent(String::new())
+        },
+        Some(Err(error)) => silent(error.to_string()),
+        Some(Ok(Err(error))) => silent(error.to_string()),
+        Some(Ok(Ok(own))) => StoreStatus {
+            phase,
+            backend: Some(own.backend),
+            queued_writes: own.queued_writes,
+            queue_capacity: own.queue_capacity,
+            last_error: own.last_error,
+        },
+    }
+}
+
+fn cache_status(own: Option<Result<cache::CacheObservation, AskError>>) -> CacheStatus {
+    let phase = match own {
+        None => Standing::Starting,
+        Some(Err(_silent)) => Standing::Down,
+        Some(Ok(own)) if own.enabled => Standing::Ready,
+        Some(Ok(_)) => Standing::Off,
+    };
+    CacheStatus { phase }
+}
+
+fn reason(health: &Health) -> Option<String> {
+    match health {
+        Health::Down { reason } => Some(reason.clone()),
+        Health::Starting | Health::Ready => None,
+    }
+}
