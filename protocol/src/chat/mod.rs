@@ -4,4 +4,5 @@ pub mod answer;
 pub mod chunk;
 pub mod fault;
 pub mod request;
+pub mod template;
 pub mod tokenize;

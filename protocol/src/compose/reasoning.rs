@@ -3,6 +3,7 @@
 use super::summary::SummaryDraft;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
+use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{ContentDelta, ContentDone, Event, ItemEvent, PartEvent, PartView};
 use crate::responses::item::{Item, ItemStatus, Reasoning, ReasoningPart};
 
@@ -13,6 +14,7 @@ pub(super) struct ReasoningDraft {
     id: Box<str>,
     text: String,
     summary: Option<SummaryDraft>,
+    frame: DeltaFrame,
 }
 
 impl ReasoningDraft {
@@ -23,6 +25,7 @@ impl ReasoningDraft {
             id: ids::fresh(Prefix::Reasoning, out.ids),
             text: String::new(),
             summary: out.summary.map(SummaryDraft::new),
+            frame: DeltaFrame::default(),
         };
         let item = draft.item(ItemStatus::InProgress, Vec::new());
         let item = Item::Reasoning(item);
@@ -39,12 +42,15 @@ impl ReasoningDraft {
 
     /// More thinking.
     pub(super) fn text(&mut self, delta: &str, out: &mut Out<'_>) {
-        out.emit(&Event::ReasoningDelta(ContentDelta {
-            item_id: &self.id,
-            output_index: self.index,
-            content_index: 0,
-            delta,
-        }));
+        let (item_id, output_index) = (&*self.id, self.index);
+        out.delta(&mut self.frame, delta, || {
+            Event::ReasoningDelta(ContentDelta {
+                item_id,
+                output_index,
+                content_index: 0,
+                delta: "",
+            })
+        });
         if let Some(summary) = &mut self.summary {
             summary.text(&self.id, self.index, delta, out);
         }

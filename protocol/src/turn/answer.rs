@@ -6,7 +6,8 @@ use super::{Phase, Turn};
 use crate::chat::answer::Answer;
 use crate::chat::chunk::{ChatUsage, Chunk};
 use crate::chat::fault::UpstreamFault;
-use crate::normalize::{self, FinishReason};
+use crate::chat::template::Piece;
+use crate::normalize::{self, FinishReason, ModelEvent};
 use crate::sse::Decoder;
 
 impl Turn {
@@ -44,6 +45,15 @@ impl Turn {
 
     /// Takes one chunk of the stream.
     fn chunk(&mut self, data: &[u8], effects: &mut Effects) -> Result<(), Explained> {
+        if let Some((piece, text)) = self.template.recognise(data) {
+            let (composer, mut out) = self.composing(effects);
+            let event = match piece {
+                Piece::Text => ModelEvent::Text(text, Vec::new()),
+                Piece::Reasoning => ModelEvent::Reasoning(text),
+            };
+            composer.apply(event, &mut out);
+            return Ok(());
+        }
         // A derived struct would also be read from an array.
         if data.trim_ascii_start().first() != Some(&b'{') {
             return Err(fault::bad_chunk());
@@ -53,6 +63,7 @@ impl Turn {
         if let Some(error) = &chunk.error {
             return Err(fault::explain_in_stream(error));
         }
+        self.template.learn(data, &chunk);
         let finish = chunk.choices.0.as_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
             normalize::chunk(choice, &mut |event| composer.apply(event, &mut out))

@@ -33,6 +33,7 @@ mod tools;
 use std::sync::Arc;
 
 use crate::chat::chunk::ChatUsage;
+use crate::chat::template::Template;
 use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
@@ -97,6 +98,7 @@ pub struct Turn {
     downstream: Downstream,
     writer: Writer,
     decoder: Decoder,
+    template: Template,
     composer: Composer,
     usage: Option<Usage>,
     offers: Offers,
@@ -192,6 +194,7 @@ impl Turn {
             downstream: Downstream::Held,
             writer: Writer::new(delivery, seed.reasoning_events),
             decoder: Decoder::default(),
+            template: Template::default(),
             composer: Composer::new(parallel, code_outputs),
             usage: None,
             offers: seed.offers,
