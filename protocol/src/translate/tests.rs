@@ -205,6 +205,30 @@ fn pictures_go_as_parts() {
 }
 
 #[test]
+fn the_last_turn_is_never_left_out() {
+    let request = decode(
+        r#"{"model":"m","input":[{"role":"system","content":"s"},{"role":"user","content":"a"},
+        {"role":"assistant","content":"b"},{"role":"user","content":"c"}]}"#,
+    );
+    let catalogue = Catalogue::default();
+    let ask = |left_out| Ask {
+        request: &request,
+        catalogue: &catalogue,
+        history: &[],
+        produced: &[],
+        mode: StreamMode::Whole,
+        choice: ChoiceMode::AsAsked,
+        max_output_tokens: None,
+        left_out,
+    };
+    assert_eq!(turns_to_leave_out(ask(0)), 1);
+    let kept = |left_out| String::from_utf8(chat_body(ask(left_out)).unwrap()).unwrap();
+    let shortest = r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"c"}],"stream":false}"#;
+    assert_eq!(kept(1), shortest);
+    assert_eq!(kept(9), shortest);
+}
+
+#[test]
 fn nothing_to_answer_is_an_error() {
     let request = decode(r#"{"model":"m","previous_response_id":"r"}"#);
     let error = body_of(&request, &[]).unwrap_err();
