@@ -222,6 +222,19 @@ fn tool(name: &str, availability: Availability) -> ToolStatus {
     }
 }
 
+/// For a terminal: what others wrote must not move the cursor of who looks at it.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|letter| {
+            if letter.is_control() {
+                '\u{fffd}'
+            } else {
+                letter
+            }
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use actix::{Message, Recipient};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
+use url::Url;
 use vllm_responses_actors::ask::{AskError, ask, ask_actor};
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages as store;
-use vllm_responses_actors::supervisor::messages::{Health, Observation, Observe};
+use vllm_responses_actors::supervisor::messages::{Health, Observe};
 use vllm_responses_actors::vllm::messages as vllm;
 
 use super::error;
@@ -41,7 +42,7 @@ pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> 
         stop: seen.stop,
         in_flight: seen.in_flight,
         capacity: seen.capacity,
-        upstream: upstream_status(&seen, upstream, &state),
+        upstream: upstream_status(&seen.upstream, upstream, &state.upstream.base_url),
         store: store_status(&seen.store, store),
         cache: cache_status(cache),
         children,
@@ -82,9 +83,9 @@ async fn children(observers: &Observers, state: &AppState, lines: Lines) -> Vec<
 }
 
 fn upstream_status(
-    seen: &Observation,
+    health: &Health,
     own: Option<Result<vllm::UpstreamObservation, AskError>>,
-    state: &AppState,
+    url: &Url,
 ) -> status::UpstreamStatus {
     let (model, last_error) = match own {
         Some(Ok(own)) => (own.model, own.last_error),
@@ -92,10 +93,10 @@ fn upstream_status(
         None => (None, None),
     };
     status::UpstreamStatus {
-        phase: Standing::from(&seen.upstream),
-        url: state.upstream.base_url.to_string(),
+        phase: Standing::from(health),
+        url: url.to_string(),
         model,
-        last_error: reason(&seen.upstream).or(last_error),
+        last_error: reason(health).or(last_error),
     }
 }
 
@@ -143,5 +144,40 @@ fn reason(health: &Health) -> Option<String> {
     match health {
         Health::Down { reason } => Some(reason.clone()),
         Health::Starting | Health::Ready => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down() -> Health {
+        Health::Down {
+            reason: "gone".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_component_that_gives_no_answer_is_down_and_says_so() {
+        let hangs = || Some(Err(AskError::TimedOut));
+        let store = store_status(&Health::Ready, hangs());
+        assert_eq!((store.phase, store.backend), (Standing::Down, None));
+        assert_eq!(store.last_error, Some(AskError::TimedOut.to_string()));
+        let gone = Some(Err(AskError::Unavailable));
+        assert_eq!(cache_status(gone).phase, Standing::Down);
+        let url = Url::parse("http://h/v1").unwrap();
+        let upstream = upstream_status(&Health::Ready, Some(Err(AskError::TimedOut)), &url);
+        assert_eq!(upstream.last_error, Some(AskError::TimedOut.to_string()));
+    }
+
+    #[test]
+    fn what_is_not_up_yet_starts_and_what_is_down_says_why() {
+        let store = store_status(&Health::Starting, None);
+        assert_eq!((store.phase, store.last_error), (Standing::Starting, None));
+        assert_eq!(cache_status(None).phase, Standing::Starting);
+        let url = Url::parse("http://h/v1").unwrap();
+        let upstream = upstream_status(&down(), None, &url);
+        assert_eq!(upstream.phase, Standing::Down);
+        assert_eq!(upstream.last_error.as_deref(), Some("gone"));
     }
 }

@@ -6,7 +6,9 @@ use vllm_responses_actors::process::messages::Phase;
 use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::StopStage;
 
-use crate::status::{ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus};
+use crate::status::{
+    ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus, printable,
+};
 
 /// The whole page.
 pub(super) fn page(base: &str, status: &Status) -> String {
@@ -129,19 +131,6 @@ fn note(text: &mut String, name: &str, line: Option<&str>) {
     if let Some(line) = line {
         writeln!(text, "  {:10}   {name}: {}", "", printable(line)).unwrap_or_default();
     }
-}
-
-/// Without control characters: what a child wrote must not move the cursor of who looks at it.
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| {
-            if letter.is_control() {
-                '\u{fffd}'
-            } else {
-                letter
-            }
-        })
-        .collect()
 }
 
 /// `12 s`, `5 min`, `3 h 4 min`, `2 d 5 h`.
