@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::interpreter;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
@@ -47,6 +48,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// Telling an actor of ours to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the gateway ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +147,22 @@ async fn live(
     mut signals: Signals,
     heading: (&[SocketAddr], Instant),
 ) -> Result<Outcome, Failure> {
+    let python = Arbiter::new();
+    let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
+        .map_err(|error| error.to_string())?;
     let vllm = spawn_vllm(&opening, control).await?;
-    let outcome = open_and_serve(opening, control, &mut signals, heading).await;
+    let observed = interpreter.actor.clone().map(Addr::recipient);
+    opening
+        .observers
+        .send_modify(|observers| observers.interpreter = observed);
+    let tools = Toolbox::new(interpreter.tool.into_iter().collect());
+    let outcome = open_and_serve((opening, tools), control, &mut signals, heading).await;
+    if let Some(actor) = interpreter.actor {
+        // Its processes end with it; one that does not hear this is ended by its guardian.
+        let _unheard: Result<(), _> =
+            ask_actor(&actor, interpreter::messages::Stop, STOP_LIMIT).await;
+    }
+    python.stop();
     let Some(vllm) = vllm else { return outcome };
     let stopped = shutdown::stop_child(&vllm, &mut signals).await;
     match outcome {
@@ -156,7 +173,7 @@ async fn live(
 
 /// Brings everything up, and serves until a signal or until a vLLM of ours is given up.
 async fn open_and_serve(
-    opening: Opening,
+    (opening, tools): (Opening, Toolbox),
     control: &Arbiter,
     signals: &mut Signals,
     (addresses, start): (&[SocketAddr], Instant),
@@ -175,7 +192,7 @@ async fn open_and_serve(
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
     tokio::select! {
-        opened = open(opening, control) => (ready.model, ready.tools) = opened?,
+        opened = open(opening, tools, control) => (ready.model, ready.tools) = opened?,
         error = given_up(&supervisor) => return Err(error),
         _ = signals.next() => return Ok(Outcome::Clean),
     }
@@ -315,11 +332,11 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
 /// Brings up everything behind HTTP, in order. The model to try, and the tools on offer.
 async fn open(
     opening: Opening,
+    tools: Toolbox,
     control: &Arbiter,
 ) -> Result<(Option<String>, Vec<ToolStatus>), String> {
     let front = open_store(&opening).await?;
     let (vllm, model) = open_upstream(&opening, control).await?;
-    let tools = Toolbox::default();
     let offered = status::tools(tools.offers());
     opening
         .observers

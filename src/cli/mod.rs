@@ -1,7 +1,9 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod progress;
 mod serve;
+mod setup;
 mod status;
 
 use std::collections::BTreeMap;
@@ -26,9 +28,16 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match matches.subcommand() {
-        Some(("serve", given)) => serve::run(&inputs(given, &arguments)),
+        Some(("serve", given)) => {
+            let install = serve::Install::from(given.get_flag("yes"));
+            serve::run(&inputs(given, &arguments), install)
+        }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
         Some(("status", given)) => status::run(given, &environment()),
+        Some(("setup", given)) => match given.subcommand() {
+            Some(("code-interpreter", given)) => setup::run(given, &environment()),
+            _ => ExitCode::from(USAGE),
+        },
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))

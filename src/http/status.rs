@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use url::Url;
 use vllm_responses_actors::ask::{AskError, ask, ask_actor};
 use vllm_responses_actors::cache::messages as cache;
+use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages as store;
 use vllm_responses_actors::supervisor::messages::{Health, Observe};
@@ -15,7 +16,9 @@ use vllm_responses_actors::vllm::messages as vllm;
 
 use super::error;
 use super::state::{AppState, Observers};
-use crate::status::{self, CacheStatus, ChildView, Lines, Standing, Status, StoreStatus};
+use crate::status::{
+    self, CacheStatus, ChildView, InterpreterView, Lines, Standing, Status, StoreStatus,
+};
 
 /// All components are asked side by side; one that hangs is shown as such.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -23,11 +26,12 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Answers whatever works and whatever does not; needs a key where keys are configured.
 pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     let observers = state.observers.borrow().clone();
-    let (seen, upstream, store, cache, children) = futures_util::join!(
+    let (seen, upstream, store, cache, python, children) = futures_util::join!(
         ask_actor(&state.supervisor, Observe, LIMIT),
         optional(observers.upstream.as_ref(), vllm::Observe),
         optional(observers.store.as_ref(), store::Observe),
         optional(observers.cache.as_ref(), cache::Observe),
+        optional(observers.interpreter.as_ref(), interpreter::Observe),
         children(&observers, &state, lines(&request, &state)),
     );
     let seen = match seen {
@@ -46,6 +50,7 @@ pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> 
         store: store_status(&seen.store, store),
         cache: cache_status(cache),
         children,
+        code_interpreter: python.map(interpreter_view),
         tools: status::tools(observers.tools.offers()),
     })
 }
@@ -140,6 +145,32 @@ fn cache_status(own: Option<Result<cache::CacheObservation, AskError>>) -> Cache
     CacheStatus { phase }
 }
 
+/// One that is not ready has either just begun or cannot start any.
+fn interpreter_view(own: Result<interpreter::InterpreterStatus, AskError>) -> InterpreterView {
+    match own {
+        Ok(own) => InterpreterView {
+            phase: match (own.ready, &own.last_error) {
+                (true, _) => Standing::Ready,
+                (false, None) => Standing::Starting,
+                (false, Some(_)) => Standing::Down,
+            },
+            live: own.live,
+            idle: own.idle + own.warm,
+            waiting: own.waiting,
+            failures: own.failures,
+            last_error: own.last_error,
+        },
+        Err(silent) => InterpreterView {
+            phase: Standing::Down,
+            live: 0,
+            idle: 0,
+            waiting: 0,
+            failures: 0,
+            last_error: Some(silent.to_string()),
+        },
+    }
+}
+
 fn reason(health: &Health) -> Option<String> {
     match health {
         Health::Down { reason } => Some(reason.clone()),
@@ -165,6 +196,8 @@ mod tests {
         assert_eq!(store.last_error, Some(AskError::TimedOut.to_string()));
         let gone = Some(Err(AskError::Unavailable));
         assert_eq!(cache_status(gone).phase, Standing::Down);
+        let python = interpreter_view(Err(AskError::TimedOut));
+        assert_eq!((python.phase, python.live), (Standing::Down, 0));
         let url = Url::parse("http://h/v1").unwrap();
         let upstream = upstream_status(&Health::Ready, Some(Err(AskError::TimedOut)), &url);
         assert_eq!(upstream.last_error, Some(AskError::TimedOut.to_string()));

@@ -3,6 +3,7 @@
 mod bad;
 mod effective;
 mod lifecycle;
+mod setup;
 mod spawn;
 mod start;
 mod status;
