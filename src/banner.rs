@@ -8,7 +8,7 @@ use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
 use crate::config::LogFormat;
 use crate::config::table::Row;
-use crate::status::{ToolState, ToolStatus};
+use crate::status::{ToolState, ToolStatus, printable};
 
 /// The facts of a ready gateway; none of them is a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,19 +132,6 @@ struct Trial<'a> {
     model: &'a str,
     input: &'a str,
     stream: bool,
-}
-
-/// Names come from elsewhere and must not move the cursor.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| {
-            if letter.is_control() {
-                '\u{fffd}'
-            } else {
-                letter
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]

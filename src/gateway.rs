@@ -155,6 +155,10 @@ async fn live(
     let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
         .map_err(|error| error.to_string())?;
     let vllm = spawn_vllm(&opening, control).await?;
+    let observed = interpreter.actor.clone().map(Addr::recipient);
+    opening
+        .observers
+        .send_modify(|observers| observers.interpreter = observed);
     let tools = Toolbox::new(interpreter.tool.into_iter().collect());
     let outcome = open_and_serve((opening, tools), control, &mut signals, heading).await;
     if let Some(actor) = interpreter.actor {

@@ -40,8 +40,27 @@ pub struct Status {
     pub cache: CacheStatus,
     /// Processes that the gateway started and keeps running.
     pub children: Vec<ChildView>,
+    /// The gateway's own code interpreter; none where it has none.
+    pub code_interpreter: Option<InterpreterView>,
     /// Tools that the gateway runs itself.
     pub tools: Vec<ToolStatus>,
+}
+
+/// The gateway's own code interpreter: a pool of processes that live for one session each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterpreterView {
+    /// Its state.
+    pub phase: Standing,
+    /// Its processes.
+    pub live: usize,
+    /// Those that wait for a first call.
+    pub idle: usize,
+    /// Calls that wait for one.
+    pub waiting: usize,
+    /// Starts that failed.
+    pub failures: u64,
+    /// Why the last start failed, until one succeeds.
+    pub last_error: Option<String>,
 }
 
 /// State of a component that is no process of ours.
@@ -220,6 +239,19 @@ fn tool(name: &str, availability: Availability) -> ToolStatus {
         state,
         remedy,
     }
+}
+
+/// For a terminal: what others wrote must not move the cursor of who looks at it.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|letter| {
+            if letter.is_control() {
+                '\u{fffd}'
+            } else {
+                letter
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use actix::{Addr, Recipient};
 use tokio::sync::watch;
 use vllm_responses_actors::cache::messages as cache;
+use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
@@ -74,6 +75,8 @@ pub struct Observers {
     pub cache: Option<Recipient<cache::Observe>>,
     /// The upstream's watcher.
     pub upstream: Option<Recipient<vllm::Observe>>,
+    /// The code interpreter, when it is ours.
+    pub interpreter: Option<Recipient<interpreter::Observe>>,
     /// Child processes, by name.
     pub children: Vec<(&'static str, Recipient<process::Observe>)>,
     /// The tools.

@@ -5,16 +5,20 @@ use std::time::Duration;
 use actix::{Message, Recipient};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
+use url::Url;
 use vllm_responses_actors::ask::{AskError, ask, ask_actor};
 use vllm_responses_actors::cache::messages as cache;
+use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages as store;
-use vllm_responses_actors::supervisor::messages::{Health, Observation, Observe};
+use vllm_responses_actors::supervisor::messages::{Health, Observe};
 use vllm_responses_actors::vllm::messages as vllm;
 
 use super::error;
 use super::state::{AppState, Observers};
-use crate::status::{self, CacheStatus, ChildView, Lines, Standing, Status, StoreStatus};
+use crate::status::{
+    self, CacheStatus, ChildView, InterpreterView, Lines, Standing, Status, StoreStatus,
+};
 
 /// All components are asked side by side; one that hangs is shown as such.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -22,11 +26,12 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Answers whatever works and whatever does not; needs a key where keys are configured.
 pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     let observers = state.observers.borrow().clone();
-    let (seen, upstream, store, cache, children) = futures_util::join!(
+    let (seen, upstream, store, cache, python, children) = futures_util::join!(
         ask_actor(&state.supervisor, Observe, LIMIT),
         optional(observers.upstream.as_ref(), vllm::Observe),
         optional(observers.store.as_ref(), store::Observe),
         optional(observers.cache.as_ref(), cache::Observe),
+        optional(observers.interpreter.as_ref(), interpreter::Observe),
         children(&observers, &state, lines(&request, &state)),
     );
     let seen = match seen {
@@ -41,10 +46,11 @@ pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> 
         stop: seen.stop,
         in_flight: seen.in_flight,
         capacity: seen.capacity,
-        upstream: upstream_status(&seen, upstream, &state),
+        upstream: upstream_status(&seen.upstream, upstream, &state.upstream.base_url),
         store: store_status(&seen.store, store),
         cache: cache_status(cache),
         children,
+        code_interpreter: python.map(interpreter_view),
         tools: status::tools(observers.tools.offers()),
     })
 }
@@ -82,9 +88,9 @@ async fn children(observers: &Observers, state: &AppState, lines: Lines) -> Vec<
 }
 
 fn upstream_status(
-    seen: &Observation,
+    health: &Health,
     own: Option<Result<vllm::UpstreamObservation, AskError>>,
-    state: &AppState,
+    url: &Url,
 ) -> status::UpstreamStatus {
     let (model, last_error) = match own {
         Some(Ok(own)) => (own.model, own.last_error),
@@ -92,10 +98,10 @@ fn upstream_status(
         None => (None, None),
     };
     status::UpstreamStatus {
-        phase: Standing::from(&seen.upstream),
-        url: state.upstream.base_url.to_string(),
+        phase: Standing::from(health),
+        url: url.to_string(),
         model,
-        last_error: reason(&seen.upstream).or(last_error),
+        last_error: reason(health).or(last_error),
     }
 }
 
@@ -139,9 +145,72 @@ fn cache_status(own: Option<Result<cache::CacheObservation, AskError>>) -> Cache
     CacheStatus { phase }
 }
 
+/// One that is not ready has either just begun or cannot start any.
+fn interpreter_view(own: Result<interpreter::InterpreterStatus, AskError>) -> InterpreterView {
+    match own {
+        Ok(own) => InterpreterView {
+            phase: match (own.ready, &own.last_error) {
+                (true, _) => Standing::Ready,
+                (false, None) => Standing::Starting,
+                (false, Some(_)) => Standing::Down,
+            },
+            live: own.live,
+            idle: own.idle + own.warm,
+            waiting: own.waiting,
+            failures: own.failures,
+            last_error: own.last_error,
+        },
+        Err(silent) => InterpreterView {
+            phase: Standing::Down,
+            live: 0,
+            idle: 0,
+            waiting: 0,
+            failures: 0,
+            last_error: Some(silent.to_string()),
+        },
+    }
+}
+
 fn reason(health: &Health) -> Option<String> {
     match health {
         Health::Down { reason } => Some(reason.clone()),
         Health::Starting | Health::Ready => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down() -> Health {
+        Health::Down {
+            reason: "gone".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_component_that_gives_no_answer_is_down_and_says_so() {
+        let hangs = || Some(Err(AskError::TimedOut));
+        let store = store_status(&Health::Ready, hangs());
+        assert_eq!((store.phase, store.backend), (Standing::Down, None));
+        assert_eq!(store.last_error, Some(AskError::TimedOut.to_string()));
+        let gone = Some(Err(AskError::Unavailable));
+        assert_eq!(cache_status(gone).phase, Standing::Down);
+        let python = interpreter_view(Err(AskError::TimedOut));
+        assert_eq!((python.phase, python.live), (Standing::Down, 0));
+        let url = Url::parse("http://h/v1").unwrap();
+        let upstream = upstream_status(&Health::Ready, Some(Err(AskError::TimedOut)), &url);
+        assert_eq!(upstream.last_error, Some(AskError::TimedOut.to_string()));
+    }
+
+    #[test]
+    fn what_is_not_up_yet_starts_and_what_is_down_says_why() {
+        let store = store_status(&Health::Starting, None);
+        assert_eq!((store.phase, store.last_error), (Standing::Starting, None));
+        assert_eq!(cache_status(None).phase, Standing::Starting);
+        let url = Url::parse("http://h/v1").unwrap();
+        let upstream = upstream_status(&down(), None, &url);
+        assert_eq!(upstream.phase, Standing::Down);
+        assert_eq!(upstream.last_error.as_deref(), Some("gone"));
     }
 }

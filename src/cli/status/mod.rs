@@ -17,7 +17,7 @@ use vllm_responses_actors::vllm::client;
 
 use super::{USAGE, answer, complain};
 use crate::config::raw::{self, Inputs, Raw};
-use crate::status::Status;
+use crate::status::{Status, printable};
 
 /// To connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -146,7 +146,7 @@ async fn shown(base: &str, key: Option<&Secret>, wanted: Wanted) -> Result<Strin
         (200, Wanted::Readiness) => Ok("ready\n".to_owned()),
         (503, Wanted::Readiness) => Err(format!(
             "the gateway at {base} is not ready: {}",
-            page::printable(&String::from_utf8_lossy(&body))
+            printable(&String::from_utf8_lossy(&body))
         )),
         (200, Wanted::Json) => Ok(format!("{}\n", String::from_utf8_lossy(&body))),
         (200, Wanted::Page) => serde_json::from_slice::<Status>(&body)

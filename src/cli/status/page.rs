@@ -6,7 +6,9 @@ use vllm_responses_actors::process::messages::Phase;
 use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::StopStage;
 
-use crate::status::{ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus};
+use crate::status::{
+    ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus, printable,
+};
 
 /// The whole page.
 pub(super) fn page(base: &str, status: &Status) -> String {
@@ -36,6 +38,17 @@ pub(super) fn page(base: &str, status: &Status) -> String {
     }
     store(&mut text, &status.store);
     row(&mut text, "cache", standing(status.cache.phase));
+    if let Some(python) = &status.code_interpreter {
+        let line = format!(
+            "{}, {} processes, {} of them idle, {} calls waiting",
+            standing(python.phase),
+            python.live,
+            python.idle,
+            python.waiting
+        );
+        row(&mut text, "python", &line);
+        note(&mut text, "last error", python.last_error.as_deref());
+    }
     for tool in &status.tools {
         let state = match tool.state {
             ToolState::Offered => "on offer",
@@ -131,19 +144,6 @@ fn note(text: &mut String, name: &str, line: Option<&str>) {
     }
 }
 
-/// Without control characters: what a child wrote must not move the cursor of who looks at it.
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| {
-            if letter.is_control() {
-                '\u{fffd}'
-            } else {
-                letter
-            }
-        })
-        .collect()
-}
-
 /// `12 s`, `5 min`, `3 h 4 min`, `2 d 5 h`.
 fn time(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -159,7 +159,7 @@ fn time(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{CacheStatus, ToolStatus};
+    use crate::status::{CacheStatus, InterpreterView, ToolStatus};
 
     fn status() -> Status {
         Status {
@@ -195,6 +195,14 @@ mod tests {
                 last_error: Some("it ended while it was serving: signal 9".to_owned()),
                 last_lines: vec!["loading\u{1b}[2J weights".to_owned()],
             }],
+            code_interpreter: Some(InterpreterView {
+                phase: Standing::Ready,
+                live: 3,
+                idle: 2,
+                waiting: 0,
+                failures: 1,
+                last_error: None,
+            }),
             tools: vec![ToolStatus {
                 name: "code_interpreter".to_owned(),
                 state: ToolState::Missing,
@@ -215,6 +223,7 @@ vllm-responses 1.2.3 at http://h: not ready
                log: loading\u{fffd}[2J weights
   store      ready, SQLite, 1 of 4096 places for writes taken
   cache      off
+  python     ready, 3 processes, 2 of them idle, 0 calls waiting
   tool       code_interpreter: missing
                remedy: install it
 ";

@@ -15,7 +15,7 @@ use crate::harness::{Fake, Script, TestGateway};
 
 #[test]
 fn every_component_is_on_the_page() {
-    let gateway = Tree::start("", &[], &[]);
+    let gateway = Tree::start("", &["--code-interpreter", "disabled"], &[]);
     gateway.wait_ready();
     let reply = gateway.client().get("/v1/status");
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -38,6 +38,7 @@ fn every_component_is_on_the_page() {
         "children": [{"name": "vllm", "phase": "ready", "pid": gateway.pids()[0].as_raw(),
             "uptime_ms": child.uptime_ms.unwrap(), "restarts": 0, "last_error": null,
             "last_lines": child.last_lines}],
+        "code_interpreter": null,
         "tools": [{"name": "code_interpreter", "state": "off", "remedy": null}],
     });
     assert_eq!(reply.json(), expected);
