@@ -265,7 +265,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         doors,
     } = opening;
     let reports = supervisor.clone().recipient::<Report>();
-    let front = cache::start(config.store)
+    let front = cache::start(config.store, config.cache)
         .await
         .map_err(|error| error.to_string())?;
     doors.send_replace(Some(StoreDoors {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::secret::Secret;
+use vllm_responses_actors::store::messages::Extent;
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
@@ -307,15 +308,9 @@ impl<'a> Reader<'a> {
         let settings = CacheSettings {
             url: url?,
             ttl: ttl?,
+            extent: Extent::Items,
         };
-        if enabled? {
-            self.problem(
-                "cache.enabled",
-                "this build has no Redis cache; write `false`",
-            );
-            return Some(settings);
-        }
-        None
+        enabled?.then_some(settings)
     }
 
     fn limits(&mut self) -> Option<Limits> {

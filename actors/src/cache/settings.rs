@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::secret::Secret;
+use crate::store::messages::Extent;
 
 /// Settings of `CacheActor` when Redis is on.
 #[derive(Clone, Debug)]
@@ -11,4 +12,6 @@ pub struct CacheSettings {
     pub url: Secret,
     /// How long an entry lives (`VR_RESPONSE_STORE_CACHE_TTL_SECONDS`).
     pub ttl: Duration,
+    /// What look-ups will ask for, so that it is there.
+    pub extent: Extent,
 }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
-use messages::{Commit, Fetch, LoadChain, Remove, StoreError};
+use messages::{BeginEpoch, Commit, Extent, Fetch, LoadChain, ReadEpoch, Remove, StoreError};
 use rows::Prepared;
 use settings::{Database, StoreSettings};
 use sqlite::{Readers, Wrapped};
@@ -45,6 +45,9 @@ pub enum StoreStartError {
         "the database of `VR_DB_PATH` belongs to a newer version of vllm-responses: start that version"
     )]
     NewerSchema,
+    /// The cache in front of it is set up wrongly.
+    #[error("{0}")]
+    Cache(String),
     /// Not built in.
     #[error("this build stores in SQLite only: set `VR_DB_PATH` to a file")]
     Unsupported,
@@ -142,24 +145,38 @@ impl Handler<LoadChain> for StoreActor {
 
     fn handle(
         &mut self,
-        LoadChain { owner, id }: LoadChain,
+        LoadChain { owner, id, extent }: LoadChain,
         _: &mut Self::Context,
     ) -> Self::Result {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
             let query = move |connection: &mut SqliteConnection| {
-                queries::chain(connection, &owner, &id, now_ms)
+                let rows = queries::chain(connection, &owner, &id, now_ms)?;
+                let settings = match extent {
+                    Extent::WithSettings if !rows.is_empty() => {
+                        Some(queries::settings_of(connection, &owner, &id)?.into())
+                    }
+                    Extent::WithSettings | Extent::Items => None,
+                };
+                Ok((rows, settings))
             };
-            let rows = sqlite::read(&readers, query).await?;
+            let (rows, settings) = sqlite::read(&readers, query).await?;
             if rows.len() > queries::MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
+            let Some(expires_at_ms) = rows.last().map(rows::LinkRow::expires_at_ms) else {
+                return Ok(None);
+            };
             let links: Vec<Arc<Link>> = rows
                 .into_iter()
                 .map(rows::LinkRow::link)
                 .collect::<Result<_, _>>()?;
-            Ok(Some(Chain { links }).filter(|chain| !chain.links.is_empty()))
+            Ok(Some(Chain {
+                links,
+                expires_at_ms,
+                settings,
+            }))
         })
     }
 }
@@ -178,5 +195,25 @@ impl Handler<Fetch> for StoreActor {
             let row = sqlite::read(&readers, query).await?;
             Ok(row.map(Stored::from))
         })
+    }
+}
+
+/// Many at once, bounded by the readers.
+impl Handler<ReadEpoch> for StoreActor {
+    type Result = ResponseFuture<Result<Option<String>, StoreError>>;
+
+    fn handle(&mut self, ReadEpoch: ReadEpoch, _: &mut Self::Context) -> Self::Result {
+        let readers = self.readers.clone();
+        Box::pin(async move { sqlite::read(&readers, queries::epoch).await })
+    }
+}
+
+/// Many at once, bounded by the writer's queue.
+impl Handler<BeginEpoch> for StoreActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, BeginEpoch(word): BeginEpoch, _: &mut Self::Context) -> Self::Result {
+        let written = self.write(What::BeginEpoch(word));
+        Box::pin(async move { written.await.map(|_changed| ()) })
     }
 }

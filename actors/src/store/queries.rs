@@ -8,7 +8,7 @@ use diesel::sqlite::SqliteConnection;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::rows::{LinkRow, Prepared, StoredRow};
-use super::schema::{responses, settings};
+use super::schema::{cache_epoch, responses, settings};
 
 /// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
 pub(super) const MAX_LINKS: usize = 10_000;
@@ -24,7 +24,8 @@ WITH RECURSIVE chain (id, previous_response_id, depth) AS (
     FROM responses AS parent JOIN chain ON parent.id = chain.previous_response_id
     WHERE parent.owner = $2 AND chain.depth < $4
 )
-SELECT responses.id, responses.status, responses.input_items, responses.response
+SELECT responses.id, responses.status, responses.input_items, responses.response,
+       responses.expires_at
 FROM chain JOIN responses ON responses.id = chain.id
 ORDER BY chain.depth DESC";
 
@@ -127,4 +128,45 @@ pub(super) fn chain(
         .bind::<BigInt, _>(now_ms)
         .bind::<BigInt, _>(i64::try_from(MAX_LINKS).unwrap_or(i64::MAX))
         .load(connection)
+}
+
+/// The settings of a response, live or not; its chain was found, so it is there.
+pub(super) fn settings_of(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    id: &ResponseId,
+) -> QueryResult<String> {
+    responses::table
+        .inner_join(
+            settings::table.on(settings::owner
+                .eq(responses::owner)
+                .and(settings::hash.eq(responses::settings_hash))),
+        )
+        .filter(responses::id.eq(id.as_str()))
+        .filter(responses::owner.eq(owner.as_str()))
+        .select(settings::json)
+        .first(connection)
+}
+
+/// There is one row, since there is one generation of cache entries.
+const EPOCH_ROW: i32 = 1;
+
+/// The word of the present generation of cache entries.
+pub(super) fn epoch(connection: &mut SqliteConnection) -> QueryResult<Option<String>> {
+    cache_epoch::table
+        .find(EPOCH_ROW)
+        .select(cache_epoch::word)
+        .first(connection)
+        .optional()
+}
+
+/// Begins a new generation of cache entries.
+pub(super) fn begin_epoch(connection: &mut SqliteConnection, word: &str) -> QueryResult<()> {
+    diesel::insert_into(cache_epoch::table)
+        .values((cache_epoch::id.eq(EPOCH_ROW), cache_epoch::word.eq(word)))
+        .on_conflict(cache_epoch::id)
+        .do_update()
+        .set(cache_epoch::word.eq(word))
+        .execute(connection)?;
+    Ok(())
 }

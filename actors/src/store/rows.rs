@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diesel::sql_types::Text;
+use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel::{Insertable, Queryable, QueryableByName};
 use sha2::{Digest as _, Sha256};
 use vllm_responses_protocol::ids::ResponseId;
@@ -94,9 +94,16 @@ pub(super) struct LinkRow {
     input_items: String,
     #[diesel(sql_type = Text)]
     response: String,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    expires_at: Option<i64>,
 }
 
 impl LinkRow {
+    /// Unix milliseconds.
+    pub(super) fn expires_at_ms(&self) -> Option<i64> {
+        self.expires_at
+    }
+
     pub(super) fn link(self) -> Result<Arc<Link>, StoreError> {
         Ok(Arc::new(Link {
             id: ResponseId::new(&self.id),

@@ -36,6 +36,7 @@ pub(super) enum What {
         id: ResponseId,
         now_ms: i64,
     },
+    BeginEpoch(String),
 }
 
 /// Runs until the queue's senders are gone.
@@ -90,6 +91,7 @@ fn write(connection: &mut SqliteConnection, what: &What) -> QueryResult<bool> {
     match what {
         What::Insert(new) => queries::insert(connection, new).map(|()| true),
         What::Delete { owner, id, now_ms } => queries::delete(connection, owner, id, *now_ms),
+        What::BeginEpoch(word) => queries::begin_epoch(connection, word).map(|()| true),
     }
 }
 

@@ -33,7 +33,7 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
-use crate::store::messages::{Commit, LoadChain};
+use crate::store::messages::{Commit, Extent, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
@@ -401,6 +401,7 @@ async fn load(
         LoadChain {
             owner,
             id: previous,
+            extent: Extent::Items,
         },
         STORE_LIMIT,
     )

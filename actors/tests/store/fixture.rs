@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
-use vllm_responses_actors::store::messages::{Commit, Fetch, LoadChain, Remove, StoreError};
+use vllm_responses_actors::store::messages::{
+    Commit, Extent, Fetch, LoadChain, Remove, StoreError,
+};
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status, Stored};
@@ -56,7 +58,7 @@ pub(crate) async fn open(file: &Path) -> Result<Store, StoreStartError> {
         synchronous: Synchronous::Normal,
         retention: None,
     };
-    cache::start(settings).await.map(Store)
+    cache::start(settings, None).await.map(Store)
 }
 
 /// The door to one store.
@@ -84,6 +86,7 @@ impl Store {
         let message = LoadChain {
             owner: Owner::new(owner),
             id: ResponseId::new(id),
+            extent: Extent::Items,
         };
         ask_actor(&self.0, message, DEADLINE)
             .await
