@@ -210,6 +210,7 @@ fn app_state(
             max_depth: config.limits.json_depth,
             strict_requests: config.protocol.requests == Strictness::Strict,
             strict_tools: config.protocol.tools == Strictness::Strict,
+            omitted_tools: config.protocol.omitted_tools,
         },
         loop_limits: config.loop_limits,
         reasoning_events: match config.protocol.reasoning_events {

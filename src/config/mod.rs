@@ -16,6 +16,7 @@ use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::responses::request::OmittedTools;
 use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys;
@@ -99,6 +100,8 @@ pub struct ProtocolSettings {
     pub requests: Strictness,
     /// What an unknown tool causes.
     pub tools: Strictness,
+    /// What omitted tools mean.
+    pub omitted_tools: OmittedTools,
 }
 
 /// Whose names reasoning events carry.

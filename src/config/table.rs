@@ -132,6 +132,7 @@ pub const TABLE: &[Row] = &[
     Row::new("protocol.reasoning_events", "VR_REASONING_EVENTS", "openai", Choice(&["openai", "open_responses"])).means("Whose names reasoning events carry."),
     Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),
     Row::new("protocol.strict_tools", "VR_STRICT_TOOLS", "false", Switch).means("Whether an unknown tool is refused instead of left out."),
+    Row::new("protocol.inherit_tools", "VR_INHERIT_TOOLS", "false", Switch).means("Whether a request that continues a response and omits `tools` has that response's."),
 
     Row::new("lifecycle.drain_delay", "VR_DRAIN_DELAY", "0s", Duration).flag("--drain-delay").means("After SIGTERM, how long requests are still taken while readiness is false."),
     Row::new("lifecycle.shutdown_grace", "VR_SHUTDOWN_GRACE", "30s", Duration).flag("--shutdown-grace").means("How long running requests may take to finish at a stop."),

@@ -13,6 +13,7 @@ use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronou
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::responses::request::OmittedTools;
 use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
@@ -125,10 +126,10 @@ impl<'a> Reader<'a> {
         let gateway = self.gateway();
         let upstream = self.upstream();
         let store = self.store();
-        let cache = self.cache();
         let limits = self.limits();
         let loop_limits = self.loop_limits();
         let protocol = self.protocol();
+        let cache = self.cache(protocol.map(|protocol| protocol.omitted_tools));
         let lifecycle = self.lifecycle();
         let logging = self.logging();
         Some(Config {
@@ -289,7 +290,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `None` when the cache is off, or wrong and then reported.
-    fn cache(&mut self) -> Option<CacheSettings> {
+    fn cache(&mut self, omitted_tools: Option<OmittedTools>) -> Option<CacheSettings> {
         const URL: &str =
             "must be `redis://HOST` or `rediss://HOST`, with port, user and database as needed";
         let enabled = self.switch("cache.enabled");
@@ -311,7 +312,10 @@ impl<'a> Reader<'a> {
         let settings = CacheSettings {
             url: url?,
             ttl: ttl?,
-            extent: Extent::Items,
+            extent: match omitted_tools? {
+                OmittedTools::None => Extent::Items,
+                OmittedTools::Inherited => Extent::WithSettings,
+            },
         };
         enabled?.then_some(settings)
     }
@@ -351,10 +355,16 @@ impl<'a> Reader<'a> {
             .switch("protocol.strict_requests")
             .map(Strictness::from);
         let tools = self.switch("protocol.strict_tools").map(Strictness::from);
+        let inherit = self.switch("protocol.inherit_tools");
         Some(ProtocolSettings {
             reasoning_events: reasoning_events?,
             requests: requests?,
             tools: tools?,
+            omitted_tools: if inherit? {
+                OmittedTools::Inherited
+            } else {
+                OmittedTools::None
+            },
         })
     }
 

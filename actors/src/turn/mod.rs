@@ -13,6 +13,7 @@ mod clock;
 mod flow;
 mod timings;
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -291,13 +292,24 @@ impl TurnActor {
             return self.feed(Input::History(Vec::new()), ctx);
         };
         let chains = self.permit.peers.chains.clone();
-        let owner = self.owner.clone();
-        let load = async move { load(chains, owner, previous).await };
+        let message = LoadChain {
+            owner: self.owner.clone(),
+            id: previous,
+            extent: if self.turn.inherits_tools() {
+                Extent::WithSettings
+            } else {
+                Extent::Items
+            },
+        };
+        let load = async move { load(chains, message).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
-            let input = match loaded {
-                Ok(history) => Input::History(history),
-                Err(error) => Input::Refused(error),
-            };
+            let input = loaded.and_then(|(history, settings)| {
+                if let Some(settings) = settings {
+                    act.turn.inherit(&settings)?;
+                }
+                Ok(Input::History(history))
+            });
+            let input = input.unwrap_or_else(Input::Refused);
             act.feed(input, ctx);
         }));
     }
@@ -357,12 +369,11 @@ impl Actor for TurnActor {
     }
 }
 
-/// The chain's items, or why the request cannot continue it.
+/// The chain's items and, if they were asked for, the settings of its last response; or why the request cannot continue it.
 async fn load(
     chains: actix::Recipient<LoadChain>,
-    owner: Owner,
-    previous: ResponseId,
-) -> Result<Vec<Item>, ApiError> {
+    message: LoadChain,
+) -> Result<(Vec<Item>, Option<Arc<str>>), ApiError> {
     let about_previous = |code, message: String| {
         let mut error = ApiError::new(code, message);
         error.param = Some("previous_response_id".to_owned());
@@ -374,17 +385,7 @@ async fn load(
             "the response store is unavailable, so `previous_response_id` cannot be read; try again",
         )
     };
-    let chain = match ask(
-        &chains,
-        LoadChain {
-            owner,
-            id: previous,
-            extent: Extent::Items,
-        },
-        STORE_LIMIT,
-    )
-    .await
-    {
+    let chain = match ask(&chains, message, STORE_LIMIT).await {
         Ok(Ok(Some(chain))) => chain,
         Ok(Ok(None)) => {
             return Err(about_previous(
@@ -411,13 +412,14 @@ async fn load(
             ),
         ));
     }
-    history::from_chain(&chain).map_err(|corrupt| {
+    let items = history::from_chain(&chain).map_err(|corrupt| {
         log::error!("a stored chain cannot be read: {corrupt}");
         ApiError::new(
             ApiErrorCode::ServerError,
             "the stored conversation cannot be read",
         )
-    })
+    })?;
+    Ok((items, chain.settings))
 }
 
 /// A fault for the log: no content, no secrets.

@@ -1,5 +1,6 @@
 //! `POST /v1/responses`: the body, read, checked and normalised.
 
+mod inherit;
 mod sampling;
 mod text;
 
@@ -13,6 +14,7 @@ use super::words::words;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{IdSource, ResponseId};
 use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
+pub use inherit::{OmittedTools, ToolsFrom};
 
 /// How strictly requests are read; configuration.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,8 @@ pub struct Rules {
     pub strict_requests: bool,
     /// Tools that are not served are refused, not warned about (decision 5).
     pub strict_tools: bool,
+    /// What omitted tools mean (decision 1).
+    pub omitted_tools: OmittedTools,
 }
 
 impl Default for Rules {
@@ -31,6 +35,7 @@ impl Default for Rules {
             max_depth: 64,
             strict_requests: false,
             strict_tools: false,
+            omitted_tools: OmittedTools::None,
         }
     }
 }
@@ -76,6 +81,8 @@ pub struct CreateRequest {
     pub metadata: Box<RawValue>,
     /// What the response echoes and the upstream is told.
     pub settings: Settings,
+    /// Whose tools those of the settings are.
+    pub tools_from: ToolsFrom,
     /// vLLM's own sampling parameters, passed on as they came.
     pub sampling: Vec<(&'static str, Box<RawValue>)>,
     /// What was ignored: names only, for the log.
@@ -149,6 +156,7 @@ fn decode_fields(
     ids: &mut dyn IdSource,
     problems: &mut Problems,
 ) -> Option<CreateRequest> {
+    let mut tools_from = ToolsFrom::of(&fields, rules.omitted_tools);
     let model = fields.required_word("model", problems);
     refuse_unsupported(&mut fields, problems);
     let previous = fields.string("previous_response_id", problems);
@@ -157,7 +165,7 @@ fn decode_fields(
     let store = fields.boolean("store", problems).unwrap_or(true);
     let include = decode_include(&mut fields, problems);
     let metadata = decode_metadata(&mut fields, problems);
-    let settings = decode_settings(&mut fields, problems);
+    let settings = decode_settings(&mut fields, &mut tools_from, problems);
     let sampling = sampling::passed_on(&mut fields, problems);
     for name in IGNORED {
         fields.take(name);
@@ -174,6 +182,7 @@ fn decode_fields(
         include,
         metadata: metadata?,
         settings,
+        tools_from,
         sampling,
         warnings,
     })
@@ -281,7 +290,11 @@ fn decode_metadata(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Opti
 /// Longest end-user and cache-key text, in characters.
 const MAX_LABEL: usize = 512;
 
-fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Settings {
+fn decode_settings(
+    fields: &mut Fields<'_, '_>,
+    tools_from: &mut ToolsFrom,
+    problems: &mut Problems,
+) -> Settings {
     let mut settings = Settings {
         instructions: fields.string("instructions", problems).map(Into::into),
         parallel_tool_calls: fields.boolean("parallel_tool_calls", problems),
@@ -307,7 +320,12 @@ fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Sett
     }
     let place = Place::Root.member("tool_choice");
     if let Some(raw) = fields.take("tool_choice") {
-        settings.tool_choice = tool::decode_choice(raw, &settings.tools, &place, problems);
+        match tools_from {
+            ToolsFrom::Request => {
+                settings.tool_choice = tool::decode_choice(raw, &settings.tools, &place, problems);
+            }
+            ToolsFrom::Previous { choice } => *choice = Some(raw.to_owned()),
+        }
     }
     settings
 }

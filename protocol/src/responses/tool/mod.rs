@@ -2,6 +2,7 @@
 
 mod choice;
 mod code_interpreter;
+mod credentials;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -18,9 +19,6 @@ const MAX_TOOLS: usize = 128;
 
 /// Longest function name, in characters; OpenAI's limit.
 const MAX_NAME: usize = 128;
-
-/// Members of tools that carry credentials: never echoed, never stored.
-const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
 
 /// A tool of the request.
 #[derive(Clone, Debug)]
@@ -116,18 +114,9 @@ fn decode_tool(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<To
         "code_interpreter" => code_interpreter::decode(fields, problems).map(Tool::CodeInterpreter),
         _ => Some(Tool::Unserved(UnservedTool {
             kind: kind.into(),
-            members: kept_members(fields),
+            members: credentials::members_without(fields),
         })),
     }
-}
-
-/// A tool's members for the echo, without credentials.
-fn kept_members(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
-    fields
-        .into_members()
-        .filter(|(name, _)| !CREDENTIALS.contains(&&**name))
-        .map(|(name, raw)| (name.into(), raw.to_owned()))
-        .collect()
 }
 
 fn decode_function(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<FunctionTool> {
