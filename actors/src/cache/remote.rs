@@ -79,13 +79,20 @@ impl ManageConnection for Manager {
     }
 }
 
-/// Keeps the last reason for the log. Only its class: the full text could name what is secret.
+/// Keeps the last reason for the log.
 #[derive(Clone, Debug)]
 struct Trouble(Arc<watch::Sender<Option<String>>>);
 
 impl ErrorSink<RedisError> for Trouble {
     fn sink(&self, error: RedisError) {
-        self.0.send_replace(Some(error.category().to_owned()));
+        // The system's and the TLS library's own words have no secrets in them; of other errors only
+        // the class is known to have none.
+        let words = if error.is_io_error() {
+            error.to_string()
+        } else {
+            error.category().to_owned()
+        };
+        self.0.send_replace(Some(words));
     }
 
     fn boxed_clone(&self) -> Box<dyn ErrorSink<RedisError>> {

@@ -1,8 +1,9 @@
 //! The API as clients see it.
 
 mod basic;
-mod keys;
+pub(crate) mod keys;
 mod leave;
+mod ownership;
 mod recordings;
 mod state;
 mod surface;
