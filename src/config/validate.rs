@@ -312,6 +312,7 @@ impl<'a> Reader<'a> {
         let settings = CacheSettings {
             url: url?,
             ttl: ttl?,
+            limit: CacheSettings::LIMIT,
             extent: match omitted_tools? {
                 OmittedTools::None => Extent::Items,
                 OmittedTools::Inherited => Extent::WithSettings,

@@ -15,8 +15,6 @@ use super::entry;
 use super::facts::CacheFacts;
 use super::settings::CacheSettings;
 
-/// Beyond this the store is the faster one (fault D8). Waiting for a connection is part of it.
-const LIMIT: Duration = Duration::from_millis(50);
 /// An operation takes about 0.1 ms, so a few connections carry thousands of turns a second.
 const CONNECTIONS: u32 = 8;
 /// How long the pool goes on with a connection that nobody waits for any more.
@@ -32,6 +30,7 @@ return 1";
 /// See the module.
 pub(super) struct Remote {
     pool: Pool<Manager>,
+    limit: Duration,
     breaker: RefCell<Breaker>,
     facts: RefCell<CacheFacts>,
     /// Why the last connection could not be made.
@@ -119,6 +118,7 @@ impl Remote {
             .build_unchecked(Manager(manager));
         Ok(Self {
             pool,
+            limit: settings.limit,
             breaker: RefCell::default(),
             facts: RefCell::default(),
             trouble,
@@ -141,7 +141,7 @@ impl Remote {
             line.busy = outcome.as_ref().is_err_and(|error| !was_answered(error));
             outcome.map_err(RunError::User)
         };
-        let outcome = tokio::time::timeout(LIMIT, work).await;
+        let outcome = tokio::time::timeout(self.limit, work).await;
         self.count(|facts| facts.latency.record(began.elapsed()));
         let change = match &outcome {
             Ok(Ok(_)) => self.breaker.borrow_mut().succeeded(),

@@ -14,4 +14,12 @@ pub struct CacheSettings {
     pub ttl: Duration,
     /// What look-ups will ask for, so that it is there.
     pub extent: Extent,
+    /// How long one operation may take, waiting for a connection included: [`CacheSettings::LIMIT`],
+    /// but in tests that count and therefore must not be disturbed by a busy machine.
+    pub limit: Duration,
+}
+
+impl CacheSettings {
+    /// Beyond this the store is the faster one (fault D8).
+    pub const LIMIT: Duration = Duration::from_millis(50);
 }

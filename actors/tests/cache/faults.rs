@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use vllm_responses_actors::store::messages::Extent;
 use vllm_responses_protocol::record::Chain;
 
 use crate::fixture::{Place, Replica, child, record};
@@ -54,8 +55,8 @@ async fn until_warm(door: &Replica, id: &str) {
 #[actix_rt::test]
 async fn d8_refused() {
     let place = Place::new();
-    let plain = place.replica(None).await;
-    let door = place.replica(Some(&url(free_port()))).await;
+    let plain = place.plain(Extent::Items).await;
+    let door = place.replica(&url(free_port())).await;
     exercise(&door, &plain, "refused").await;
     let facts = door.facts().await;
     assert!(
@@ -78,8 +79,9 @@ async fn d8_killed_and_back_empty() {
         return;
     };
     let place = Place::new();
-    let plain = place.replica(None).await;
-    let door = place.using(&redis.url()).await;
+    let plain = place.plain(Extent::Items).await;
+    let door = place.replica(&redis.url()).await;
+    door.warm_up().await;
     exercise(&door, &plain, "before").await;
     redis.kill();
     exercise(&door, &plain, "killed").await;
@@ -95,8 +97,9 @@ async fn d8_stopped_for_a_while() {
         return;
     };
     let place = Place::new();
-    let plain = place.replica(None).await;
-    let door = place.using(&redis.url()).await;
+    let plain = place.plain(Extent::Items).await;
+    let door = place.replica(&redis.url()).await;
+    door.warm_up().await;
     exercise(&door, &plain, "before").await;
     let before = door.facts().await;
     redis.signal(Signal::SIGSTOP);
@@ -117,9 +120,10 @@ async fn d8_slow_and_cut() {
         return;
     };
     let place = Place::new();
-    let plain = place.replica(None).await;
+    let plain = place.plain(Extent::Items).await;
     let relay = Relay::to(redis.port());
-    let door = place.using(&relay.url()).await;
+    let door = place.replica(&relay.url()).await;
+    door.warm_up().await;
     exercise(&door, &plain, "before").await;
     relay.delay(Duration::from_millis(500));
     exercise(&door, &plain, "slow").await;
@@ -176,7 +180,7 @@ async fn d8_wrong_bytes() {
         return;
     };
     let place = Place::new();
-    let plain = place.replica(None).await;
+    let plain = place.plain(Extent::Items).await;
     let door = place.using(&redis.url()).await;
     exercise(&door, &plain, "before").await;
     let mut kinds = vec![
@@ -212,13 +216,13 @@ async fn d8_wrong_bytes() {
 #[actix_rt::test]
 async fn d8_flushed_evicting_and_full() {
     let place = Place::new();
-    let plain = place.replica(None).await;
+    let plain = place.plain(Extent::Items).await;
     for policy in ["allkeys-random", "allkeys-lru", "noeviction"] {
         let options = ["--maxmemory", "1500kb", "--maxmemory-policy", policy];
         let Some(redis) = Redis::start(&options) else {
             return;
         };
-        let door = place.replica(Some(&redis.url())).await;
+        let door = place.replica(&redis.url()).await;
         for n in 0..10 {
             exercise(&door, &plain, &format!("{policy}_{n}")).await;
             redis.command::<()>("FLUSHALL");
@@ -239,10 +243,8 @@ async fn d8_a_wrong_password_is_no_error_either() {
         return;
     };
     let place = Place::new();
-    let plain = place.replica(None).await;
-    let door = place
-        .replica(Some(&redis.url().replace(PASSWORD, "wrong")))
-        .await;
+    let plain = place.plain(Extent::Items).await;
+    let door = place.replica(&redis.url().replace(PASSWORD, "wrong")).await;
     exercise(&door, &plain, "wrong").await;
     assert!(door.facts().await.breaker_open);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use nix::sys::signal::Signal;
+use vllm_responses_actors::store::messages::Extent;
 
 use crate::fixture::{Held, Place, record};
 use crate::redis::{Redis, Relay};
@@ -36,7 +37,7 @@ async fn d9_2_a_fill_after_a_miss_comes_too_late() {
         return;
     };
     let place = Place::new();
-    let plain = place.replica(None).await;
+    let plain = place.plain(Extent::Items).await;
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     for flush in [false, true] {
         let id = format!("resp_{flush}");

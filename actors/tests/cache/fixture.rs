@@ -34,12 +34,24 @@ impl Place {
         self.0.path().join("responses.db")
     }
 
-    /// A replica that reaches Redis by this URL; without one it has only the store.
-    pub(crate) async fn replica(&self, url: Option<&str>) -> Replica {
-        self.replica_wanting(url, Extent::Items).await
+    /// A replica without Redis.
+    pub(crate) async fn plain(&self, extent: Extent) -> Replica {
+        self.open(None, extent).await
     }
 
-    pub(crate) async fn replica_wanting(&self, url: Option<&str>, extent: Extent) -> Replica {
+    /// A replica that reaches Redis by this URL, with the limits of the product.
+    pub(crate) async fn replica(&self, url: &str) -> Replica {
+        let settings = settings(url, Extent::Items, CacheSettings::LIMIT);
+        self.open(Some(settings), Extent::Items).await
+    }
+
+    /// A replica that waits longer for Redis than a busy machine makes it wait: for counting.
+    pub(crate) async fn patient(&self, url: &str, extent: Extent) -> Replica {
+        let settings = settings(url, extent, Duration::from_secs(10));
+        self.open(Some(settings), extent).await
+    }
+
+    async fn open(&self, cache: Option<CacheSettings>, extent: Extent) -> Replica {
         let settings = StoreSettings {
             database: Database::Sqlite(self.file()),
             synchronous: Synchronous::Normal,
@@ -52,28 +64,32 @@ impl Place {
             gate: gate.clone(),
         }
         .start();
-        let settings = url.map(|url| CacheSettings {
-            url: Secret::new(url),
-            ttl: Duration::from_secs(600),
-            extent,
-        });
-        let cache = CacheActor::new(behind_of(&behind), settings.as_ref()).unwrap();
+        let front = CacheActor::new(behind_of(&behind), cache.as_ref()).unwrap();
         let replica = Replica {
-            cache: cache.start(),
+            cache: front.start(),
             gate,
             extent,
         };
-        if url.is_some() {
+        if cache.is_some() {
             replica.wait("the epoch", |gate, _| gate.epochs > 0).await;
         }
         replica
     }
 
-    /// A replica with a Redis that works and is used.
+    /// A patient replica with a Redis that works and is used.
     pub(crate) async fn using(&self, url: &str) -> Replica {
-        let replica = self.replica(Some(url)).await;
+        let replica = self.patient(url, Extent::Items).await;
         replica.warm_up().await;
         replica
+    }
+}
+
+fn settings(url: &str, extent: Extent, limit: Duration) -> CacheSettings {
+    CacheSettings {
+        url: Secret::new(url),
+        ttl: Duration::from_secs(600),
+        extent,
+        limit,
     }
 }
 
@@ -268,7 +284,7 @@ impl Replica {
     }
 
     /// Waits until Redis is used.
-    async fn warm_up(&self) {
+    pub(crate) async fn warm_up(&self) {
         for round in 0.. {
             let id = format!("resp_warm_up_{round}");
             self.commit(record(&id)).await.unwrap();

@@ -70,8 +70,8 @@ async fn look_ups_are_the_same_with_and_without_redis() {
     };
     for extent in [Extent::Items, Extent::WithSettings] {
         let place = Place::new();
-        let plain = place.replica_wanting(None, extent).await;
-        let cached = place.replica_wanting(Some(&redis.url()), extent).await;
+        let plain = place.plain(extent).await;
+        let cached = place.patient(&redis.url(), extent).await;
         let names = fill(&cached).await;
         for round in 0..3 {
             for (owner, id) in &names {

@@ -156,7 +156,7 @@ fn t5_secrets_stay_out_of_every_sink() {
     fake.on("breaks", [Script::stream().close_body()]);
     fake.on("refuses", [Script::error(400, "no")]);
     // Without a Redis, the one that refuses is still a way for its password to get out.
-    let redis = Redis::start(&[]);
+    let mut redis = Redis::start(&[]);
     let redis_url = redis.as_ref().map_or_else(|| url(free_port()), Redis::url);
     for level in ["debug", "trace"] {
         let mut gateway = TestGateway::on(&fake.url())
@@ -178,11 +178,14 @@ fn t5_secrets_stay_out_of_every_sink() {
             "canary-wrong-key",
         ];
         search("database", &database(&gateway.db()), &canaries);
-        if let Some(redis) = &redis {
+        if let Some(redis) = &mut redis {
             search("Redis", &redis_dump(redis), &canaries);
             redis.signal(Signal::SIGSTOP);
             talk(&gateway, &key, &mut told);
             redis.signal(Signal::SIGCONT);
+            redis.kill();
+            talk(&gateway, &key, &mut told);
+            redis.restart();
         }
         search("answers", &told, &canaries);
         gateway.signal(Signal::SIGTERM);
