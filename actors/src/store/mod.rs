@@ -1,35 +1,34 @@
-//! `StoreActor`: responses in SQLite, durable and owned.
+//! `StoreActor`: responses in SQLite or PostgreSQL, durable and owned.
 //!
 //! It guarantees: a commit is answered after it is durable as configured; a row belongs to one owner
 //! and no query crosses that line; a deleted or expired response reads as unknown.
 
+mod backend;
+mod failure;
 pub mod messages;
 mod migrate;
-mod queries;
+mod postgres;
+pub mod postgres_url;
 mod rows;
 mod schema;
 pub mod settings;
 mod sqlite;
+mod tls;
 mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
-use diesel::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
+use backend::{Engine, Readers};
 use messages::{Commit, Fetch, LoadChain, Remove, StoreError};
-use rows::Prepared;
-use settings::{Database, StoreSettings};
-use sqlite::{Readers, Wrapped};
-use writer::{What, Write};
-
-/// How long a write may wait for its commit. SQLite's own wait for a lock is as long, but a write may
-/// stand in the queue behind one that waits.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
+use rows::{MAX_LINKS, Prepared};
+use settings::StoreSettings;
+use writer::{Job, What, Write};
 
 /// Why the store cannot be opened. One line, naming the setting.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +44,12 @@ pub enum StoreStartError {
         "the database of `VR_DB_PATH` belongs to a newer version of vllm-responses: start that version"
     )]
     NewerSchema,
-    /// Not built in.
-    #[error("this build stores in SQLite only: set `VR_DB_PATH` to a file")]
-    Unsupported,
+    /// No server, no permission, no certificate.
+    #[error(
+        "the PostgreSQL server of `VR_DB_PATH` cannot be used ({0}): check that it runs, and the \
+         URL's host, port, database, user, password and `sslmode`"
+    )]
+    Server(String),
 }
 
 impl From<diesel::result::Error> for StoreStartError {
@@ -59,9 +61,11 @@ impl From<diesel::result::Error> for StoreStartError {
 /// See the module.
 pub struct StoreActor {
     readers: Readers,
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::Sender<Job>,
+    /// How long a write may wait for its commit.
+    write_limit: Duration,
     /// Moves into the writer when the actor starts.
-    writer: Option<(Wrapped, mpsc::Receiver<Write>)>,
+    writer: Option<(Engine, mpsc::Receiver<Job>)>,
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -74,15 +78,13 @@ impl StoreActor {
     /// Opens and migrates the database. To be called on the arbiter the actor will live on: its
     /// connections belong to that runtime.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreStartError> {
-        let Database::Sqlite(path) = &settings.database else {
-            return Err(StoreStartError::Unsupported);
-        };
-        let (connection, readers) = sqlite::open(path, settings.synchronous).await?;
+        let (readers, engine) = backend::open(settings).await?;
         let (writes, queue) = mpsc::channel(writer::QUEUE);
         Ok(Self {
             readers,
             writes,
-            writer: Some((connection, queue)),
+            write_limit: engine.write_limit(),
+            writer: Some((engine, queue)),
         })
     }
 
@@ -91,10 +93,11 @@ impl StoreActor {
     /// A write that is given up may still land, if its transaction had begun; nobody is told so.
     fn write(&self, what: What) -> ResponseFuture<Result<bool, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        let queued = self.writes.try_send(Write { what, reply });
+        let queued = self.writes.try_send(Job::Write(Write { what, reply }));
+        let limit = self.write_limit;
         Box::pin(async move {
             queued.map_err(|_full| StoreError::Busy)?;
-            tokio::time::timeout(WRITE_LIMIT, answer)
+            tokio::time::timeout(limit, answer)
                 .await
                 .map_err(|_elapsed| StoreError::Busy)?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
@@ -107,8 +110,8 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        if let Some((connection, queue)) = self.writer.take() {
-            ctx.spawn(writer::run(connection, queue).into_actor(self));
+        if let Some((engine, queue)) = self.writer.take() {
+            ctx.spawn(writer::run(engine, queue).into_actor(self));
         }
     }
 }
@@ -148,11 +151,8 @@ impl Handler<LoadChain> for StoreActor {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
-            let query = move |connection: &mut SqliteConnection| {
-                queries::chain(connection, &owner, &id, now_ms)
-            };
-            let rows = sqlite::read(&readers, query).await?;
-            if rows.len() > queries::MAX_LINKS {
+            let rows = readers.chain(owner, id, now_ms).await?;
+            if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
             let links: Vec<Arc<Link>> = rows
@@ -172,10 +172,7 @@ impl Handler<Fetch> for StoreActor {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
-            let query = move |connection: &mut SqliteConnection| {
-                queries::fetch(connection, &owner, &id, now_ms)
-            };
-            let row = sqlite::read(&readers, query).await?;
+            let row = readers.fetch(owner, id, now_ms).await?;
             Ok(row.map(Stored::from))
         })
     }

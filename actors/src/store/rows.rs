@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use diesel::sql_types::Text;
-use diesel::{Insertable, Queryable, QueryableByName};
+use diesel::{Insertable, Queryable};
 use sha2::{Digest as _, Sha256};
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Link, Record, SCHEMA_VERSION, Status, Stored};
 
 use super::messages::StoreError;
 use super::schema::{responses, settings};
+
+/// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
+pub(super) const MAX_LINKS: usize = 10_000;
 
 /// A response about to be inserted.
 #[derive(Insertable)]
@@ -56,6 +58,11 @@ impl Prepared {
         (&self.record, &self.hash)
     }
 
+    /// What tells its settings from others.
+    pub(super) fn settings_key(&self) -> (&Owner, &str) {
+        (&self.record.owner, &self.hash)
+    }
+
     pub(super) fn response(&self) -> NewResponse<'_> {
         let record = &*self.record;
         NewResponse {
@@ -84,15 +91,11 @@ impl Prepared {
 }
 
 /// One response of a chain.
-#[derive(QueryableByName)]
+#[derive(Queryable)]
 pub(super) struct LinkRow {
-    #[diesel(sql_type = Text)]
     id: String,
-    #[diesel(sql_type = Text)]
     status: String,
-    #[diesel(sql_type = Text)]
     input_items: String,
-    #[diesel(sql_type = Text)]
     response: String,
 }
 
@@ -121,4 +124,22 @@ impl From<StoredRow> for Stored {
             settings: row.settings.into(),
         }
     }
+}
+
+/// A response that has ended.
+#[derive(Debug, Queryable)]
+pub(super) struct DeadRow {
+    /// When, in Unix milliseconds.
+    pub(super) ended_ms: i64,
+    pub(super) id: String,
+    /// Whether a response continues it, live or not.
+    pub(super) is_continued: bool,
+}
+
+/// What is left to do after a response was removed.
+#[derive(Queryable)]
+pub(super) struct PurgedRow {
+    pub(super) previous_response_id: Option<String>,
+    pub(super) owner: String,
+    pub(super) settings_hash: String,
 }

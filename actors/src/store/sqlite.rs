@@ -5,22 +5,36 @@
 //! when another process wrote in between, whatever the timeout (measured).
 
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sqlite::SqliteConnection;
-use diesel::{Connection as _, ConnectionError, QueryResult};
+use diesel::result::Error as DieselError;
+use diesel::sqlite::{Sqlite as Database, SqliteConnection as Connection};
+use diesel::{Connection as _, ConnectionError, QueryResult, RunQueryDsl};
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures_util::FutureExt as _;
 
+use super::failure::Failure;
 use super::messages::StoreError;
 use super::settings::Synchronous;
+use super::writer::{Attempt, What};
 use super::{StoreStartError, migrate};
+
+#[path = "queries.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod queries;
+
+/// A statement has run when it is called: there is nothing to wait for.
+use std::future::ready as settled;
 
 /// Reading is by primary key; more connections only wait for each other's processor time.
 const READERS: u32 = 3;
@@ -32,8 +46,10 @@ const READER_LIMIT: Duration = Duration::from_secs(5);
 const WAL_LIMIT: Duration = Duration::from_secs(5);
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 
+impl RunQueryDsl<Connection> for queries::Chain<'_> {}
+
 /// A connection whose work runs on the runtime's blocking threads.
-pub(super) type Wrapped = SyncConnectionWrapper<SqliteConnection>;
+pub(super) type Wrapped = SyncConnectionWrapper<Connection>;
 
 /// The readers.
 pub(super) type Readers = Pool<Wrapped>;
@@ -49,10 +65,10 @@ pub(super) async fn open(
         .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))?
         .to_owned();
     let writer_url = url.clone();
-    let open = move || -> Result<SqliteConnection, StoreStartError> {
+    let open = move || -> Result<Connection, StoreStartError> {
         let mut writer = establish(&writer_url, synchronous)
             .map_err(|error| StoreStartError::Open(error.to_string()))?;
-        migrate::migrate(&mut writer)?;
+        writer.immediate_transaction(migrate::migrate)?;
         Ok(writer)
     };
     let writer = tokio::task::spawn_blocking(open)
@@ -99,8 +115,8 @@ fn create_private(path: &Path) -> Result<(), StoreStartError> {
     Ok(())
 }
 
-fn establish(url: &str, synchronous: Synchronous) -> Result<SqliteConnection, ConnectionError> {
-    let mut connection = SqliteConnection::establish(url)?;
+fn establish(url: &str, synchronous: Synchronous) -> Result<Connection, ConnectionError> {
+    let mut connection = Connection::establish(url)?;
     let level = match synchronous {
         Synchronous::Normal => "NORMAL",
         Synchronous::Full => "FULL",
@@ -116,13 +132,11 @@ fn establish(url: &str, synchronous: Synchronous) -> Result<SqliteConnection, Co
 /// Switches to write-ahead logging. Two processes that switch a fresh file at once can stand in each
 /// other's way, and `SQLite` then fails at once, whatever the timeout (fault D15, measured): one of
 /// them succeeds, so the other asks again. Blocks its thread, as all of `establish` does.
-fn use_wal(connection: &mut SqliteConnection) -> QueryResult<()> {
+fn use_wal(connection: &mut Connection) -> QueryResult<()> {
     let started = Instant::now();
     loop {
         match connection.batch_execute("PRAGMA journal_mode = WAL;") {
-            Err(error)
-                if store_error(&error) == StoreError::Busy && started.elapsed() < WAL_LIMIT =>
-            {
+            Err(error) if is_locked(&error) && started.elapsed() < WAL_LIMIT => {
                 std::thread::sleep(WAL_PAUSE);
             }
             done => return done,
@@ -130,10 +144,14 @@ fn use_wal(connection: &mut SqliteConnection) -> QueryResult<()> {
     }
 }
 
+fn is_locked(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(_, info) if info.message().contains("locked"))
+}
+
 /// Runs a read on one of the readers, in one hop to a blocking thread.
 pub(super) async fn read<R: Send + 'static>(
     readers: &Readers,
-    query: impl FnOnce(&mut SqliteConnection) -> QueryResult<R> + Send + 'static,
+    query: impl FnOnce(&mut Connection) -> QueryResult<R> + Send + 'static,
 ) -> Result<R, StoreError> {
     let mut reader = readers
         .get()
@@ -142,18 +160,47 @@ pub(super) async fn read<R: Send + 'static>(
     reader
         .spawn_blocking(query)
         .await
-        .map_err(|error| store_error(&error))
+        .map_err(|error| Failure::from(error).into_error())
 }
 
-/// A database error in the store's terms. `SQLite`'s own words carry no content.
-pub(super) fn store_error(error: &DieselError) -> StoreError {
-    let DieselError::DatabaseError(kind, info) = error else {
-        return StoreError::Unavailable("the statement failed".to_owned());
-    };
-    let locked = matches!(kind, DatabaseErrorKind::Unknown) && info.message().contains("locked");
-    if locked {
-        StoreError::Busy
-    } else {
-        StoreError::Unavailable(info.message().to_owned())
-    }
+/// Commits these writes as one transaction, in one hop to a blocking thread.
+pub(super) async fn commit(
+    writer: &mut Wrapped,
+    whats: Arc<Vec<What>>,
+    which: Range<usize>,
+    attempt: Attempt,
+) -> QueryResult<Vec<bool>> {
+    writer
+        .spawn_blocking(move |connection| {
+            let whats = whats.get(which).unwrap_or_default();
+            connection.immediate_transaction(|connection| {
+                done(queries::write_all(connection, whats, attempt))
+            })
+        })
+        .await
+}
+
+/// Removes these responses and what goes with them, as one transaction; says how many rows went.
+pub(super) async fn purge(
+    writer: &mut Wrapped,
+    ids: Vec<String>,
+    before_ms: i64,
+    most: usize,
+) -> QueryResult<usize> {
+    writer
+        .spawn_blocking(move |connection| {
+            connection.immediate_transaction(|connection| {
+                let purged = done(queries::purge(connection, &ids, before_ms, most))?;
+                done(queries::drop_settings(connection, &purged.settings))?;
+                Ok(purged.rows)
+            })
+        })
+        .await
+}
+
+/// What a function of [`queries`] gives: nothing in it waits, so that it is there when asked.
+pub(super) fn done<R>(query: impl Future<Output = QueryResult<R>>) -> QueryResult<R> {
+    query
+        .now_or_never()
+        .unwrap_or(Err(DieselError::RollbackTransaction))
 }
