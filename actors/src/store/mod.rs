@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use tokio::sync::{mpsc, oneshot};
+use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
@@ -131,6 +132,9 @@ impl Handler<Remove> for StoreActor {
     type Result = ResponseFuture<Result<bool, StoreError>>;
 
     fn handle(&mut self, Remove { owner, id }: Remove, _: &mut Self::Context) -> Self::Result {
+        if is_impossible(&id) {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
         self.write(What::Delete {
             owner,
             id,
@@ -151,6 +155,9 @@ impl Handler<LoadChain> for StoreActor {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
+            if is_impossible(&id) {
+                return Ok(None);
+            }
             let rows = readers.chain(owner, id, now_ms).await?;
             if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
@@ -172,8 +179,16 @@ impl Handler<Fetch> for StoreActor {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
+            if is_impossible(&id) {
+                return Ok(None);
+            }
             let row = readers.fetch(owner, id, now_ms).await?;
             Ok(row.map(Stored::from))
         })
     }
+}
+
+/// No id that was ever stored has a NUL in it, and PostgreSQL refuses to be asked for one.
+fn is_impossible(id: &ResponseId) -> bool {
+    id.as_str().contains('\0')
 }

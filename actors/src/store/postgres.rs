@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use diesel::pg::Pg as Database;
 use diesel::{ConnectionError, ConnectionResult, QueryResult};
+pub(super) use diesel_async::AsyncPgConnection as Connection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolableConnection as _, RecyclingMethod, bb8,
 };
-pub(super) use diesel_async::AsyncPgConnection as Connection;
 use diesel_async::{AsyncConnection as _, RunQueryDsl, SimpleAsyncConnection as _};
 use futures_util::FutureExt as _;
 use tokio_postgres::{Config, NoTls};
@@ -64,17 +64,18 @@ pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, St
         .map_err(|error| StoreStartError::Server(error.to_string()))?;
     migrate(first).await?;
     let mut config = ManagerConfig::default();
-    config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|connection: &mut Connection| {
-        let broken = connection.is_broken();
-        async move {
-            if broken {
-                Err(diesel::result::Error::BrokenTransactionManager)
-            } else {
-                Ok(())
+    config.recycling_method =
+        RecyclingMethod::CustomFunction(Box::new(|connection: &mut Connection| {
+            let broken = connection.is_broken();
+            async move {
+                if broken {
+                    Err(diesel::result::Error::BrokenTransactionManager)
+                } else {
+                    Ok(())
+                }
             }
-        }
-        .boxed()
-    }));
+            .boxed()
+        }));
     config.custom_setup = Box::new(move |_| door.clone().connect().boxed());
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
     bb8::Pool::builder()
@@ -208,9 +209,7 @@ pub(super) async fn purge(
 ) -> Result<usize, Failure> {
     let work = run(pool, async |connection: &mut Connection| {
         let purged = connection
-            .transaction(async |connection| {
-                queries::purge(connection, ids, before_ms, most).await
-            })
+            .transaction(async |connection| queries::purge(connection, ids, before_ms, most).await)
             .await?;
         if !purged.settings.is_empty() {
             connection

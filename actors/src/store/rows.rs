@@ -48,7 +48,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(record: Box<Record>) -> Self {
+    pub(super) fn new(mut record: Box<Record>) -> Self {
+        // PostgreSQL has no NUL in text. The JSON columns escape it, and this one is for looking only.
+        if record.model.contains('\0') {
+            record.model = record.model.replace('\0', "\u{fffd}").into();
+        }
         let hash = format!("{:x}", Sha256::digest(record.settings.as_bytes()));
         Self { record, hash }
     }

@@ -74,13 +74,8 @@ impl ServerCertVerifier for Verify {
             Self::Nothing(_) => return Ok(ServerCertVerified::assertion()),
             Self::Authority(verifier) | Self::AuthorityAndHost(verifier) => verifier,
         };
-        let verified = verifier.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
+        let verified =
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         // The name is looked at last: whoever fails there has passed everything else.
         match (self, verified) {
             (
