@@ -277,11 +277,13 @@ impl<'a> Reader<'a> {
             Some(_) => self.positive("store.retention").map(Some),
             None => Some(None),
         };
+        let purge_interval = self.duration("store.purge_interval");
         Some(StoreSettings {
             database: database?,
             synchronous: synchronous?,
             pool_size: pool_size.and_then(|size| u32::try_from(size).ok())?,
             retention: retention?,
+            purge_interval: Some(purge_interval?).filter(|interval| !interval.is_zero()),
         })
     }
 

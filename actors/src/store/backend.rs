@@ -121,20 +121,21 @@ impl Engine {
     }
 
     /// Removes these responses where they ended before `before_ms` and nothing continues them, and
-    /// what they alone kept: ancestors and settings. Says how many responses went.
+    /// what they alone kept: ancestors and settings. Says how many responses went, and which ids it
+    /// did not come to within `most` attempts.
     pub(super) async fn purge(
         &mut self,
         ids: Vec<String>,
         before_ms: i64,
         most: usize,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(usize, Vec<String>), StoreError> {
         match self {
             Self::Sqlite(writer) => sqlite::purge(writer, ids, before_ms, most)
                 .await
-                .map_err(|error| Failure::from(error).into_error()),
-            Self::Postgres(pool) => postgres::purge(pool, &ids, before_ms, most)
-                .await
-                .map_err(Failure::into_error),
+                .map_err(Failure::from),
+            Self::Postgres(pool) => postgres::purge(pool, &ids, before_ms, most).await,
         }
+        .map(|purged| (purged.rows, purged.left))
+        .map_err(Failure::into_error)
     }
 }

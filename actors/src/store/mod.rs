@@ -13,6 +13,7 @@ mod rows;
 mod schema;
 pub mod settings;
 mod sqlite;
+pub mod sweep;
 mod tls;
 mod writer;
 
@@ -65,6 +66,8 @@ pub struct StoreActor {
     writes: mpsc::Sender<Job>,
     /// How long a write may wait for its commit.
     write_limit: Duration,
+    /// How often ended responses are removed.
+    purge_interval: Option<Duration>,
     /// Moves into the writer when the actor starts.
     writer: Option<(Engine, mpsc::Receiver<Job>)>,
 }
@@ -85,6 +88,7 @@ impl StoreActor {
             readers,
             writes,
             write_limit: engine.write_limit(),
+            purge_interval: settings.purge_interval,
             writer: Some((engine, queue)),
         })
     }
@@ -113,6 +117,10 @@ impl Actor for StoreActor {
         ctx.set_mailbox_capacity(1024);
         if let Some((engine, queue)) = self.writer.take() {
             ctx.spawn(writer::run(engine, queue).into_actor(self));
+        }
+        if let Some(interval) = self.purge_interval {
+            let sweeper = sweep::run(self.readers.clone(), self.writes.clone(), interval);
+            ctx.spawn(sweeper.into_actor(self));
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::postgres_url::{PostgresUrl, SslMode};
-use super::writer::{Attempt, What};
+use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate as migrations, tls};
 
 #[path = "queries.rs"]
@@ -200,16 +200,18 @@ pub(super) async fn commit(
     within(group).await
 }
 
-/// Removes these responses and what goes with them; says how many rows went.
+/// Removes these responses, then what goes with them.
 pub(super) async fn purge(
     pool: &Pool,
     ids: &[String],
     before_ms: i64,
     most: usize,
-) -> Result<usize, Failure> {
+) -> Result<Purged, Failure> {
     let work = run(pool, async |connection: &mut Connection| {
         let purged = connection
-            .transaction(async |connection| queries::purge(connection, ids, before_ms, most).await)
+            .transaction(async |connection| {
+                queries::purge(connection, ids.to_vec(), before_ms, most).await
+            })
             .await?;
         if !purged.settings.is_empty() {
             connection
@@ -223,7 +225,7 @@ pub(super) async fn purge(
                 })
                 .await?;
         }
-        Ok(purged.rows)
+        Ok(purged)
     });
     within(work).await
 }

@@ -236,44 +236,49 @@ pub(in crate::store) async fn dead(
 }
 
 /// Removes these responses where they ended before `before_ms` and nothing continues them, then their
-/// ancestors for the same reason, as long as `most` allows. To be called in a transaction.
+/// ancestors for the same reason, until `most` rows were tried. To be called in a transaction.
 pub(in crate::store) async fn purge(
     connection: &mut Connection,
-    ids: &[String],
+    mut ids: Vec<String>,
     before_ms: i64,
     most: usize,
 ) -> QueryResult<Purged> {
     let mut purged = Purged::default();
-    for id in ids {
-        let mut next = Some(id.clone());
-        while let Some(id) = next.filter(|_| purged.rows < most) {
-            let Some(row) = purge_leaf(connection, &id, before_ms).await? else {
-                break;
-            };
+    let mut tries = most;
+    while tries > 0 && !ids.is_empty() {
+        let batch = ids.split_off(ids.len().saturating_sub(tries));
+        tries -= batch.len();
+        for row in purge_leaves(connection, &batch, before_ms).await? {
             purged.rows += 1;
             purged.settings.insert((row.owner, row.settings_hash));
-            next = row.previous_response_id;
+            ids.extend(row.previous_response_id);
         }
     }
+    purged.left = ids;
     Ok(purged)
 }
 
-async fn purge_leaf(
+/// Removes those of these responses that ended before `before_ms` and that nothing continues.
+async fn purge_leaves(
     connection: &mut Connection,
-    id: &str,
+    ids: &[String],
     before_ms: i64,
-) -> QueryResult<Option<PurgedRow>> {
-    let children_of = children.filter(children.field(responses::previous_response_id).eq(id));
-    let leaf = responses::table
-        .filter(responses::id.eq(id))
+) -> QueryResult<Vec<PurgedRow>> {
+    let children_of = children.filter(
+        children
+            .field(responses::previous_response_id)
+            .eq(responses::id.nullable()),
+    );
+    let leaves = responses::table
+        .filter(responses::id.eq_any(ids))
         .filter(responses::expires_at.lt(before_ms))
         .filter(not(exists(children_of)));
-    let statement = diesel::delete(leaf).returning((
+    let statement = diesel::delete(leaves).returning((
         responses::previous_response_id,
         responses::owner,
         responses::settings_hash,
     ));
-    settled(statement.get_result(connection)).await.optional()
+    settled(statement.get_results(connection)).await
 }
 
 /// Removes those of these settings (owner, hash) that no response has any more. To be called while

@@ -64,6 +64,8 @@ pub struct StoreSettings {
     pub pool_size: u32,
     /// Age at which a response expires; `None` keeps it for ever (`VR_RETENTION`).
     pub retention: Option<Duration>,
+    /// How often responses that have ended are removed (`VR_DB_PURGE_INTERVAL`); `None` never.
+    pub purge_interval: Option<Duration>,
 }
 
 #[cfg(test)]

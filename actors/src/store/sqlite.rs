@@ -23,7 +23,7 @@ use futures_util::FutureExt as _;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::settings::Synchronous;
-use super::writer::{Attempt, What};
+use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
 
 #[path = "queries.rs"]
@@ -180,19 +180,19 @@ pub(super) async fn commit(
         .await
 }
 
-/// Removes these responses and what goes with them, as one transaction; says how many rows went.
+/// Removes these responses and what goes with them, as one transaction.
 pub(super) async fn purge(
     writer: &mut Wrapped,
     ids: Vec<String>,
     before_ms: i64,
     most: usize,
-) -> QueryResult<usize> {
+) -> QueryResult<Purged> {
     writer
         .spawn_blocking(move |connection| {
             connection.immediate_transaction(|connection| {
-                let purged = done(queries::purge(connection, &ids, before_ms, most))?;
+                let purged = done(queries::purge(connection, ids, before_ms, most))?;
                 done(queries::drop_settings(connection, &purged.settings))?;
-                Ok(purged.rows)
+                Ok(purged)
             })
         })
         .await

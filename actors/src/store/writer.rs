@@ -58,16 +58,18 @@ pub(super) struct Purge {
     pub(super) ids: Vec<String>,
     /// Only those that ended before this time, Unix milliseconds.
     pub(super) before_ms: i64,
-    /// Most rows to remove, ancestors included.
+    /// Most rows to try, ancestors included.
     pub(super) most: usize,
-    /// Gets how many rows went.
-    pub(super) reply: oneshot::Sender<Result<usize, StoreError>>,
+    /// Gets how many rows went, and the ids that are still to be tried.
+    pub(super) reply: oneshot::Sender<Result<(usize, Vec<String>), StoreError>>,
 }
 
 /// What a purge removed.
 #[derive(Debug, Default)]
 pub(super) struct Purged {
     pub(super) rows: usize,
+    /// Ids that are still to be tried.
+    pub(super) left: Vec<String>,
     /// Settings (owner, hash) that those rows had.
     pub(super) settings: HashSet<(String, String)>,
 }

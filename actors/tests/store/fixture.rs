@@ -202,6 +202,7 @@ pub(crate) fn settings(url: &str) -> StoreSettings {
         synchronous: Synchronous::Normal,
         pool_size: 4,
         retention: None,
+        purge_interval: None,
     }
 }
 

@@ -5,6 +5,8 @@
 //! runs every case on each.
 
 #[cfg(test)]
+mod ended;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fixture;
@@ -58,6 +60,11 @@ macro_rules! conformance {
                 chain_never_crosses_to_another_owner
                 deletion_is_final_but_descendants_keep_their_chain
                 expired_reads_as_unknown
+            }
+            ended {
+                ended_responses_go_with_their_settings
+                ended_ancestors_stay_while_a_descendant_lives
+                settings_in_use_are_never_dropped
             }
             faults {
                 d15_instances_migrate_at_once
