@@ -20,6 +20,18 @@ pub(super) fn migrate<DB: Backend>(
         .map_err(|error| StoreStartError::Migration(error.to_string()))
 }
 
+/// As [`migrate`], but what is missing is an error.
+pub(super) fn check<DB: Backend>(
+    connection: &mut impl MigrationHarness<DB>,
+) -> Result<(), StoreStartError> {
+    refuse_newer(connection)?;
+    match connection.has_pending_migration(MIGRATIONS) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(StoreStartError::OlderSchema),
+        Err(error) => Err(StoreStartError::Migration(error.to_string())),
+    }
+}
+
 fn refuse_newer<DB: Backend>(
     connection: &mut impl MigrationHarness<DB>,
 ) -> Result<(), StoreStartError> {

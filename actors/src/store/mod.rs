@@ -4,6 +4,8 @@
 //! and no query crosses that line; a deleted or expired response reads as unknown.
 
 mod backend;
+pub mod copy;
+pub mod desk;
 mod failure;
 pub mod messages;
 mod migrate;
@@ -46,6 +48,9 @@ pub enum StoreStartError {
         "the database of `VR_DB_PATH` belongs to a newer version of vllm-responses: start that version"
     )]
     NewerSchema,
+    /// An older version made it, and it may not be touched.
+    #[error("the database has not this version's schema yet: run `vllm-responses db migrate`")]
+    OlderSchema,
     /// No server, no permission, no certificate.
     #[error(
         "the PostgreSQL server of `VR_DB_PATH` cannot be used ({0}): check that it runs, and the \

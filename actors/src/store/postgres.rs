@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection;
 use diesel::pg::Pg as Database;
 use diesel::{ConnectionError, ConnectionResult, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
@@ -17,11 +18,12 @@ use futures_util::FutureExt as _;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::postgres_url::{PostgresUrl, SslMode};
 use super::writer::{Attempt, Purged, What};
-use super::{StoreStartError, migrate as migrations, tls};
+use super::{StoreStartError, migrate, tls};
 
 #[path = "queries.rs"]
 #[expect(
@@ -29,6 +31,13 @@ use super::{StoreStartError, migrate as migrations, tls};
     reason = "one text of statements, compiled for every database"
 )]
 pub(super) mod queries;
+
+#[path = "bulk.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod bulk;
 
 /// A statement is a future already.
 use std::convert::identity as settled;
@@ -47,7 +56,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 const SETUP: &str = "SET statement_timeout = '3s'; SET lock_timeout = '2s'; \
     SET idle_in_transaction_session_timeout = '10s'";
 /// Migrations of a large table take their time, and wait for those of another process.
-const MIGRATION_SETUP: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
+const PATIENT_SETUP: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
 /// The number is any that nobody else uses in this database.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7205918340112658011)";
 
@@ -62,7 +71,7 @@ pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, St
         .connect()
         .await
         .map_err(|error| StoreStartError::Server(error.to_string()))?;
-    migrate(first).await?;
+    prepare(first, Opening::Migrate).await?;
     let mut config = ManagerConfig::default();
     config.recycling_method =
         RecyclingMethod::CustomFunction(Box::new(|connection: &mut Connection| {
@@ -86,16 +95,53 @@ pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, St
         .map_err(|error| StoreStartError::Server(error.to_string()))
 }
 
-/// Runs what is missing, under an advisory lock: of several processes, one migrates.
-async fn migrate(mut connection: Connection) -> Result<(), StoreStartError> {
-    connection.batch_execute(MIGRATION_SETUP).await?;
+/// Connects for one who works alone, without limits of time.
+pub(super) async fn open_alone(
+    url: &PostgresUrl,
+    opening: Opening,
+) -> Result<Connection, StoreStartError> {
+    let door = Door::new(url).map_err(StoreStartError::Server)?;
+    let connection = door
+        .connect()
+        .await
+        .map_err(|error| StoreStartError::Server(error.to_string()))?;
+    prepare(connection, opening).await
+}
+
+/// What the tables take, indexes included.
+pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError> {
+    #[derive(diesel::QueryableByName)]
+    struct Size {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        bytes: i64,
+    }
+    let query = diesel::sql_query(
+        "SELECT pg_total_relation_size('responses') + pg_total_relation_size('settings') AS bytes",
+    );
+    let size: Size = query
+        .get_result(connection)
+        .await
+        .map_err(|error| Failure::from(error).into_error())?;
+    Ok(u64::try_from(size.bytes).unwrap_or_default())
+}
+
+/// Brings the schema up to date, under an advisory lock: of several processes, one migrates.
+async fn prepare(
+    mut connection: Connection,
+    opening: Opening,
+) -> Result<Connection, StoreStartError> {
+    connection.batch_execute(PATIENT_SETUP).await?;
     // Diesel's migrations block their thread.
-    let run = move || {
+    let run = move || -> Result<Connection, StoreStartError> {
         let mut connection = AsyncConnectionWrapper::<Connection>::from(connection);
-        diesel::Connection::transaction(&mut connection, |connection| {
-            diesel::connection::SimpleConnection::batch_execute(connection, MIGRATION_LOCK)?;
-            migrations::migrate(connection)
-        })
+        diesel::Connection::transaction(&mut connection, |connection| match opening {
+            Opening::AsItIs => migrate::check(connection),
+            Opening::Migrate => {
+                SimpleConnection::batch_execute(connection, MIGRATION_LOCK)?;
+                migrate::migrate(connection)
+            }
+        })?;
+        Ok(connection.into_inner())
     };
     tokio::task::spawn_blocking(run)
         .await
@@ -208,26 +254,36 @@ pub(super) async fn purge(
     most: usize,
 ) -> Result<Purged, Failure> {
     let work = run(pool, async |connection: &mut Connection| {
-        let purged = connection
-            .transaction(async |connection| {
-                queries::purge(connection, ids.to_vec(), before_ms, most).await
-            })
-            .await?;
-        if !purged.settings.is_empty() {
-            connection
-                .transaction(async |connection| {
-                    // A writer that is about to rely on such settings has begun, and is waited for,
-                    // or has not, and waits.
-                    connection
-                        .batch_execute("LOCK TABLE settings IN SHARE ROW EXCLUSIVE MODE")
-                        .await?;
-                    queries::drop_settings(connection, &purged.settings).await
-                })
-                .await?;
-        }
-        Ok(purged)
+        purge_on(connection, ids, before_ms, most).await
     });
     within(work).await
+}
+
+/// As [`purge`], on this connection.
+pub(super) async fn purge_on(
+    connection: &mut Connection,
+    ids: &[String],
+    before_ms: i64,
+    most: usize,
+) -> QueryResult<Purged> {
+    let purged = connection
+        .transaction(async |connection| {
+            queries::purge(connection, ids.to_vec(), before_ms, most).await
+        })
+        .await?;
+    if !purged.settings.is_empty() {
+        connection
+            .transaction(async |connection| {
+                // A writer that is about to rely on such settings has begun, and is waited for, or
+                // has not, and waits.
+                connection
+                    .batch_execute("LOCK TABLE settings IN SHARE ROW EXCLUSIVE MODE")
+                    .await?;
+                queries::drop_settings(connection, &purged.settings).await
+            })
+            .await?;
+    }
+    Ok(purged)
 }
 
 /// A connection that a transaction is given up on is not used again: the pool sees it open.

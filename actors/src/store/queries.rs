@@ -26,7 +26,7 @@ diesel::alias!(responses as children: Children);
 
 /// What makes a response live. Nothing else decides it.
 #[auto_type]
-fn live(now_ms: i64) -> _ {
+pub(in crate::store) fn live(now_ms: i64) -> _ {
     responses::deleted_at.is_null().and(
         responses::expires_at
             .is_null()

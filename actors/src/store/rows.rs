@@ -147,3 +147,44 @@ pub(super) struct PurgedRow {
     pub(super) owner: String,
     pub(super) settings_hash: String,
 }
+
+/// A whole row of `responses`, for moving.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable, Queryable)]
+#[diesel(table_name = responses)]
+pub(super) struct KeptRow {
+    pub(super) id: String,
+    pub(super) previous_response_id: Option<String>,
+    pub(super) owner: String,
+    pub(super) model: String,
+    pub(super) status: String,
+    pub(super) created_at: i64,
+    pub(super) completed_at: Option<i64>,
+    pub(super) expires_at: Option<i64>,
+    pub(super) deleted_at: Option<i64>,
+    pub(super) input_items: String,
+    pub(super) response: String,
+    pub(super) settings_hash: String,
+    pub(super) schema_version: i32,
+}
+
+impl KeptRow {
+    /// Whether this is the other row at another time of its life.
+    pub(super) fn is_same_response(&self, other: &Self) -> bool {
+        let then = Self {
+            owner: other.owner.clone(),
+            expires_at: other.expires_at,
+            deleted_at: other.deleted_at,
+            ..self.clone()
+        };
+        then == *other
+    }
+}
+
+/// A whole row of `settings`, for moving.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Insertable, Queryable)]
+#[diesel(table_name = settings)]
+pub(super) struct SettingsRow {
+    pub(super) owner: String,
+    pub(super) hash: String,
+    pub(super) json: String,
+}

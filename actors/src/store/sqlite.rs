@@ -20,6 +20,7 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfi
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures_util::FutureExt as _;
 
+use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::settings::Synchronous;
@@ -32,6 +33,13 @@ use super::{StoreStartError, migrate};
     reason = "one text of statements, compiled for every database"
 )]
 pub(super) mod queries;
+
+#[path = "bulk.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod bulk;
 
 /// A statement has run when it is called: there is nothing to wait for.
 use std::future::ready as settled;
@@ -60,10 +68,7 @@ pub(super) async fn open(
     synchronous: Synchronous,
 ) -> Result<(Wrapped, Readers), StoreStartError> {
     create_private(path)?;
-    let url = path
-        .to_str()
-        .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))?
-        .to_owned();
+    let url = url(path)?.to_owned();
     let writer_url = url.clone();
     let open = move || -> Result<Connection, StoreStartError> {
         let mut writer = establish(&writer_url, synchronous)
@@ -96,6 +101,46 @@ pub(super) async fn open(
     Ok((SyncConnectionWrapper::new(writer), readers))
 }
 
+/// Opens the file for one who works alone, on the thread that calls.
+pub(super) fn open_alone(
+    path: &Path,
+    synchronous: Synchronous,
+    opening: Opening,
+) -> Result<Connection, StoreStartError> {
+    match opening {
+        Opening::Migrate => create_private(path)?,
+        Opening::AsItIs if !path.exists() => {
+            return Err(StoreStartError::Open("there is no such file".to_owned()));
+        }
+        Opening::AsItIs => {}
+    }
+    let mut connection = establish(url(path)?, synchronous)
+        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+    match opening {
+        Opening::Migrate => connection.immediate_transaction(migrate::migrate)?,
+        Opening::AsItIs => migrate::check(&mut connection)?,
+    }
+    Ok(connection)
+}
+
+/// What the database file and its log take.
+pub(super) fn bytes(path: &Path) -> Result<u64, StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    Ok(size(path) + size(Path::new(&log)))
+}
+
+/// Moves the write-ahead log into the database file and empties it.
+pub(super) fn empty_log(connection: &mut Connection) -> QueryResult<()> {
+    connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")
+}
+
+fn url(path: &Path) -> Result<&str, StoreStartError> {
+    path.to_str()
+        .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))
+}
+
 /// Makes the file readable by its owner alone (fault D16); says so when an existing one is not.
 fn create_private(path: &Path) -> Result<(), StoreStartError> {
     let file = OpenOptions::new()
@@ -122,7 +167,8 @@ fn establish(url: &str, synchronous: Synchronous) -> Result<Connection, Connecti
         Synchronous::Full => "FULL",
     };
     connection
-        .batch_execute("PRAGMA busy_timeout = 5000;")
+        // What is deleted is overwritten, so that it cannot be found in the file (fault D13).
+        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON;")
         .and_then(|()| use_wal(&mut connection))
         .and_then(|()| connection.batch_execute(&format!("PRAGMA synchronous = {level};")))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -188,14 +234,22 @@ pub(super) async fn purge(
     most: usize,
 ) -> QueryResult<Purged> {
     writer
-        .spawn_blocking(move |connection| {
-            connection.immediate_transaction(|connection| {
-                let purged = done(queries::purge(connection, ids, before_ms, most))?;
-                done(queries::drop_settings(connection, &purged.settings))?;
-                Ok(purged)
-            })
-        })
+        .spawn_blocking(move |connection| purge_on(connection, ids, before_ms, most))
         .await
+}
+
+/// As [`purge`], on the thread that calls.
+pub(super) fn purge_on(
+    connection: &mut Connection,
+    ids: Vec<String>,
+    before_ms: i64,
+    most: usize,
+) -> QueryResult<Purged> {
+    connection.immediate_transaction(|connection| {
+        let purged = done(queries::purge(connection, ids, before_ms, most))?;
+        done(queries::drop_settings(connection, &purged.settings))?;
+        Ok(purged)
+    })
 }
 
 /// What a function of [`queries`] gives: nothing in it waits, so that it is there when asked.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backend::Readers;
 use super::messages::StoreError;
+use super::rows::DeadRow;
 use super::writer::{Job, Purge};
 use crate::env::{Clock as _, SystemClock};
 
@@ -32,12 +33,13 @@ const SWEEP_REST: u32 = 20;
 /// Sweeps for ever.
 pub(super) async fn run(readers: Readers, writes: mpsc::Sender<Job>, interval: Duration) {
     let mut wait = interval;
+    let mut ground = Live { readers, writes };
     loop {
         tokio::time::sleep(wait).await;
         let grace_ms = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
         let before_ms = SystemClock.now_ms().saturating_sub(grace_ms);
         let mut sweep = Sweep::new(before_ms, Pace::gentle());
-        match sweep.all(&readers, &writes).await {
+        match sweep.all(&mut ground).await {
             Ok(()) if sweep.removed == 0 => {}
             Ok(()) => {
                 let rows = sweep.removed;
@@ -49,12 +51,66 @@ pub(super) async fn run(readers: Readers, writes: mpsc::Sender<Job>, interval: D
     }
 }
 
+/// What is swept.
+pub(super) trait Ground {
+    /// Responses that ended before `before_ms`, in the order of their end, behind `at`.
+    async fn dead(
+        &mut self,
+        at: (i64, String),
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<DeadRow>, StoreError>;
+
+    /// Removes those of these, and of their ancestors, that nothing continues; gives their number, and
+    /// the ids that it did not come to.
+    async fn purge(
+        &mut self,
+        ids: Vec<String>,
+        before_ms: i64,
+        most: usize,
+    ) -> Result<(usize, Vec<String>), StoreError>;
+}
+
+/// A database in use: what is removed stands in the writer's queue.
+struct Live {
+    readers: Readers,
+    writes: mpsc::Sender<Job>,
+}
+
+impl Ground for Live {
+    async fn dead(
+        &mut self,
+        at: (i64, String),
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<DeadRow>, StoreError> {
+        self.readers.dead(at, before_ms, limit).await
+    }
+
+    async fn purge(
+        &mut self,
+        ids: Vec<String>,
+        before_ms: i64,
+        most: usize,
+    ) -> Result<(usize, Vec<String>), StoreError> {
+        let ended = || StoreError::Unavailable("its writer ended".to_owned());
+        let (reply, removed) = oneshot::channel();
+        let job = Job::Purge(Purge {
+            ids,
+            before_ms,
+            most,
+            reply,
+        });
+        self.writes.send(job).await.map_err(|_gone| ended())?;
+        removed.await.map_err(|_gone| ended())?
+    }
+}
+
 /// One walk over everything that has ended.
 pub(super) struct Sweep {
     before_ms: i64,
     pace: Pace,
-    /// Rows that went.
-    pub(super) removed: usize,
+    removed: usize,
     /// Time spent looking.
     reading: Duration,
 }
@@ -70,49 +126,32 @@ impl Sweep {
         }
     }
 
-    pub(super) async fn all(
-        &mut self,
-        readers: &Readers,
-        writes: &mpsc::Sender<Job>,
-    ) -> Result<(), StoreError> {
+    /// Rows that went.
+    pub(super) fn removed(&self) -> usize {
+        self.removed
+    }
+
+    /// Removes everything that ended and is not needed.
+    pub(super) async fn all(&mut self, ground: &mut impl Ground) -> Result<(), StoreError> {
         let mut at = (i64::MIN, String::new());
         loop {
             let began = Instant::now();
-            let page = readers.dead(at, self.before_ms, i64::from(PAGE)).await?;
+            let page = ground.dead(at, self.before_ms, i64::from(PAGE)).await?;
             self.reading += began.elapsed();
             let Some(last) = page.last() else {
                 return Ok(());
             };
             at = (last.ended_ms, last.id.clone());
             let leaves = page.into_iter().filter(|row| !row.is_continued);
-            self.remove(leaves.map(|row| row.id).collect(), writes)
-                .await?;
+            let mut leaves: Vec<String> = leaves.map(|row| row.id).collect();
+            while !leaves.is_empty() {
+                let began = Instant::now();
+                let (rows, left) = ground.purge(leaves, self.before_ms, self.pace.rows).await?;
+                self.removed += rows;
+                leaves = left;
+                tokio::time::sleep(self.pace.after(began.elapsed())).await;
+            }
         }
-    }
-
-    /// Removes these and the ancestors that go with them, in batches.
-    async fn remove(
-        &mut self,
-        mut leaves: Vec<String>,
-        writes: &mpsc::Sender<Job>,
-    ) -> Result<(), StoreError> {
-        let ended = || StoreError::Unavailable("its writer ended".to_owned());
-        while !leaves.is_empty() {
-            let began = Instant::now();
-            let (reply, removed) = oneshot::channel();
-            let job = Job::Purge(Purge {
-                ids: leaves,
-                before_ms: self.before_ms,
-                most: self.pace.rows,
-                reply,
-            });
-            writes.send(job).await.map_err(|_gone| ended())?;
-            let (rows, left) = removed.await.map_err(|_gone| ended())??;
-            self.removed += rows;
-            leaves = left;
-            tokio::time::sleep(self.pace.after(began.elapsed())).await;
-        }
-        Ok(())
     }
 }
 
