@@ -264,10 +264,7 @@ impl<'a> Reader<'a> {
         let database = Database::parse(text)
             .map_err(|rule| self.problem("store.database", &rule))
             .ok();
-        if matches!(database, Some(Database::Postgres(_))) {
-            let rule = "this build keeps responses in SQLite only; give the path of a file";
-            self.problem("store.database", rule);
-        }
+        let pool_size = self.number("store.pool_size", 2..=1000);
         let synchronous =
             self.read(
                 "store.synchronous",
@@ -282,10 +279,13 @@ impl<'a> Reader<'a> {
             Some(_) => self.positive("store.retention").map(Some),
             None => Some(None),
         };
+        let purge_interval = self.duration("store.purge_interval");
         Some(StoreSettings {
             database: database?,
             synchronous: synchronous?,
+            pool_size: pool_size.and_then(|size| u32::try_from(size).ok())?,
             retention: retention?,
+            purge_interval: Some(purge_interval?).filter(|interval| !interval.is_zero()),
         })
     }
 

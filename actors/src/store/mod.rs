@@ -1,35 +1,38 @@
-//! `StoreActor`: responses in SQLite, durable and owned.
+//! `StoreActor`: responses in SQLite or PostgreSQL, durable and owned.
 //!
 //! It guarantees: a commit is answered after it is durable as configured; a row belongs to one owner
 //! and no query crosses that line; a deleted or expired response reads as unknown.
 
+mod backend;
+pub mod copy;
+pub mod desk;
+mod failure;
 pub mod messages;
 mod migrate;
-mod queries;
+mod postgres;
+pub mod postgres_url;
 mod rows;
 mod schema;
 pub mod settings;
 mod sqlite;
+pub mod sweep;
+mod tls;
 mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
-use diesel::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
+use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
+use backend::{Engine, Readers};
 use messages::{BeginEpoch, Commit, Extent, Fetch, LoadChain, ReadEpoch, Remove, StoreError};
-use rows::Prepared;
-use settings::{Database, StoreSettings};
-use sqlite::{Readers, Wrapped};
-use writer::{What, Write};
-
-/// How long a write may wait for its commit. SQLite's own wait for a lock is as long, but a write may
-/// stand in the queue behind one that waits.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
+use rows::{MAX_LINKS, Prepared};
+use settings::StoreSettings;
+use writer::{Job, What, Write};
 
 /// Why the store cannot be opened. One line, naming the setting.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +51,15 @@ pub enum StoreStartError {
     /// The cache in front of it is set up wrongly.
     #[error("{0}")]
     Cache(String),
-    /// Not built in.
-    #[error("this build stores in SQLite only: set `VR_DB_PATH` to a file")]
-    Unsupported,
+    /// An older version made it, and it may not be touched.
+    #[error("the database has not this version's schema yet: run `vllm-responses db migrate`")]
+    OlderSchema,
+    /// No server, no permission, no certificate.
+    #[error(
+        "the PostgreSQL server of `VR_DB_PATH` cannot be used ({0}): check that it runs, and the \
+         URL's host, port, database, user, password and `sslmode`"
+    )]
+    Server(String),
 }
 
 impl From<diesel::result::Error> for StoreStartError {
@@ -62,9 +71,13 @@ impl From<diesel::result::Error> for StoreStartError {
 /// See the module.
 pub struct StoreActor {
     readers: Readers,
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::Sender<Job>,
+    /// How long a write may wait for its commit.
+    write_limit: Duration,
+    /// How often ended responses are removed.
+    purge_interval: Option<Duration>,
     /// Moves into the writer when the actor starts.
-    writer: Option<(Wrapped, mpsc::Receiver<Write>)>,
+    writer: Option<(Engine, mpsc::Receiver<Job>)>,
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -77,15 +90,14 @@ impl StoreActor {
     /// Opens and migrates the database. To be called on the arbiter the actor will live on: its
     /// connections belong to that runtime.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreStartError> {
-        let Database::Sqlite(path) = &settings.database else {
-            return Err(StoreStartError::Unsupported);
-        };
-        let (connection, readers) = sqlite::open(path, settings.synchronous).await?;
+        let (readers, engine) = backend::open(settings).await?;
         let (writes, queue) = mpsc::channel(writer::QUEUE);
         Ok(Self {
             readers,
             writes,
-            writer: Some((connection, queue)),
+            write_limit: engine.write_limit(),
+            purge_interval: settings.purge_interval,
+            writer: Some((engine, queue)),
         })
     }
 
@@ -94,10 +106,11 @@ impl StoreActor {
     /// A write that is given up may still land, if its transaction had begun; nobody is told so.
     fn write(&self, what: What) -> ResponseFuture<Result<bool, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        let queued = self.writes.try_send(Write { what, reply });
+        let queued = self.writes.try_send(Job::Write(Write { what, reply }));
+        let limit = self.write_limit;
         Box::pin(async move {
             queued.map_err(|_full| StoreError::Busy)?;
-            tokio::time::timeout(WRITE_LIMIT, answer)
+            tokio::time::timeout(limit, answer)
                 .await
                 .map_err(|_elapsed| StoreError::Busy)?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
@@ -110,8 +123,12 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        if let Some((connection, queue)) = self.writer.take() {
-            ctx.spawn(writer::run(connection, queue).into_actor(self));
+        if let Some((engine, queue)) = self.writer.take() {
+            ctx.spawn(writer::run(engine, queue).into_actor(self));
+        }
+        if let Some(interval) = self.purge_interval {
+            let sweeper = sweep::run(self.readers.clone(), self.writes.clone(), interval);
+            ctx.spawn(sweeper.into_actor(self));
         }
     }
 }
@@ -131,6 +148,9 @@ impl Handler<Remove> for StoreActor {
     type Result = ResponseFuture<Result<bool, StoreError>>;
 
     fn handle(&mut self, Remove { owner, id }: Remove, _: &mut Self::Context) -> Self::Result {
+        if is_impossible(&id) {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
         self.write(What::Delete {
             owner,
             id,
@@ -151,18 +171,11 @@ impl Handler<LoadChain> for StoreActor {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
-            let query = move |connection: &mut SqliteConnection| {
-                let rows = queries::chain(connection, &owner, &id, now_ms)?;
-                let settings = match extent {
-                    Extent::WithSettings if !rows.is_empty() => {
-                        Some(queries::settings_of(connection, &owner, &id)?.into())
-                    }
-                    Extent::WithSettings | Extent::Items => None,
-                };
-                Ok((rows, settings))
-            };
-            let (rows, settings) = sqlite::read(&readers, query).await?;
-            if rows.len() > queries::MAX_LINKS {
+            if is_impossible(&id) {
+                return Ok(None);
+            }
+            let rows = readers.chain(owner.clone(), id.clone(), now_ms).await?;
+            if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
             let Some(expires_at_ms) = rows.last().map(rows::LinkRow::expires_at_ms) else {
@@ -172,6 +185,10 @@ impl Handler<LoadChain> for StoreActor {
                 .into_iter()
                 .map(rows::LinkRow::link)
                 .collect::<Result<_, _>>()?;
+            let settings = match extent {
+                Extent::Items => None,
+                Extent::WithSettings => Some(readers.settings_of(owner, id).await?.into()),
+            };
             Ok(Some(Chain {
                 links,
                 expires_at_ms,
@@ -189,10 +206,10 @@ impl Handler<Fetch> for StoreActor {
         let readers = self.readers.clone();
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
-            let query = move |connection: &mut SqliteConnection| {
-                queries::fetch(connection, &owner, &id, now_ms)
-            };
-            let row = sqlite::read(&readers, query).await?;
+            if is_impossible(&id) {
+                return Ok(None);
+            }
+            let row = readers.fetch(owner, id, now_ms).await?;
             Ok(row.map(Stored::from))
         })
     }
@@ -204,7 +221,7 @@ impl Handler<ReadEpoch> for StoreActor {
 
     fn handle(&mut self, ReadEpoch: ReadEpoch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
-        Box::pin(async move { sqlite::read(&readers, queries::epoch).await })
+        Box::pin(async move { readers.epoch().await })
     }
 }
 
@@ -216,4 +233,9 @@ impl Handler<BeginEpoch> for StoreActor {
         let written = self.write(What::BeginEpoch(word));
         Box::pin(async move { written.await.map(|_changed| ()) })
     }
+}
+
+/// No id that was ever stored has a NUL in it, and PostgreSQL refuses to be asked for one.
+fn is_impossible(id: &ResponseId) -> bool {
+    id.as_str().contains('\0')
 }

@@ -14,12 +14,40 @@ use vllm_responses_actors::store::messages::Extent;
 use crate::fixture::{Held, Place, record};
 use crate::redis::{Redis, Relay};
 
-#[actix_rt::test]
-async fn d9_1_a_warm_head_is_gone_on_every_replica() {
+/// The cases on both databases.
+macro_rules! on {
+    ($($database:ident)*: $cases:tt) => {
+        $(on! { @ $database $cases })*
+    };
+    (@ $database:ident { $($case:ident)* }) => {
+        mod $database {
+            use crate::fixture::Place;
+
+            $(#[actix_rt::test]
+            async fn $case() {
+                if let Some(place) = Place::$database() {
+                    super::$case(place).await;
+                }
+            })*
+        }
+    };
+}
+
+on! { sqlite postgres: {
+    d9_1_a_warm_head_is_gone_on_every_replica
+    d9_2_a_fill_after_a_miss_comes_too_late
+    d9_2_a_fill_after_a_commit_comes_too_late
+    d9_4_a_redis_that_comes_back_with_an_old_snapshot_is_not_believed
+    d9_5_a_deletion_that_cannot_reach_redis_reaches_every_replica
+    d9_5_what_a_stopped_redis_does_later_makes_nothing_live
+    d9_6_a_replica_with_an_older_epoch_is_waited_for
+    d9_7_a_gateway_that_dies_within_a_deletion_leaves_no_live_head
+} }
+
+async fn d9_1_a_warm_head_is_gone_on_every_replica(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     for n in 0..50 {
         let id = format!("resp_{n}");
@@ -31,12 +59,10 @@ async fn d9_1_a_warm_head_is_gone_on_every_replica() {
     assert_eq!((a.facts().await.epochs_begun, b.gate().removals), (0, 0));
 }
 
-#[actix_rt::test]
-async fn d9_2_a_fill_after_a_miss_comes_too_late() {
+async fn d9_2_a_fill_after_a_miss_comes_too_late(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let plain = place.plain(Extent::Items).await;
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     for flush in [false, true] {
@@ -64,12 +90,10 @@ async fn d9_2_a_fill_after_a_miss_comes_too_late() {
     }
 }
 
-#[actix_rt::test]
-async fn d9_2_a_fill_after_a_commit_comes_too_late() {
+async fn d9_2_a_fill_after_a_commit_comes_too_late(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     for flush in [false, true] {
         let id = format!("resp_{flush}");
@@ -93,12 +117,10 @@ async fn d9_2_a_fill_after_a_commit_comes_too_late() {
     }
 }
 
-#[actix_rt::test]
-async fn d9_4_a_redis_that_comes_back_with_an_old_snapshot_is_not_believed() {
+async fn d9_4_a_redis_that_comes_back_with_an_old_snapshot_is_not_believed(place: Place) {
     let Some(mut redis) = Redis::start(&["--dbfilename", "dump.rdb"]) else {
         return;
     };
-    let place = Place::new();
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     a.commit_warm(record("resp_1")).await;
     redis.command::<()>("SAVE");
@@ -116,12 +138,10 @@ async fn d9_4_a_redis_that_comes_back_with_an_old_snapshot_is_not_believed() {
     assert_eq!(b.gate().loads, loads, "the new run is used");
 }
 
-#[actix_rt::test]
-async fn d9_5_a_deletion_that_cannot_reach_redis_reaches_every_replica() {
+async fn d9_5_a_deletion_that_cannot_reach_redis_reaches_every_replica(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let relay = Relay::to(redis.port());
     let (a, b) = join(place.using(&relay.url()), place.using(&redis.url())).await;
     b.commit_warm(record("resp_1")).await;
@@ -139,12 +159,10 @@ async fn d9_5_a_deletion_that_cannot_reach_redis_reaches_every_replica() {
     assert_eq!(b.gate().loads, loads, "the new epoch is used");
 }
 
-#[actix_rt::test]
-async fn d9_5_what_a_stopped_redis_does_later_makes_nothing_live() {
+async fn d9_5_what_a_stopped_redis_does_later_makes_nothing_live(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     b.hold(Some(Held::Commits));
     let stopping = async {
@@ -164,12 +182,10 @@ async fn d9_5_what_a_stopped_redis_does_later_makes_nothing_live() {
     }
 }
 
-#[actix_rt::test]
-async fn d9_6_a_replica_with_an_older_epoch_is_waited_for() {
+async fn d9_6_a_replica_with_an_older_epoch_is_waited_for(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let relay = Relay::to(redis.port());
     let (a, b) = join(place.using(&relay.url()), place.using(&redis.url())).await;
     let c = place.using(&redis.url()).await;
@@ -196,12 +212,10 @@ async fn d9_6_a_replica_with_an_older_epoch_is_waited_for() {
     assert!(!b.continues("resp_y").await);
 }
 
-#[actix_rt::test]
-async fn d9_7_a_gateway_that_dies_within_a_deletion_leaves_no_live_head() {
+async fn d9_7_a_gateway_that_dies_within_a_deletion_leaves_no_live_head(place: Place) {
     let Some(redis) = Redis::start(&[]) else {
         return;
     };
-    let place = Place::new();
     let (a, b) = join(place.using(&redis.url()), place.using(&redis.url())).await;
     a.commit_warm(record("resp_1")).await;
     let before = a.gate().removals;

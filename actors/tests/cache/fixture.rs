@@ -1,10 +1,8 @@
-//! Replicas: caches as several gateway processes have them, over one SQLite file and one Redis.
+//! Replicas: caches as several gateway processes have them, over one database and one Redis.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
-use tempfile::TempDir;
 use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::facts::{CacheFacts, ReadFacts};
@@ -15,23 +13,29 @@ use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::messages::{
     BeginEpoch, Commit, Extent, Fetch, LoadChain, ReadEpoch, Remove, StoreError,
 };
-use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status};
+
+use crate::store_fixture;
 
 /// Longer than anything a test waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A folder that goes with the test, and the database file in it.
-pub(crate) struct Place(TempDir);
+/// A database of the test's own, gone with it.
+pub(crate) struct Place(store_fixture::Place);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::sqlite().expect("a file is always to be had")
     }
 
-    fn file(&self) -> PathBuf {
-        self.0.path().join("responses.db")
+    pub(crate) fn sqlite() -> Option<Self> {
+        store_fixture::Place::sqlite().map(Self)
+    }
+
+    /// None, with a word about it, where there is no PostgreSQL.
+    pub(crate) fn postgres() -> Option<Self> {
+        store_fixture::Place::postgres().map(Self)
     }
 
     /// A replica without Redis.
@@ -52,12 +56,7 @@ impl Place {
     }
 
     async fn open(&self, cache: Option<CacheSettings>, extent: Extent) -> Replica {
-        let settings = StoreSettings {
-            database: Database::Sqlite(self.file()),
-            synchronous: Synchronous::Normal,
-            retention: None,
-        };
-        let store = StoreActor::open(&settings).await.unwrap().start();
+        let store = StoreActor::open(&self.0.settings()).await.unwrap().start();
         let gate = watch::Sender::new(Gate::default());
         let behind = Counting {
             store,

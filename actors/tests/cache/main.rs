@@ -1,4 +1,4 @@
-//! The cache in front of a real SQLite file, with a real Redis.
+//! The cache in front of a real database, with a real Redis.
 //!
 //! `redis` starts and hurts servers, `fixture` has replicas of a gateway's cache and a store whose
 //! answers can be counted and held back. Without a `redis-server` on the path the cases say so and
@@ -14,3 +14,7 @@ mod fixture;
 mod look_ups;
 #[cfg(test)]
 mod redis;
+#[cfg(test)]
+#[path = "../store/fixture.rs"]
+#[expect(dead_code, reason = "the store's own suite uses the rest")]
+mod store_fixture;
