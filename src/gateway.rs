@@ -287,6 +287,7 @@ fn app_state(
             strict_requests: config.protocol.requests == Strictness::Strict,
             strict_tools: config.protocol.tools == Strictness::Strict,
             retention: config.privacy.retention,
+            omitted_tools: config.protocol.omitted_tools,
         },
         loop_limits: config.loop_limits,
         seal_keys: Arc::new(seal_keys),
@@ -370,7 +371,7 @@ async fn open(
 async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     let settings = opening.config.store.clone();
     log::info!("store: opening ({})", banner::place(&settings));
-    let front = cache::start(settings)
+    let front = cache::start(settings, opening.config.cache.clone())
         .await
         .map_err(|error| error.to_string())?;
     opening.doors.send_replace(Some(StoreDoors {

@@ -19,7 +19,7 @@ use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
-use vllm_responses_protocol::responses::request::Retention;
+use vllm_responses_protocol::responses::request::{OmittedTools, Retention};
 use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys;
@@ -107,6 +107,8 @@ pub struct ProtocolSettings {
     pub requests: Strictness,
     /// What an unknown tool causes.
     pub tools: Strictness,
+    /// What omitted tools mean.
+    pub omitted_tools: OmittedTools,
 }
 
 /// What is kept, and how what is not kept is sealed.

@@ -37,6 +37,17 @@ pub struct LoadChain {
     pub owner: Owner,
     /// The last response of the chain.
     pub id: ResponseId,
+    /// How much of it.
+    pub extent: Extent,
+}
+
+/// How much of a chain is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Its items.
+    Items,
+    /// Its items, and the settings of its last response.
+    WithSettings,
 }
 
 /// One response; `None` as in [`LoadChain`]. Sender: the GET handler.
@@ -87,3 +98,15 @@ pub enum Backend {
     /// A server.
     Postgres,
 }
+
+/// The word that names the present generation of cache entries; `None` before there was any. Every
+/// replica that trusts a cache reads it again and again. Sender: `CacheActor`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Option<String>, StoreError>")]
+pub struct ReadEpoch;
+
+/// Begin a new generation of cache entries under this word, which nobody used before. The reply comes
+/// after the commit. Sender: `CacheActor`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct BeginEpoch(pub String);

@@ -1,5 +1,7 @@
 //! What a turn reads from the store before it can call the model.
 
+use std::sync::Arc;
+
 use actix::Recipient;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, CorruptHistory};
@@ -9,17 +11,17 @@ use vllm_responses_protocol::responses::item::Item;
 
 use super::STORE_LIMIT;
 use crate::ask::ask;
-use crate::store::messages::LoadChain;
+use crate::store::messages::{Extent, LoadChain};
 
-/// The items of the chain that ends with `previous`, or why the request cannot continue it.
+/// The items of the chain and, if they were asked for, the settings of its last response; or why
+/// the request cannot continue it.
 pub(crate) async fn history(
     chains: Recipient<LoadChain>,
-    owner: Owner,
-    previous: ResponseId,
-) -> Result<Vec<Item>, ApiError> {
+    asked: LoadChain,
+) -> Result<(Vec<Item>, Option<Arc<str>>), ApiError> {
     let about_previous =
         |code, message: String| ApiError::new(code, message).with_param("previous_response_id");
-    let chain = chain(&chains, owner, previous, "`previous_response_id`").await?;
+    let chain = chain(&chains, asked, "`previous_response_id`").await?;
     let Some(chain) = chain else {
         return Err(about_previous(
             ApiErrorCode::PreviousResponseNotFound,
@@ -36,7 +38,8 @@ pub(crate) async fn history(
             ),
         ));
     }
-    history::from_chain(&chain).map_err(unreadable)
+    let items = history::from_chain(&chain).map_err(unreadable)?;
+    Ok((items, chain.settings))
 }
 
 /// The items that these responses took in and made; unknown ones have none.
@@ -48,7 +51,12 @@ pub(super) async fn items(
     let mut items = Vec::new();
     for response in responses {
         let what = "the items that `input` refers to";
-        if let Some(chain) = chain(&chains, owner.clone(), response, what).await? {
+        let asked = LoadChain {
+            owner: owner.clone(),
+            id: response,
+            extent: Extent::Items,
+        };
+        if let Some(chain) = chain(&chains, asked, what).await? {
             items.extend(history::own_items(&chain).map_err(unreadable)?);
         }
     }
@@ -58,8 +66,7 @@ pub(super) async fn items(
 /// A chain; an error when the store does not answer, which names `what` was to be read.
 async fn chain(
     chains: &Recipient<LoadChain>,
-    owner: Owner,
-    id: ResponseId,
+    asked: LoadChain,
     what: &str,
 ) -> Result<Option<Chain>, ApiError> {
     let unavailable = |error: &dyn std::error::Error| {
@@ -69,7 +76,7 @@ async fn chain(
             format!("the response store is unavailable, so {what} cannot be read; try again"),
         )
     };
-    match ask(chains, LoadChain { owner, id }, STORE_LIMIT).await {
+    match ask(chains, asked, STORE_LIMIT).await {
         Ok(Ok(chain)) => Ok(chain),
         Ok(Err(error)) => Err(unavailable(&error)),
         Err(error) => Err(unavailable(&error)),

@@ -31,7 +31,7 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
-use crate::store::messages::Commit;
+use crate::store::messages::{Commit, Extent, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
 use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
@@ -302,13 +302,24 @@ impl TurnActor {
             return self.feed(Input::History(Vec::new()), ctx);
         };
         let chains = self.permit.peers.chains.clone();
-        let owner = self.owner.clone();
-        let load = async move { load::history(chains, owner, previous).await };
+        let message = LoadChain {
+            owner: self.owner.clone(),
+            id: previous,
+            extent: if self.turn.inherits_tools() {
+                Extent::WithSettings
+            } else {
+                Extent::Items
+            },
+        };
+        let load = async move { load::history(chains, message).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
-            let input = match loaded {
-                Ok(history) => Input::History(history),
-                Err(error) => Input::Refused(error),
-            };
+            let input = loaded.and_then(|(history, settings)| {
+                if let Some(settings) = settings {
+                    act.turn.inherit(&settings)?;
+                }
+                Ok(Input::History(history))
+            });
+            let input = input.unwrap_or_else(Input::Refused);
             act.feed(input, ctx);
         }));
     }

@@ -5,12 +5,10 @@ use std::collections::HashSet;
 use futures_util::future::{join, join_all};
 use vllm_responses_protocol::record::Record;
 
-use crate::fixture::{Place, Store, child, number, record};
+use crate::fixture::{Place, Store, child, record};
 use crate::kept::all_readable;
 
-#[actix_rt::test]
-async fn concurrent_commits_are_all_kept() {
-    let place = Place::new();
+pub(crate) async fn concurrent_commits_are_all_kept(place: Place) {
     let store = place.store().await;
     let ids = || (0..200).map(|i| format!("r{i}"));
     // Each is read back at once after its answer: that is when the client may continue it.
@@ -24,11 +22,9 @@ async fn concurrent_commits_are_all_kept() {
     all_readable(&place.store().await, ids()).await;
 }
 
-#[actix_rt::test]
-async fn two_stores_on_one_file_are_never_busy() {
+pub(crate) async fn two_stores_on_one_database_are_never_busy(place: Place) {
     const EACH: usize = 500;
     const AT_ONCE: usize = 25;
-    let place = Place::new();
     let (one, two) = (place.store().await, place.store().await);
     // In portions, so that the two take turns at the lock many times.
     let fill = async |store: &Store, name: &str| {
@@ -40,19 +36,13 @@ async fn two_stores_on_one_file_are_never_busy() {
     };
     join(fill(&one, "one"), fill(&two, "two")).await;
 
-    let mut reader = place.other_program();
-    assert_eq!(
-        number(&mut reader, "SELECT count(*) AS n FROM responses"),
-        1000
-    );
+    assert_eq!(place.number("SELECT count(*) AS n FROM responses"), 1000);
     // Each sees what the other wrote.
     all_readable(&one, (0..EACH).map(|i| format!("two{i}"))).await;
     all_readable(&two, (0..EACH).map(|i| format!("one{i}"))).await;
 }
 
-#[actix_rt::test]
-async fn d11_children_of_one_parent_do_not_see_each_other() {
-    let place = Place::new();
+pub(crate) async fn d11_children_of_one_parent_do_not_see_each_other(place: Place) {
     let store = place.store().await;
     store.commit(record("alice", "parent")).await.unwrap();
     let continue_parent = async |i: usize| {

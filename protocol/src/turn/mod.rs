@@ -212,6 +212,21 @@ impl Turn {
         &self.identity
     }
 
+    /// Whether the turn needs the settings of the response that it continues; see [`Turn::inherit`].
+    pub fn inherits_tools(&self) -> bool {
+        self.request.inherits_tools()
+    }
+
+    /// Takes over the tools of the previous response, whose settings these are; before its history.
+    ///
+    /// # Errors
+    /// Why the request cannot be run with them.
+    pub fn inherit(&mut self, settings: &str) -> Result<(), ApiError> {
+        self.request.inherit_tools(settings)?;
+        self.identity.settings = self.request.settings.echo();
+        Ok(())
+    }
+
     /// The closed items as JSON, for the log of model messages.
     pub fn output_json(&self) -> String {
         crate::history::items_json(&self.composer.items())

@@ -3,8 +3,9 @@
 mod basic;
 mod clients;
 mod items;
-mod keys;
+pub(crate) mod keys;
 mod leave;
+mod ownership;
 mod recordings;
 mod state;
 mod surface;

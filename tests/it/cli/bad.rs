@@ -77,7 +77,6 @@ const CASES: &[Case] = &[
     env(&[("VR_DB_SYNCHRONOUS", "off")], &["`VR_DB_SYNCHRONOUS`: must be `normal`"]),
     env(&[("VR_RETENTION", "0")], &["`VR_RETENTION`: must be longer than zero"]),
     env(&[("VR_RETENTION", "month")], &["`VR_RETENTION`: must be a duration"]),
-    env(&[("VR_RESPONSE_STORE_CACHE", "1")], &["`VR_RESPONSE_STORE_CACHE`: this build has no Redis cache"]),
     env(&[("VR_DB_PATH", "postgres://u:p@h/d")], &["`VR_DB_PATH`: this build keeps responses in SQLite only"]),
     env(&[("VR_RESPONSE_STORE_CACHE", "2")], &["`VR_RESPONSE_STORE_CACHE`: must be a boolean"]),
     env(&[("VR_REDIS_HOST", "redis://:CANARY@h")], &["`VR_REDIS_HOST`: must be an IP address"]),

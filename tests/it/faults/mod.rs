@@ -2,6 +2,8 @@
 
 mod client;
 mod durability;
+mod redis;
+mod secrets;
 mod shutdown;
 mod slow;
 mod stage;

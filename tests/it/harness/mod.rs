@@ -6,6 +6,9 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod knobs;
+#[path = "../../../actors/tests/cache/redis.rs"]
+#[expect(dead_code, reason = "the cache's own suite uses the rest")]
+pub(crate) mod redis;
 pub(crate) mod tree;
 pub(crate) mod upstream;
 

@@ -1,5 +1,6 @@
 //! `POST /v1/responses`: the body, read, checked and normalised.
 
+mod inherit;
 mod sampling;
 mod text;
 
@@ -13,6 +14,7 @@ use super::words::words;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{IdSource, ResponseId};
 use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
+pub use inherit::{OmittedTools, ToolsFrom};
 pub(crate) use text::decode_format;
 
 /// How strictly requests are read; configuration.
@@ -26,6 +28,8 @@ pub struct Rules {
     pub strict_tools: bool,
     /// Whether responses may be kept at all.
     pub retention: Retention,
+    /// What omitted tools mean (decision 1).
+    pub omitted_tools: OmittedTools,
 }
 
 /// Whether responses may be kept at all; configuration.
@@ -44,6 +48,7 @@ impl Default for Rules {
             strict_requests: false,
             strict_tools: false,
             retention: Retention::Asked,
+            omitted_tools: OmittedTools::None,
         }
     }
 }
@@ -89,6 +94,8 @@ pub struct CreateRequest {
     pub metadata: Box<RawValue>,
     /// What the response echoes and the upstream is told.
     pub settings: Settings,
+    /// Whose tools those of the settings are.
+    pub tools_from: ToolsFrom,
     /// vLLM's own sampling parameters, passed on as they came.
     pub sampling: Vec<(&'static str, Box<RawValue>)>,
     /// What was ignored: names only, for the log.
@@ -162,6 +169,7 @@ fn decode_fields(
     ids: &mut dyn IdSource,
     problems: &mut Problems,
 ) -> Option<CreateRequest> {
+    let mut tools_from = ToolsFrom::of(&fields, rules.omitted_tools);
     let model = fields.required_word("model", problems);
     refuse_unsupported(&mut fields, problems);
     let previous = fields.string("previous_response_id", problems);
@@ -183,7 +191,7 @@ fn decode_fields(
         None if input.iter().any(loads) => MayGrow::Yes,
         None => MayGrow::No,
     };
-    let settings = decode_settings(&mut fields, may_grow, problems);
+    let settings = decode_settings(&mut fields, may_grow, &mut tools_from, problems);
     let sampling = sampling::passed_on(&mut fields, problems);
     for name in IGNORED {
         fields.take(name);
@@ -200,6 +208,7 @@ fn decode_fields(
         include,
         metadata: metadata?,
         settings,
+        tools_from,
         sampling,
         warnings,
     })
@@ -342,6 +351,7 @@ const MAX_LABEL: usize = 512;
 fn decode_settings(
     fields: &mut Fields<'_, '_>,
     may_grow: MayGrow,
+    tools_from: &mut ToolsFrom,
     problems: &mut Problems,
 ) -> Settings {
     let mut settings = Settings {
@@ -369,11 +379,16 @@ fn decode_settings(
     }
     let place = Place::Root.member("tool_choice");
     if let Some(raw) = fields.take("tool_choice") {
-        let known = Known {
-            tools: &settings.tools,
-            may_grow,
-        };
-        settings.tool_choice = tool::decode_choice(raw, known, &place, problems);
+        match tools_from {
+            ToolsFrom::Request => {
+                let known = Known {
+                    tools: &settings.tools,
+                    may_grow,
+                };
+                settings.tool_choice = tool::decode_choice(raw, known, &place, problems);
+            }
+            ToolsFrom::Previous { choice } => *choice = Some(raw.to_owned()),
+        }
     }
     settings
 }

@@ -4,7 +4,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::super::words::words;
-use super::{Tool, has_named};
+use super::{Tool, credentials, has_named};
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
@@ -43,7 +43,7 @@ pub enum ToolChoice {
         mode: AllowedMode,
         /// Which.
         allowed: Allowed,
-        /// The choice as it came, for the echo.
+        /// The choice as it came, without credentials, for the echo.
         raw: Box<RawValue>,
     },
     /// The tool of this type: one that the gateway runs, or, where it serves none of that type, as
@@ -51,7 +51,7 @@ pub enum ToolChoice {
     OfType {
         /// The type.
         kind: Box<str>,
-        /// The choice as it came, for the echo.
+        /// The choice as it came, without credentials, for the echo.
         raw: Box<RawValue>,
     },
 }
@@ -180,12 +180,12 @@ fn decode_choice_object(
             Some(ToolChoice::Allowed {
                 mode: mode.unwrap_or(AllowedMode::Auto),
                 allowed: decode_allowed(&allowed?, known, &list, problems),
-                raw: raw.to_owned(),
+                raw: credentials::without(raw),
             })
         }
         _ => Some(ToolChoice::OfType {
             kind: kind.into(),
-            raw: raw.to_owned(),
+            raw: credentials::without(raw),
         }),
     }
 }

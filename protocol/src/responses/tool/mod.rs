@@ -3,6 +3,7 @@
 mod choice;
 mod client;
 mod code_interpreter;
+mod credentials;
 
 use std::sync::Arc;
 
@@ -24,9 +25,6 @@ const MAX_TOOLS: usize = 128;
 
 /// Longest function name, in characters; OpenAI's limit.
 const MAX_NAME: usize = 128;
-
-/// Members of tools that carry credentials: never echoed, never stored.
-const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
 
 /// A tool of the request.
 #[derive(Clone, Debug)]
@@ -150,17 +148,8 @@ fn decode_tool(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<To
 fn unserved(kind: &str, fields: Fields<'_, '_>) -> Tool {
     Tool::Unserved(UnservedTool {
         kind: kind.into(),
-        members: kept_members(fields),
+        members: credentials::members_without(fields),
     })
-}
-
-/// A tool's members for the echo, without credentials.
-fn kept_members(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
-    fields
-        .into_members()
-        .filter(|(name, _)| !CREDENTIALS.contains(&&**name))
-        .map(|(name, raw)| (name.into(), raw.to_owned()))
-        .collect()
 }
 
 fn decode_function(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<FunctionTool> {
