@@ -1,6 +1,7 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod db;
 mod serve;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("serve", given)) => serve::run(&inputs(given, &arguments)),
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("db", given)) => db::run(given),
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))

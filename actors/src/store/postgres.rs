@@ -203,12 +203,11 @@ impl Door {
 
 /// The client's error with the server's words; neither has the URL or the password in it.
 fn refused(error: &tokio_postgres::Error) -> ConnectionError {
-    let words = match error.as_db_error() {
-        Some(said) => said.message().to_owned(),
-        None => {
-            let cause = std::error::Error::source(error);
-            cause.map_or_else(|| error.to_string(), ToString::to_string)
-        }
+    let words = if let Some(said) = error.as_db_error() {
+        said.message().to_owned()
+    } else {
+        let cause = std::error::Error::source(error);
+        cause.map_or_else(|| error.to_string(), ToString::to_string)
     };
     ConnectionError::BadConnection(words)
 }
@@ -298,7 +297,10 @@ async fn run<R>(
     pool: &Pool,
     work: impl AsyncFn(&mut Connection) -> QueryResult<R>,
 ) -> Result<R, Failure> {
-    let mut connection = pool.get().await.map_err(|_| Failure::unreachable())?;
+    let mut connection = pool
+        .get()
+        .await
+        .map_err(|_timed_out| Failure::unreachable())?;
     let error = match work(&mut connection).await {
         Ok(result) => return Ok(result),
         Err(error) => Failure::from(error),

@@ -124,11 +124,11 @@ pub(super) fn open_alone(
 }
 
 /// What the database file and its log take.
-pub(super) fn bytes(path: &Path) -> Result<u64, StoreError> {
+pub(super) fn bytes(path: &Path) -> u64 {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    Ok(size(path) + size(Path::new(&log)))
+    size(path) + size(Path::new(&log))
 }
 
 /// Moves the write-ahead log into the database file and empties it.

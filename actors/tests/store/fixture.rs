@@ -39,8 +39,8 @@ pub(crate) struct Server {
 }
 
 impl Place {
-    pub(crate) fn sqlite() -> Option<Self> {
-        Some(Self::Sqlite(tempfile::tempdir().unwrap()))
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
     }
 
     /// None, and a line that says so, where no server is named.
@@ -92,6 +92,22 @@ impl Place {
     /// One number that a statement gives, such as a count, to look behind the store's back.
     pub(crate) fn number(&self, statement: &str) -> i64 {
         aside(&self.url(), |other| other.number(statement))
+    }
+
+    /// One text that a statement gives. PostgreSQL only.
+    pub(crate) fn text(&self, statement: &str) -> String {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            t: String,
+        }
+        aside(&self.url(), |other| match other {
+            Other::Sqlite(_) => panic!("PostgreSQL only"),
+            Other::Postgres(connection) => {
+                let row = diesel::sql_query(statement).get_result::<Row>(&mut **connection);
+                row.unwrap().t
+            }
+        })
     }
 
     /// Statements of another program.
@@ -157,13 +173,13 @@ fn aside<R: Send>(url: &str, work: impl FnOnce(&mut Other) -> R + Send) -> R {
 /// A connection of another program. It waits for no lock of SQLite's but at its start.
 enum Other {
     Sqlite(SqliteConnection),
-    Postgres(AsyncConnectionWrapper<AsyncPgConnection>),
+    Postgres(Box<AsyncConnectionWrapper<AsyncPgConnection>>),
 }
 
 impl Other {
     fn connect(url: &str) -> Self {
         if url.contains("://") {
-            return Self::Postgres(AsyncConnectionWrapper::establish(url).unwrap());
+            return Self::Postgres(Box::new(AsyncConnectionWrapper::establish(url).unwrap()));
         }
         let mut connection = SqliteConnection::establish(url).unwrap();
         connection
@@ -188,7 +204,7 @@ impl Other {
         let query = diesel::sql_query(statement);
         match self {
             Self::Sqlite(connection) => query.get_result::<Row>(connection),
-            Self::Postgres(connection) => query.get_result::<Row>(connection),
+            Self::Postgres(connection) => query.get_result::<Row>(&mut **connection),
         }
         .unwrap()
         .n

@@ -16,6 +16,8 @@ mod kept;
 mod many;
 #[cfg(test)]
 mod private;
+#[cfg(test)]
+mod tls;
 
 /// Makes a test of every case for one database. A case that is not listed is dead code, and says so.
 #[cfg(test)]
@@ -25,7 +27,8 @@ macro_rules! suite {
             $(mod $module {
                 $(#[actix_rt::test]
                 async fn $case() {
-                    if let Some(place) = crate::fixture::Place::$database() {
+                    let place: Option<_> = crate::fixture::Place::$database().into();
+                    if let Some(place) = place {
                         crate::$module::$case(place).await;
                     }
                 })*

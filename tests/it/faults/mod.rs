@@ -2,6 +2,7 @@
 
 mod client;
 mod durability;
+mod postgres;
 mod shutdown;
 mod slow;
 mod stage;

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod knobs;
+pub(crate) mod postgres;
 pub(crate) mod upstream;
 
 pub(crate) use checker::{check_resource, check_stream, check_usage};
