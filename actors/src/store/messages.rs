@@ -4,6 +4,8 @@ use actix::Message;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Stored};
 
+use super::facts::StoreFacts;
+
 /// Why the store could not answer. Never carries stored content or a database URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -58,3 +60,8 @@ pub struct Remove {
     /// Which.
     pub id: ResponseId,
 }
+
+/// What the store has done so far. `StoreActor` answers it at once. Sender: metrics, tests.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "StoreFacts")]
+pub struct Observe;

@@ -6,6 +6,7 @@
 mod backend;
 pub mod copy;
 pub mod desk;
+pub mod facts;
 mod failure;
 pub mod messages;
 mod migrate;
@@ -19,17 +20,19 @@ pub mod sweep;
 mod tls;
 mod writer;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
 use backend::{Engine, Readers};
-use messages::{Commit, Fetch, LoadChain, Remove, StoreError};
+use facts::{Counters, StoreFacts};
+use messages::{Commit, Fetch, LoadChain, Observe, Remove, StoreError};
 use rows::{MAX_LINKS, Prepared};
 use settings::StoreSettings;
 use writer::{Job, What, Write};
@@ -75,6 +78,7 @@ pub struct StoreActor {
     purge_interval: Option<Duration>,
     /// Moves into the writer when the actor starts.
     writer: Option<(Engine, mpsc::Receiver<Job>)>,
+    counters: Rc<Counters>,
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -95,6 +99,7 @@ impl StoreActor {
             write_limit: engine.write_limit(),
             purge_interval: settings.purge_interval,
             writer: Some((engine, queue)),
+            counters: Rc::default(),
         })
     }
 
@@ -105,11 +110,18 @@ impl StoreActor {
         let (reply, answer) = oneshot::channel();
         let queued = self.writes.try_send(Job::Write(Write { what, reply }));
         let limit = self.write_limit;
+        let counters = Rc::clone(&self.counters);
         Box::pin(async move {
-            queued.map_err(|_full| StoreError::Busy)?;
+            queued.map_err(|_full| {
+                counters.note(|facts| facts.refused += 1);
+                StoreError::Busy
+            })?;
             tokio::time::timeout(limit, answer)
                 .await
-                .map_err(|_elapsed| StoreError::Busy)?
+                .map_err(|_elapsed| {
+                    counters.note(|facts| facts.timed_out += 1);
+                    StoreError::Busy
+                })?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
         })
     }
@@ -121,7 +133,8 @@ impl Actor for StoreActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         if let Some((engine, queue)) = self.writer.take() {
-            ctx.spawn(writer::run(engine, queue).into_actor(self));
+            let writer = writer::run(engine, queue, Rc::clone(&self.counters));
+            ctx.spawn(writer.into_actor(self));
         }
         if let Some(interval) = self.purge_interval {
             let sweeper = sweep::run(self.readers.clone(), self.writes.clone(), interval);
@@ -166,12 +179,14 @@ impl Handler<LoadChain> for StoreActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         let readers = self.readers.clone();
+        let counters = Rc::clone(&self.counters);
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let rows = readers.chain(owner, id, now_ms).await?;
+            let rows = readers.chain(owner, id, now_ms).await;
+            let rows = rows.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
             if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
@@ -190,13 +205,29 @@ impl Handler<Fetch> for StoreActor {
 
     fn handle(&mut self, Fetch { owner, id }: Fetch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
+        let counters = Rc::clone(&self.counters);
         let now_ms = SystemClock.now_ms();
         Box::pin(async move {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let row = readers.fetch(owner, id, now_ms).await?;
+            let row = readers.fetch(owner, id, now_ms).await;
+            let row = row.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
             Ok(row.map(Stored::from))
+        })
+    }
+}
+
+impl Handler<Observe> for StoreActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, Observe: Observe, _: &mut Self::Context) -> Self::Result {
+        let (connections, idle) = self.readers.connections();
+        MessageResult(StoreFacts {
+            queued: self.writes.max_capacity() - self.writes.capacity(),
+            connections,
+            idle,
+            ..self.counters.snapshot()
         })
     }
 }

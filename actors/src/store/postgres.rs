@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg as Database;
-use diesel::{ConnectionError, ConnectionResult, QueryResult};
+use diesel::upsert::excluded;
+use diesel::{ConnectionError, ConnectionResult, ExpressionMethods as _, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::{
@@ -22,6 +23,8 @@ use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::postgres_url::{PostgresUrl, SslMode};
+use super::rows::KeptRow;
+use super::schema::responses;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate, tls};
 
@@ -283,6 +286,20 @@ pub(super) async fn purge_on(
             .await?;
     }
     Ok(purged)
+}
+
+/// Inserts these rows at once; of those that are there, brings up to date what changes in a row's life.
+async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<()> {
+    let statement = diesel::insert_into(responses::table)
+        .values(rows)
+        .on_conflict(responses::id)
+        .do_update()
+        .set((
+            responses::owner.eq(excluded(responses::owner)),
+            responses::expires_at.eq(excluded(responses::expires_at)),
+            responses::deleted_at.eq(excluded(responses::deleted_at)),
+        ));
+    statement.execute(connection).await.map(drop)
 }
 
 /// A connection that a transaction is given up on is not used again: the pool sees it open.

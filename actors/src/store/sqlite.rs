@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection as _;
 use diesel::result::Error as DieselError;
 use diesel::sqlite::{Sqlite as Database, SqliteConnection as Connection};
-use diesel::{Connection as _, ConnectionError, QueryResult, RunQueryDsl};
+use diesel::upsert::excluded;
+use diesel::{Connection as _, ConnectionError, ExpressionMethods as _, QueryResult, RunQueryDsl};
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -23,6 +24,8 @@ use futures_util::FutureExt as _;
 use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
+use super::rows::KeptRow;
+use super::schema::responses;
 use super::settings::Synchronous;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
@@ -250,6 +253,24 @@ pub(super) fn purge_on(
         done(queries::drop_settings(connection, &purged.settings))?;
         Ok(purged)
     })
+}
+
+/// Inserts these rows; of those that are there, brings up to date what changes in a row's life.
+/// PostgreSQL's, which takes all at once, stands beside it.
+async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<()> {
+    for row in rows {
+        let statement = diesel::insert_into(responses::table)
+            .values(row)
+            .on_conflict(responses::id)
+            .do_update()
+            .set((
+                responses::owner.eq(excluded(responses::owner)),
+                responses::expires_at.eq(excluded(responses::expires_at)),
+                responses::deleted_at.eq(excluded(responses::deleted_at)),
+            ));
+        settled(statement.execute(connection)).await?;
+    }
+    Ok(())
 }
 
 /// What a function of [`queries`] gives: nothing in it waits, so that it is there when asked.

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod ended;
 #[cfg(test)]
+mod facts;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fixture;
@@ -68,6 +70,9 @@ macro_rules! conformance {
                 ended_responses_go_with_their_settings
                 ended_ancestors_stay_while_a_descendant_lives
                 settings_in_use_are_never_dropped
+            }
+            facts {
+                what_was_done_is_counted
             }
             faults {
                 d15_instances_migrate_at_once

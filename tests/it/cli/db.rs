@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Place, text};
 use crate::harness::postgres::{FreshDatabase, OwnServer, PASSWORD, Sql};
-use crate::harness::{Fake, Script, TestGateway, knobs};
+use crate::harness::{Fake, Script, TestGateway};
 
 fn db(place: &Place, database: &str, arguments: &[&str]) -> Output {
     let arguments: Vec<_> = ["db"].iter().chain(arguments).copied().collect();
@@ -46,13 +46,17 @@ fn connect(path: &Path) -> SqliteConnection {
 }
 
 fn number(path: &Path, statement: &str) -> i64 {
+    count(&mut connect(path), statement)
+}
+
+fn count(connection: &mut SqliteConnection, statement: &str) -> i64 {
     #[derive(QueryableByName)]
     struct Row {
         #[diesel(sql_type = BigInt)]
         n: i64,
     }
     let row: Row = diesel::sql_query(statement)
-        .get_result(&mut connect(path))
+        .get_result(connection)
         .expect("number");
     row.n
 }
@@ -67,7 +71,7 @@ fn fill(path: &Path, rows: usize) {
            iif(n % 20 < 10, '', 'al'), 'm', 'completed', 1700000000000 + n, 1700000000500 + n,
            iif(n % 10 = 9, 1700000001000, NULL), iif(n % 10 = 9, 1700000001000, NULL),
            '[{{\"id\":\"m' || n || '\",\"text\":\"Größe 🦀 \\u0000\"}}]', '{{\"id\":\"' || n || '\",\"output\":[\"' || hex(randomblob(200)) || '\"]}}',
-           iif(n % 20 < 10, 'h' || n % 2, 'h1'), 1 FROM i;"
+           iif(n % 20 < 10, 'h' || (n % 2), 'h1'), 1 FROM i;"
     );
     connect(path).batch_execute(&statement).expect("rows");
 }
@@ -166,25 +170,25 @@ fn a_database_that_cannot_be_used_is_told_without_its_password() {
 /// SQLite to PostgreSQL and back to another file: the two files have the same rows.
 #[test]
 fn copy_there_and_back_is_byte_equal() {
+    const ROWS: usize = 10_000;
     let Some(database) = FreshDatabase::make() else {
         return;
     };
-    let rows = knobs::rounds(2_000, 10_000);
     let place = Place::new();
     let [first, second] = ["a.db", "b.db"].map(|name| place.0.path().join(name));
     done(&db(&place, "a.db", &["migrate"]));
-    fill(&first, rows);
+    fill(&first, ROWS);
 
     let there = ["copy", "--to", &database.url()];
     let told = done(&db(&place, "a.db", &there));
     assert_eq!(
         told,
-        format!("{rows} written, 0 there before, {rows} compared and equal.\n")
+        format!("{ROWS} written, 0 there before, {ROWS} compared and equal.\n")
     );
     let told = done(&db(&place, "a.db", &there));
     assert_eq!(
         told,
-        format!("0 written, {rows} there before, {rows} compared and equal.\n")
+        format!("0 written, {ROWS} there before, {ROWS} compared and equal.\n")
     );
     // What changes in a row's life follows.
     connect(&first)
@@ -209,15 +213,11 @@ fn copy_there_and_back_is_byte_equal() {
         );
         let mut one = connect(&first);
         one.batch_execute(&differing).expect("compare");
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = BigInt)]
-            n: i64,
-        }
-        let row: Row = diesel::sql_query("SELECT count(*) AS n FROM temp.d")
-            .get_result(&mut one)
-            .expect("number");
-        assert_eq!(row.n, 0, "{table} differ");
+        assert_eq!(
+            count(&mut one, "SELECT count(*) AS n FROM temp.d"),
+            0,
+            "{table}"
+        );
     }
 }
 

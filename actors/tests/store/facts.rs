@@ -1,0 +1,38 @@
+//! What the store tells about itself.
+
+use actix::Actor as _;
+use futures_util::future::join_all;
+use vllm_responses_actors::store::StoreActor;
+use vllm_responses_actors::store::facts::StoreFacts;
+use vllm_responses_actors::store::messages::{Commit, Observe};
+
+use crate::fixture::{Place, record};
+
+pub(crate) async fn what_was_done_is_counted(place: Place) {
+    let store = StoreActor::open(&place.settings()).await.unwrap().start();
+    let before = store.send(Observe).await.unwrap();
+    assert!(before.connections > 0 && before.connections == before.idle);
+
+    let mut new: Vec<_> = (0..20).map(|i| record("alice", &format!("r{i}"))).collect();
+    let mut clash = record("alice", "r0");
+    clash.response = "{}".into();
+    new.push(clash);
+    let commits = new.into_iter().map(|new| store.send(Commit(Box::new(new))));
+    join_all(commits).await;
+
+    let facts = store.send(Observe).await.unwrap();
+    assert_eq!((facts.committed, facts.failed), (20, 1));
+    let groups: u64 = facts.group_sizes.iter().sum();
+    assert!((1..=21).contains(&groups), "{facts:?}");
+    assert_eq!(facts.commit_times.iter().sum::<u64>(), groups);
+    let quiet = StoreFacts {
+        committed: facts.committed,
+        failed: facts.failed,
+        group_sizes: facts.group_sizes,
+        commit_times: facts.commit_times,
+        connections: facts.connections,
+        idle: facts.idle,
+        ..StoreFacts::default()
+    };
+    assert_eq!(facts, quiet);
+}
