@@ -56,7 +56,8 @@ impl From<DieselError> for Failure {
                 | Kind::UnableToSendCommand
                 | Kind::SerializationFailure
                 | Kind::ReadOnlyTransaction
-        ) {
+        ) || words.contains("deadlock")
+        {
             Self::Passing(error)
         } else if matches!(kind, Kind::Unknown) && words.contains("locked") {
             // SQLite's words for a lock that somebody else holds.

@@ -3,6 +3,7 @@
 //! Connections belong to the runtime that opened them. A read or a write that meets a broken one is
 //! tried again on another, within [`LIMIT`]; a server that hangs is left alone after it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
@@ -23,8 +24,8 @@ use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::postgres_url::{PostgresUrl, SslMode};
-use super::rows::KeptRow;
-use super::schema::responses;
+use super::rows::{KeptRow, Prepared};
+use super::schema::{responses, settings};
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate, tls};
 
@@ -286,6 +287,29 @@ pub(super) async fn purge_on(
             .await?;
     }
     Ok(purged)
+}
+
+/// Inserts these responses where their ids are free, in one round trip; gives the ids.
+async fn insert_responses(
+    connection: &mut Connection,
+    new: &[&Prepared],
+) -> QueryResult<HashSet<String>> {
+    let rows: Vec<_> = new.iter().map(|one| one.response()).collect();
+    let statement = diesel::insert_into(responses::table)
+        .values(&rows)
+        .on_conflict_do_nothing()
+        .returning(responses::id);
+    let ids: Vec<String> = statement.get_results(connection).await?;
+    Ok(ids.into_iter().collect())
+}
+
+/// Inserts these settings where they are not there.
+async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    let rows: Vec<_> = new.iter().map(|one| one.settings()).collect();
+    let statement = diesel::insert_into(settings::table)
+        .values(&rows)
+        .on_conflict_do_nothing();
+    statement.execute(connection).await.map(drop)
 }
 
 /// Inserts these rows at once; of those that are there, brings up to date what changes in a row's life.

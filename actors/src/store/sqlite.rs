@@ -4,6 +4,7 @@
 //! is in an immediate transaction: a deferred one that reads first and writes then fails at once
 //! when another process wrote in between, whatever the timeout (measured).
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -24,8 +25,8 @@ use futures_util::FutureExt as _;
 use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::rows::KeptRow;
-use super::schema::responses;
+use super::rows::{KeptRow, Prepared};
+use super::schema::{responses, settings};
 use super::settings::Synchronous;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
@@ -255,8 +256,36 @@ pub(super) fn purge_on(
     })
 }
 
+/// Inserts these responses where their ids are free; gives the ids. Here one by one: nothing travels.
+/// PostgreSQL's, which takes all at once, stands beside it, as it does for the next two.
+async fn insert_responses(
+    connection: &mut Connection,
+    new: &[&Prepared],
+) -> QueryResult<HashSet<String>> {
+    let mut inserted = HashSet::new();
+    for one in new {
+        let statement = diesel::insert_into(responses::table)
+            .values(one.response())
+            .on_conflict_do_nothing();
+        if settled(statement.execute(connection)).await? > 0 {
+            inserted.insert(one.parts().0.id.to_string());
+        }
+    }
+    Ok(inserted)
+}
+
+/// Inserts these settings where they are not there.
+async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    for one in new {
+        let statement = diesel::insert_into(settings::table)
+            .values(one.settings())
+            .on_conflict_do_nothing();
+        settled(statement.execute(connection)).await?;
+    }
+    Ok(())
+}
+
 /// Inserts these rows; of those that are there, brings up to date what changes in a row's life.
-/// PostgreSQL's, which takes all at once, stands beside it.
 async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<()> {
     for row in rows {
         let statement = diesel::insert_into(responses::table)

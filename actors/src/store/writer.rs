@@ -54,6 +54,16 @@ pub(super) enum What {
     },
 }
 
+impl What {
+    /// The response to insert.
+    pub(super) fn new_response(&self) -> Option<&Prepared> {
+        match self {
+            Self::Insert(new) => Some(new),
+            Self::Delete { .. } => None,
+        }
+    }
+}
+
 /// Responses to remove for good, in a transaction of their own.
 #[derive(Debug)]
 pub(super) struct Purge {

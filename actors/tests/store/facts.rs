@@ -4,14 +4,15 @@ use actix::Actor as _;
 use futures_util::future::join_all;
 use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::facts::StoreFacts;
-use vllm_responses_actors::store::messages::{Commit, Observe};
+use vllm_responses_actors::store::messages::{Commit, Fetch, Observe};
+use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use crate::fixture::{Place, record};
 
 pub(crate) async fn what_was_done_is_counted(place: Place) {
     let store = StoreActor::open(&place.settings()).await.unwrap().start();
     let before = store.send(Observe).await.unwrap();
-    assert!(before.connections > 0 && before.connections == before.idle);
+    assert_eq!(before, StoreFacts::default());
 
     let mut new: Vec<_> = (0..20).map(|i| record("alice", &format!("r{i}"))).collect();
     let mut clash = record("alice", "r0");
@@ -20,7 +21,14 @@ pub(crate) async fn what_was_done_is_counted(place: Place) {
     let commits = new.into_iter().map(|new| store.send(Commit(Box::new(new))));
     join_all(commits).await;
 
+    let fetch = Fetch {
+        owner: Owner::new("alice"),
+        id: ResponseId::new("r1"),
+    };
+    assert!(store.send(fetch).await.unwrap().unwrap().is_some());
+
     let facts = store.send(Observe).await.unwrap();
+    assert!(facts.connections > 0 && facts.connections == facts.idle);
     assert_eq!((facts.committed, facts.failed), (20, 1));
     let groups: u64 = facts.group_sizes.iter().sum();
     assert!((1..=21).contains(&groups), "{facts:?}");

@@ -58,6 +58,8 @@ macro_rules! conformance {
             many {
                 concurrent_commits_are_all_kept
                 two_stores_on_one_database_are_never_busy
+                two_stores_do_not_wait_in_a_circle
+                an_id_that_comes_twice_is_kept_once
                 d11_children_of_one_parent_do_not_see_each_other
             }
             private {
