@@ -114,8 +114,14 @@ fn wrong(problems: Vec<String>) -> Problem {
 }
 
 /// The work itself.
-fn failed(problem: impl ToString) -> Problem {
-    Problem(vec![problem.to_string()], 1)
+fn failed(problem: String) -> Problem {
+    Problem(vec![problem], 1)
+}
+
+impl<E: std::error::Error> From<E> for Problem {
+    fn from(error: E) -> Self {
+        failed(error.to_string())
+    }
 }
 
 /// Does what was asked.
@@ -127,7 +133,7 @@ pub(super) fn run(given: &ArgMatches) -> ExitCode {
     let work = async {
         match name {
             "migrate" => migrate(&inputs).await,
-            "status" => status(&inputs, given.get_flag("json")).await,
+            "status" => status(&inputs, given).await,
             "purge" => purge(&inputs, text(given, "grace")).await,
             "adopt" => adopt(&inputs, text(given, "name")).await,
             _ => copy(&inputs, given).await,
@@ -149,7 +155,7 @@ fn text<'a>(given: &'a ArgMatches, name: &str) -> &'a str {
 
 async fn open(inputs: &Inputs, opening: Opening) -> Result<Desk, Problem> {
     let settings = config::load_store(inputs).map_err(wrong)?;
-    Desk::open(&settings, opening).await.map_err(failed)
+    Ok(Desk::open(&settings, opening).await?)
 }
 
 async fn migrate(inputs: &Inputs) -> Result<String, Problem> {
@@ -168,7 +174,7 @@ struct Status {
     oldest_unix_ms: Option<i64>,
 }
 
-async fn status(inputs: &Inputs, json: bool) -> Result<String, Problem> {
+async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> {
     let mut desk = open(inputs, Opening::AsItIs).await?;
     let Census {
         responses,
@@ -177,8 +183,8 @@ async fn status(inputs: &Inputs, json: bool) -> Result<String, Problem> {
         expired,
         bytes,
         oldest_ms,
-    } = desk.census().await.map_err(failed)?;
-    if json {
+    } = desk.census().await?;
+    if given.get_flag("json") {
         let status = Status {
             responses,
             live,
@@ -187,7 +193,7 @@ async fn status(inputs: &Inputs, json: bool) -> Result<String, Problem> {
             bytes,
             oldest_unix_ms: oldest_ms,
         };
-        let line = serde_json::to_string(&status).map_err(failed)?;
+        let line = serde_json::to_string(&status)?;
         return Ok(format!("{line}\n"));
     }
     let oldest = oldest_ms.map_or_else(|| "-".to_owned(), date);
@@ -228,7 +234,7 @@ async fn purge(inputs: &Inputs, grace: &str) -> Result<String, Problem> {
         ])
     })?;
     let mut desk = open(inputs, Opening::AsItIs).await?;
-    let rows = desk.purge(grace).await.map_err(failed)?;
+    let rows = desk.purge(grace).await?;
     Ok(format!("Removed {rows} responses.\n"))
 }
 
@@ -238,7 +244,7 @@ async fn adopt(inputs: &Inputs, name: &str) -> Result<String, Problem> {
         return Err(wrong(vec![rule.to_owned()]));
     }
     let mut desk = open(inputs, Opening::AsItIs).await?;
-    let rows = desk.adopt(name).await.map_err(failed)?;
+    let rows = desk.adopt(name).await?;
     Ok(format!(
         "{name} now owns {rows} responses that nobody owned.\n"
     ))
@@ -269,10 +275,7 @@ async fn copy(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> {
         .await
         .map_err(|error| failed(format!("`--to`: {error}")))?;
     let mut bar = Bar::default();
-    let copied = source
-        .copy_to(&mut target, |at| bar.show(at))
-        .await
-        .map_err(failed)?;
+    let copied = source.copy_to(&mut target, |at| bar.show(at)).await?;
     verdict(&copied)
 }
 

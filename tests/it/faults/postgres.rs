@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::durability::kill_9_under_writers;
@@ -175,12 +174,11 @@ fn d7_a_server_that_hangs_delays_and_is_left_alone() {
     let gateway = on(&fake, &server.url()).start();
     let client = gateway.client();
     let (history, unstored, longest) = under_load(client, || {
-        let pids = server.pids();
-        server.signal_all(Signal::SIGSTOP, &pids);
+        let frozen = server.freeze();
         thread::sleep(Duration::from_secs(8));
         let body = json!({"model": "m", "input": "b", "store": false});
         assert_eq!(client.create(&body).json()["status"], "completed");
-        server.signal_all(Signal::SIGCONT, &pids);
+        drop(frozen);
         assert_heals(client);
     });
     assert!(unstored > 0, "nobody met the hang");

@@ -155,25 +155,17 @@ impl OwnServer {
         );
     }
 
-    /// Every process of the server, which each lead a group of their own.
-    pub(crate) fn signal_all(&self, signal: Signal, pids: &[i64]) {
-        for pid in pids {
-            let pid = Pid::from_raw(i32::try_from(*pid).expect("pid"));
-            // One that ended meanwhile needs no signal.
-            let _ = kill(pid, signal);
-        }
-    }
-
-    /// The postmaster's process and all others'.
-    pub(crate) fn pids(&self) -> Vec<i64> {
+    /// Stops every process of the server where it is, until what is given back is dropped.
+    pub(crate) fn freeze(&self) -> Frozen {
         let file = self.folder.path().join("data/postmaster.pid");
         let text = std::fs::read_to_string(file).expect("postmaster.pid");
         let master = text.lines().next().and_then(|line| line.parse().ok());
         let mut pids = vec![master.expect("pid")];
-        pids.extend(
-            Sql::connect(&self.url()).numbers("SELECT pid::bigint AS n FROM pg_stat_activity"),
-        );
-        pids
+        let sessions = "SELECT pid::bigint AS n FROM pg_stat_activity";
+        pids.extend(Sql::connect(&self.url()).numbers(sessions));
+        let frozen = Frozen(pids);
+        frozen.signal(Signal::SIGSTOP);
+        frozen
     }
 
     fn program(&self, name: &str, arguments: &[&str]) {
@@ -196,8 +188,7 @@ impl OwnServer {
 
 impl Drop for OwnServer {
     fn drop(&mut self) {
-        let stop = Command::new(self.programs.join("pg_ctl"));
-        let mut stop = stop;
+        let mut stop = Command::new(self.programs.join("pg_ctl"));
         stop.arg("-D")
             .arg(self.folder.path().join("data"))
             .args(["-m", "immediate", "-w", "stop"])
@@ -206,6 +197,25 @@ impl Drop for OwnServer {
             stop.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }
         let _ = stop.output();
+    }
+}
+
+/// A server that is stopped where it is.
+pub(crate) struct Frozen(Vec<i64>);
+
+impl Frozen {
+    fn signal(&self, signal: Signal) {
+        for pid in &self.0 {
+            let pid = Pid::from_raw(i32::try_from(*pid).expect("pid"));
+            // One that ended meanwhile needs no signal.
+            let _ = kill(pid, signal);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
     }
 }
 
