@@ -93,6 +93,8 @@ pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, St
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
     bb8::Pool::builder()
         .max_size(connections)
+        // One to read and one to write, so that the first request does not wait for a handshake.
+        .min_idle(Some(2))
         .connection_timeout(LIMIT)
         .build(manager)
         .await

@@ -67,14 +67,19 @@ pub(super) fn kill_9_under_writers(settings: Builder, rounds: usize) -> TestGate
     let mut gateway = settings.start();
     let history = History::default();
     for round in 0..rounds {
-        let client = gateway.client();
+        let (client, before) = (gateway.client(), history.len());
         thread::scope(|scope| {
             for writer in 0..50 {
                 let history = &history;
                 let name = format!("round {round} writer {writer}");
                 scope.spawn(move || write_until_gone(client, history, writer, &name));
             }
-            thread::sleep(Duration::from_millis(200 + 13 * (round as u64 % 20)));
+            // In the middle of things, on a slow machine too.
+            let until = Instant::now() + Duration::from_secs(20);
+            while history.len() == before && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(13 * (round as u64 % 20)));
             gateway.kill();
         });
         gateway.restart();
