@@ -131,17 +131,28 @@ impl Place {
 
     /// Another program lets nobody write for this long. Returns when it has begun.
     pub(crate) fn hold_writes(&self, time: Duration) -> JoinHandle<()> {
-        let url = self.url();
-        let (locked, wait) = mpsc::channel();
+        let lock = match self {
+            Self::Sqlite(_) => "",
+            Self::Postgres(_) => "LOCK TABLE responses IN SHARE MODE",
+        };
+        self.hold(lock, time)
+    }
+
+    /// Another program does this in a transaction, and commits it after this long. Returns when it has
+    /// begun.
+    pub(crate) fn hold(&self, statements: &str, time: Duration) -> JoinHandle<()> {
+        let begin = match self {
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN",
+        };
+        let (url, statements) = (self.url(), format!("{begin}; {statements};"));
+        let (begun, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut other = Other::connect(&url);
-            other.run(match other {
-                Other::Sqlite(_) => "BEGIN IMMEDIATE",
-                Other::Postgres(_) => "BEGIN; LOCK TABLE responses IN SHARE MODE",
-            });
-            locked.send(()).unwrap();
+            other.run(&statements);
+            begun.send(()).unwrap();
             thread::sleep(time);
-            other.run("ROLLBACK");
+            other.run("COMMIT");
         });
         wait.recv().unwrap();
         thread

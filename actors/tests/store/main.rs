@@ -72,6 +72,7 @@ macro_rules! conformance {
                 ended_responses_go_with_their_settings
                 ended_ancestors_stay_while_a_descendant_lives
                 settings_in_use_are_never_dropped
+                settings_that_a_writer_relies_on_stay
             }
             facts {
                 what_was_done_is_counted
