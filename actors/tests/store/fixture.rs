@@ -146,11 +146,11 @@ impl Place {
             Self::Postgres(_) => "BEGIN",
         };
         let (url, statements) = (self.url(), format!("{begin}; {statements};"));
-        let (begun, wait) = mpsc::channel();
+        let (started, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut other = Other::connect(&url);
             other.run(&statements);
-            begun.send(()).unwrap();
+            started.send(()).unwrap();
             thread::sleep(time);
             other.run("COMMIT");
         });

@@ -3,6 +3,7 @@
 mod bad;
 mod db;
 mod effective;
+mod setup;
 mod spawn;
 mod start;
 
