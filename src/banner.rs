@@ -138,7 +138,6 @@ struct Trial<'a> {
 mod tests {
     use std::time::Duration;
 
-    use vllm_responses_actors::secret::Secret;
     use vllm_responses_actors::store::settings::Synchronous;
 
     use super::*;
@@ -210,10 +209,12 @@ Ctrl-C stops it.
             database,
             synchronous: Synchronous::Normal,
             retention: Some(Duration::from_secs(1)),
+            pool_size: 2,
+            purge_interval: None,
         };
         let named = |database| place(&settings(database));
         assert_eq!(
-            named(Database::Postgres(Secret::new("postgres://u:s3cret@h/d"))),
+            named(Database::parse("postgres://u:s3cret@h/d").unwrap()),
             "PostgreSQL, the database of `VR_DB_PATH`"
         );
         assert_eq!(

@@ -48,6 +48,7 @@ pub(super) fn command() -> Command {
             "Print the effective configuration, secrets redacted",
         ))
         .subcommand(status::command())
+        .subcommand(super::db::command())
         .subcommand(
             Command::new("keys")
                 .about("API keys of clients")
@@ -111,12 +112,15 @@ fn configured(name: &'static str, about: &'static str) -> Command {
     )
 }
 
-/// Flags that were given, by TOML key.
+/// Flags that were given, by TOML key; a command without a flag has not been given it.
 pub(super) fn flags(given: &ArgMatches) -> BTreeMap<&'static str, String> {
     TABLE
         .iter()
         .filter(|row| row.flag.is_some())
-        .filter_map(|row| Some((row.key, given.get_one::<String>(row.key)?.clone())))
+        .filter_map(|row| {
+            let value = given.try_get_one::<String>(row.key).ok()??;
+            Some((row.key, value.clone()))
+        })
         .collect()
 }
 

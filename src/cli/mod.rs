@@ -1,6 +1,7 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod db;
 mod progress;
 mod serve;
 mod setup;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
             serve::run(&inputs(given, &arguments), install)
         }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("db", given)) => db::run(given),
         Some(("setup", given)) => match given.subcommand() {
             Some(("code-interpreter", given)) => setup::run(given, &environment()),
             _ => ExitCode::from(USAGE),

@@ -175,6 +175,19 @@ pub enum LogFormat {
     Json,
 }
 
+/// Gathers the configuration and judges what concerns the database only.
+///
+/// # Errors
+/// All problems at once, those of names and files included.
+pub fn load_store(inputs: &Inputs) -> Result<StoreSettings, Vec<String>> {
+    validate::store(&raw::gather(inputs))
+}
+
+/// A duration as configuration spells it, `30s` or `2h`; at most a hundred years.
+pub fn duration(text: &str) -> Option<Duration> {
+    values::duration(text)
+}
+
 /// Gathers and judges the configuration, the keys file and a wanted interpreter included.
 ///
 /// # Errors

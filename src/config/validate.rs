@@ -43,6 +43,22 @@ pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
     }
 }
 
+/// Judges the keys of the store.
+///
+/// # Errors
+/// As [`validate`].
+pub fn store(raw: &Raw) -> Result<StoreSettings, Vec<String>> {
+    let mut reader = Reader {
+        raw,
+        problems: raw.problems.clone(),
+    };
+    let store = reader.store();
+    match store {
+        Some(store) if reader.problems.is_empty() => Ok(store),
+        _ => Err(reader.problems),
+    }
+}
+
 /// Reads keys and collects what is wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) raw: &'a Raw,

@@ -72,6 +72,15 @@ impl Readers {
         }
     }
 
+    /// Connections of this pool, and those of them that have nothing to do.
+    pub(super) fn connections(&self) -> (u32, u32) {
+        let state = match self {
+            Self::Sqlite(readers) => readers.state(),
+            Self::Postgres(pool) => pool.state(),
+        };
+        (state.connections, state.idle_connections)
+    }
+
     pub(super) async fn fetch(
         &self,
         owner: Owner,

@@ -6,7 +6,7 @@ use diesel::prelude::{ExpressionMethods, QueryDsl};
 use diesel::sql_types::Text;
 
 use super::queries::live;
-use super::{Connection, RunQueryDsl, settled};
+use super::{Connection, RunQueryDsl, put_rows, settled};
 use crate::store::rows::{KeptRow, SettingsRow};
 use crate::store::schema::{cache_epoch, responses, settings};
 
@@ -88,17 +88,8 @@ pub(in crate::store) async fn put(
             .on_conflict_do_nothing();
         settled(statement.execute(connection)).await?;
     }
-    for row in rows {
-        let statement = diesel::insert_into(responses::table)
-            .values(row)
-            .on_conflict(responses::id)
-            .do_update()
-            .set((
-                responses::owner.eq(&row.owner),
-                responses::expires_at.eq(row.expires_at),
-                responses::deleted_at.eq(row.deleted_at),
-            ));
-        settled(statement.execute(connection)).await?;
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    put_rows(connection, rows).await
 }

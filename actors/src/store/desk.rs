@@ -108,8 +108,8 @@ impl Desk {
         let (responses, live, deleted, oldest_ms) = ask!(self, bulk::census(now_ms))?;
         let bytes = match &mut self.0 {
             Held::Sqlite(_, path) => sqlite::bytes(path),
-            Held::Postgres(connection) => postgres::bytes(connection).await,
-        }?;
+            Held::Postgres(connection) => postgres::bytes(connection).await?,
+        };
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
         Ok(Census {
             responses: count(responses),
@@ -178,7 +178,7 @@ impl Desk {
 }
 
 impl Ground for Desk {
-    async fn dead(
+    async fn ended(
         &mut self,
         (ended_ms, id): (i64, String),
         before_ms: i64,
@@ -187,7 +187,7 @@ impl Ground for Desk {
         ask!(self, queries::dead((ended_ms, &id), before_ms, limit))
     }
 
-    async fn purge(
+    async fn remove(
         &mut self,
         ids: Vec<String>,
         before_ms: i64,

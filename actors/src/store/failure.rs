@@ -33,26 +33,37 @@ impl Failure {
 
 impl From<DieselError> for Failure {
     fn from(error: DieselError) -> Self {
-        let failed = || StoreError::Unavailable("the statement failed".to_owned());
-        let (kind, info) = match error {
-            DieselError::DatabaseError(kind, info) => (kind, info),
-            DieselError::SerializationError(_) => return Self::Row(failed()),
-            DieselError::BrokenTransactionManager => return Self::Passing(failed()),
-            _ => return Self::Lasting(failed()),
+        let DieselError::DatabaseError(kind, info) = &error else {
+            let failed = StoreError::Unavailable("the statement failed".to_owned());
+            return if matches!(error, DieselError::SerializationError(_)) {
+                Self::Row(failed)
+            } else if matches!(error, DieselError::BrokenTransactionManager) {
+                Self::Passing(failed)
+            } else {
+                Self::Lasting(failed)
+            };
         };
         let words = info.message();
         let error = StoreError::Unavailable(words.to_owned());
-        match kind {
-            Kind::UniqueViolation | Kind::CheckViolation | Kind::NotNullViolation => {
-                Self::Row(error)
-            }
+        if matches!(
+            kind,
+            Kind::UniqueViolation | Kind::CheckViolation | Kind::NotNullViolation
+        ) {
+            Self::Row(error)
+        } else if matches!(
+            kind,
             Kind::ClosedConnection
-            | Kind::UnableToSendCommand
-            | Kind::SerializationFailure
-            | Kind::ReadOnlyTransaction => Self::Passing(error),
+                | Kind::UnableToSendCommand
+                | Kind::SerializationFailure
+                | Kind::ReadOnlyTransaction
+        ) || words.contains("deadlock")
+        {
+            Self::Passing(error)
+        } else if matches!(kind, Kind::Unknown) && words.contains("locked") {
             // SQLite's words for a lock that somebody else holds.
-            Kind::Unknown if words.contains("locked") => Self::Lasting(StoreError::Busy),
-            _ => Self::Lasting(error),
+            Self::Lasting(StoreError::Busy)
+        } else {
+            Self::Lasting(error)
         }
     }
 }

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Stored};
 
+use super::facts::StoreFacts;
+
 /// Why the store could not answer. Never carries stored content or a database URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -110,3 +112,8 @@ pub struct ReadEpoch;
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), StoreError>")]
 pub struct BeginEpoch(pub String);
+
+/// What the store has done so far. `StoreActor` answers it at once. Sender: metrics, tests.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "StoreFacts")]
+pub struct ReadFacts;

@@ -6,6 +6,7 @@
 mod backend;
 pub mod copy;
 pub mod desk;
+pub mod facts;
 mod failure;
 pub mod messages;
 mod migrate;
@@ -19,19 +20,21 @@ pub mod sweep;
 mod tls;
 mod writer;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
 use tokio::sync::{mpsc, oneshot, watch};
 use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
 use backend::{Engine, Readers};
+use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, Remove, StoreError,
-    StoreObservation,
+    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, ReadFacts, Remove,
+    StoreError, StoreObservation,
 };
 use rows::{MAX_LINKS, Prepared};
 use settings::StoreSettings;
@@ -83,6 +86,7 @@ pub struct StoreActor {
     writer: Option<(Engine, mpsc::Receiver<Job>)>,
     /// Told by the work that runs beside the actor.
     last_error: watch::Sender<Option<String>>,
+    counters: Rc<Counters>,
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -103,6 +107,7 @@ impl StoreActor {
             write_limit: engine.write_limit(),
             purge_interval: settings.purge_interval,
             writer: Some((engine, queue)),
+            counters: Rc::default(),
             last_error: watch::Sender::new(None),
         })
     }
@@ -127,11 +132,18 @@ impl StoreActor {
         let (reply, answer) = oneshot::channel();
         let queued = self.writes.try_send(Job::Write(Write { what, reply }));
         let limit = self.write_limit;
+        let counters = Rc::clone(&self.counters);
         self.noted(async move {
-            queued.map_err(|_full| StoreError::Busy)?;
+            queued.map_err(|_full| {
+                counters.note(|facts| facts.refused += 1);
+                StoreError::Busy
+            })?;
             tokio::time::timeout(limit, answer)
                 .await
-                .map_err(|_elapsed| StoreError::Busy)?
+                .map_err(|_elapsed| {
+                    counters.note(|facts| facts.timed_out += 1);
+                    StoreError::Busy
+                })?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
         })
     }
@@ -143,7 +155,8 @@ impl Actor for StoreActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         if let Some((engine, queue)) = self.writer.take() {
-            ctx.spawn(writer::run(engine, queue).into_actor(self));
+            let writer = writer::run(engine, queue, Rc::clone(&self.counters));
+            ctx.spawn(writer.into_actor(self));
         }
         if let Some(interval) = self.purge_interval {
             let sweeper = sweep::run(self.readers.clone(), self.writes.clone(), interval);
@@ -188,12 +201,14 @@ impl Handler<LoadChain> for StoreActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         let readers = self.readers.clone();
+        let counters = Rc::clone(&self.counters);
         let now_ms = SystemClock.now_ms();
         self.noted(async move {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let rows = readers.chain(owner.clone(), id.clone(), now_ms).await?;
+            let rows = readers.chain(owner.clone(), id.clone(), now_ms).await;
+            let rows = rows.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
             if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
@@ -223,12 +238,14 @@ impl Handler<Fetch> for StoreActor {
 
     fn handle(&mut self, Fetch { owner, id }: Fetch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
+        let counters = Rc::clone(&self.counters);
         let now_ms = SystemClock.now_ms();
         self.noted(async move {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let row = readers.fetch(owner, id, now_ms).await?;
+            let row = readers.fetch(owner, id, now_ms).await;
+            let row = row.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
             Ok(row.map(Stored::from))
         })
     }
@@ -245,6 +262,20 @@ impl Handler<Observe> for StoreActor {
             queued_writes: queue_capacity - self.writes.capacity(),
             queue_capacity,
             last_error: self.last_error.borrow().clone(),
+        })
+    }
+}
+
+impl Handler<ReadFacts> for StoreActor {
+    type Result = MessageResult<ReadFacts>;
+
+    fn handle(&mut self, ReadFacts: ReadFacts, _: &mut Self::Context) -> Self::Result {
+        let (connections, idle) = self.readers.connections();
+        MessageResult(StoreFacts {
+            queued: self.writes.max_capacity() - self.writes.capacity(),
+            connections,
+            idle,
+            ..self.counters.snapshot()
         })
     }
 }

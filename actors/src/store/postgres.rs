@@ -3,11 +3,13 @@
 //! Connections belong to the runtime that opened them. A read or a write that meets a broken one is
 //! tried again on another, within [`LIMIT`]; a server that hangs is left alone after it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg as Database;
-use diesel::{ConnectionError, ConnectionResult, QueryResult};
+use diesel::upsert::excluded;
+use diesel::{ConnectionError, ConnectionResult, ExpressionMethods as _, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::{
@@ -22,6 +24,8 @@ use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::postgres_url::{PostgresUrl, SslMode};
+use super::rows::{KeptRow, Prepared};
+use super::schema::{responses, settings};
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate, tls};
 
@@ -89,6 +93,8 @@ pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, St
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
     bb8::Pool::builder()
         .max_size(connections)
+        // One to read and one to write, so that the first request does not wait for a handshake.
+        .min_idle(Some(2))
         .connection_timeout(LIMIT)
         .build(manager)
         .await
@@ -203,12 +209,11 @@ impl Door {
 
 /// The client's error with the server's words; neither has the URL or the password in it.
 fn refused(error: &tokio_postgres::Error) -> ConnectionError {
-    let words = match error.as_db_error() {
-        Some(said) => said.message().to_owned(),
-        None => {
-            let cause = std::error::Error::source(error);
-            cause.map_or_else(|| error.to_string(), ToString::to_string)
-        }
+    let words = if let Some(said) = error.as_db_error() {
+        said.message().to_owned()
+    } else {
+        let cause = std::error::Error::source(error);
+        cause.map_or_else(|| error.to_string(), ToString::to_string)
     };
     ConnectionError::BadConnection(words)
 }
@@ -286,6 +291,43 @@ pub(super) async fn purge_on(
     Ok(purged)
 }
 
+/// Inserts these responses where their ids are free, in one round trip; gives the ids.
+async fn insert_responses(
+    connection: &mut Connection,
+    new: &[&Prepared],
+) -> QueryResult<HashSet<String>> {
+    let rows: Vec<_> = new.iter().map(|one| one.response()).collect();
+    let statement = diesel::insert_into(responses::table)
+        .values(&rows)
+        .on_conflict_do_nothing()
+        .returning(responses::id);
+    let ids: Vec<String> = statement.get_results(connection).await?;
+    Ok(ids.into_iter().collect())
+}
+
+/// Inserts these settings where they are not there.
+async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    let rows: Vec<_> = new.iter().map(|one| one.settings()).collect();
+    let statement = diesel::insert_into(settings::table)
+        .values(&rows)
+        .on_conflict_do_nothing();
+    statement.execute(connection).await.map(drop)
+}
+
+/// Inserts these rows at once; of those that are there, brings up to date what changes in a row's life.
+async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<()> {
+    let statement = diesel::insert_into(responses::table)
+        .values(rows)
+        .on_conflict(responses::id)
+        .do_update()
+        .set((
+            responses::owner.eq(excluded(responses::owner)),
+            responses::expires_at.eq(excluded(responses::expires_at)),
+            responses::deleted_at.eq(excluded(responses::deleted_at)),
+        ));
+    statement.execute(connection).await.map(drop)
+}
+
 /// A connection that a transaction is given up on is not used again: the pool sees it open.
 async fn within<R>(work: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
     tokio::time::timeout(LIMIT, work)
@@ -298,7 +340,10 @@ async fn run<R>(
     pool: &Pool,
     work: impl AsyncFn(&mut Connection) -> QueryResult<R>,
 ) -> Result<R, Failure> {
-    let mut connection = pool.get().await.map_err(|_| Failure::unreachable())?;
+    let mut connection = pool
+        .get()
+        .await
+        .map_err(|_timed_out| Failure::unreachable())?;
     let error = match work(&mut connection).await {
         Ok(result) => return Ok(result),
         Err(error) => Failure::from(error),

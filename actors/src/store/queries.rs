@@ -4,7 +4,7 @@
 //! database, and one generic function would need a page of bounds. The parent says what `Connection`
 //! and `Database` are; its `settled` makes a future of what a statement gives, ready at once on SQLite.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use diesel::QueryResult;
 use diesel::dsl::{auto_type, exists, not};
@@ -17,7 +17,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::{BigInt, Nullable, Text};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
-use super::{Connection, Database, RunQueryDsl, settled};
+use super::{Connection, Database, RunQueryDsl, insert_responses, insert_settings, settled};
 use crate::store::rows::{DeadRow, LinkRow, MAX_LINKS, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{cache_epoch, responses, settings};
 use crate::store::writer::{Attempt, Purged, What};
@@ -118,25 +118,21 @@ impl QueryFragment<Database> for Chain<'_> {
     }
 }
 
-/// Writes a group in its order; says of each write whether it changed something. To be called in a
-/// transaction.
+/// Writes a group, what is new first; says of each write whether it changed something. To be called in
+/// a transaction.
 pub(in crate::store) async fn write_all(
     connection: &mut Connection,
     group: &[What],
     attempt: Attempt,
 ) -> QueryResult<Vec<bool>> {
+    let new: Vec<&Prepared> = group.iter().filter_map(What::new_response).collect();
+    if !new.is_empty() {
+        insert(connection, &new).await?;
+    }
     let mut changed = Vec::with_capacity(group.len());
-    let mut settings_there = HashSet::new();
     for what in group {
         changed.push(match what {
-            What::Insert(new) => {
-                insert(connection, new).await?;
-                // Most of a group shares its settings.
-                if settings_there.insert(new.settings_key()) {
-                    insert_settings(connection, new).await?;
-                }
-                true
-            }
+            What::Insert(_) => true,
             What::Delete { owner, id, now_ms } => {
                 delete(connection, (owner, id), *now_ms, attempt).await?
             }
@@ -149,22 +145,26 @@ pub(in crate::store) async fn write_all(
     Ok(changed)
 }
 
-/// Inserts one response.
+/// Inserts responses and what of their settings is not there.
 ///
 /// An asker who got no answer may ask again: the same response of the same owner, already there, is
 /// left as it is, deleted or not. Any other response under a taken id is a unique violation.
-async fn insert(connection: &mut Connection, new: &Prepared) -> QueryResult<()> {
-    let statement = diesel::insert_into(responses::table)
-        .values(new.response())
-        .on_conflict_do_nothing();
-    let inserted = settled(statement.execute(connection)).await?;
-    if inserted > 0 || is_there(connection, new).await? {
-        return Ok(());
+async fn insert(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    let mut inserted = insert_responses(connection, new).await?;
+    for one in new {
+        // An id that stands twice in a group was taken by the first.
+        if !inserted.remove(one.parts().0.id.as_str()) && !is_there(connection, one).await? {
+            return Err(DieselError::DatabaseError(
+                DatabaseErrorKind::UniqueViolation,
+                Box::new("another response has this id".to_owned()),
+            ));
+        }
     }
-    Err(DieselError::DatabaseError(
-        DatabaseErrorKind::UniqueViolation,
-        Box::new("another response has this id".to_owned()),
-    ))
+    // Most of a group shares its settings. In one order everywhere: two gateways that insert the same
+    // new settings wait for each other, and must not do so in a circle.
+    let settings: BTreeMap<_, _> = new.iter().map(|one| (one.settings_key(), *one)).collect();
+    let settings: Vec<&Prepared> = settings.into_values().collect();
+    insert_settings(connection, &settings).await
 }
 
 /// Whether this very response is kept already.
@@ -177,13 +177,6 @@ async fn is_there(connection: &mut Connection, new: &Prepared) -> QueryResult<bo
         .filter(responses::input_items.eq(&*record.input_items))
         .filter(responses::settings_hash.eq(settings_hash));
     settled(diesel::select(exists(same)).get_result(connection)).await
-}
-
-async fn insert_settings(connection: &mut Connection, new: &Prepared) -> QueryResult<()> {
-    let statement = diesel::insert_into(settings::table)
-        .values(new.settings())
-        .on_conflict_do_nothing();
-    settled(statement.execute(connection)).await.map(drop)
 }
 
 /// Marks a live response as deleted; says whether there was one. Its expiry moves too, so that one

@@ -4,6 +4,7 @@
 //! is in an immediate transaction: a deferred one that reads first and writes then fails at once
 //! when another process wrote in between, whatever the timeout (measured).
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection as _;
 use diesel::result::Error as DieselError;
 use diesel::sqlite::{Sqlite as Database, SqliteConnection as Connection};
-use diesel::{Connection as _, ConnectionError, QueryResult, RunQueryDsl};
+use diesel::upsert::excluded;
+use diesel::{Connection as _, ConnectionError, ExpressionMethods as _, QueryResult, RunQueryDsl};
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -23,6 +25,8 @@ use futures_util::FutureExt as _;
 use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
+use super::rows::{KeptRow, Prepared};
+use super::schema::{responses, settings};
 use super::settings::Synchronous;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
@@ -124,11 +128,11 @@ pub(super) fn open_alone(
 }
 
 /// What the database file and its log take.
-pub(super) fn bytes(path: &Path) -> Result<u64, StoreError> {
+pub(super) fn bytes(path: &Path) -> u64 {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    Ok(size(path) + size(Path::new(&log)))
+    size(path) + size(Path::new(&log))
 }
 
 /// Moves the write-ahead log into the database file and empties it.
@@ -250,6 +254,52 @@ pub(super) fn purge_on(
         done(queries::drop_settings(connection, &purged.settings))?;
         Ok(purged)
     })
+}
+
+/// Inserts these responses where their ids are free; gives the ids. Here one by one: nothing travels.
+/// PostgreSQL's, which takes all at once, stands beside it, as it does for the next two.
+async fn insert_responses(
+    connection: &mut Connection,
+    new: &[&Prepared],
+) -> QueryResult<HashSet<String>> {
+    let mut inserted = HashSet::new();
+    for one in new {
+        let statement = diesel::insert_into(responses::table)
+            .values(one.response())
+            .on_conflict_do_nothing();
+        if settled(statement.execute(connection)).await? > 0 {
+            inserted.insert(one.parts().0.id.to_string());
+        }
+    }
+    Ok(inserted)
+}
+
+/// Inserts these settings where they are not there.
+async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    for one in new {
+        let statement = diesel::insert_into(settings::table)
+            .values(one.settings())
+            .on_conflict_do_nothing();
+        settled(statement.execute(connection)).await?;
+    }
+    Ok(())
+}
+
+/// Inserts these rows; of those that are there, brings up to date what changes in a row's life.
+async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<()> {
+    for row in rows {
+        let statement = diesel::insert_into(responses::table)
+            .values(row)
+            .on_conflict(responses::id)
+            .do_update()
+            .set((
+                responses::owner.eq(excluded(responses::owner)),
+                responses::expires_at.eq(excluded(responses::expires_at)),
+                responses::deleted_at.eq(excluded(responses::deleted_at)),
+            ));
+        settled(statement.execute(connection)).await?;
+    }
+    Ok(())
 }
 
 /// What a function of [`queries`] gives: nothing in it waits, so that it is there when asked.

@@ -54,7 +54,7 @@ pub(super) async fn run(readers: Readers, writes: mpsc::Sender<Job>, interval: D
 /// What is swept.
 pub(super) trait Ground {
     /// Responses that ended before `before_ms`, in the order of their end, behind `at`.
-    async fn dead(
+    async fn ended(
         &mut self,
         at: (i64, String),
         before_ms: i64,
@@ -63,7 +63,7 @@ pub(super) trait Ground {
 
     /// Removes those of these, and of their ancestors, that nothing continues; gives their number, and
     /// the ids that it did not come to.
-    async fn purge(
+    async fn remove(
         &mut self,
         ids: Vec<String>,
         before_ms: i64,
@@ -78,7 +78,7 @@ struct Live {
 }
 
 impl Ground for Live {
-    async fn dead(
+    async fn ended(
         &mut self,
         at: (i64, String),
         before_ms: i64,
@@ -87,7 +87,7 @@ impl Ground for Live {
         self.readers.dead(at, before_ms, limit).await
     }
 
-    async fn purge(
+    async fn remove(
         &mut self,
         ids: Vec<String>,
         before_ms: i64,
@@ -136,7 +136,7 @@ impl Sweep {
         let mut at = (i64::MIN, String::new());
         loop {
             let began = Instant::now();
-            let page = ground.dead(at, self.before_ms, i64::from(PAGE)).await?;
+            let page = ground.ended(at, self.before_ms, i64::from(PAGE)).await?;
             self.reading += began.elapsed();
             let Some(last) = page.last() else {
                 return Ok(());
@@ -146,7 +146,9 @@ impl Sweep {
             let mut leaves: Vec<String> = leaves.map(|row| row.id).collect();
             while !leaves.is_empty() {
                 let began = Instant::now();
-                let (rows, left) = ground.purge(leaves, self.before_ms, self.pace.rows).await?;
+                let (rows, left) = ground
+                    .remove(leaves, self.before_ms, self.pace.rows)
+                    .await?;
                 self.removed += rows;
                 leaves = left;
                 tokio::time::sleep(self.pace.after(began.elapsed())).await;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
@@ -32,33 +33,44 @@ pub(super) fn connector(url: &PostgresUrl) -> Result<MakeRustlsConnect, String> 
     Ok(MakeRustlsConnect::new(config))
 }
 
+/// Whom a certificate may come from.
+#[derive(Debug)]
+struct Authorities {
+    verifier: Arc<WebPkiServerVerifier>,
+    /// The certificates of `sslrootcert`: a server that shows one of them itself is trusted too, as
+    /// small installations sign their own.
+    given: Vec<CertificateDer<'static>>,
+}
+
 /// Trusts the authorities of `sslrootcert`, or the system's.
-fn authorities(
-    url: &PostgresUrl,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<WebPkiServerVerifier>, String> {
+fn authorities(url: &PostgresUrl, provider: Arc<CryptoProvider>) -> Result<Authorities, String> {
     let certificates = match &url.root {
         Some(path) => CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| format!("the file of `sslrootcert` cannot be read: {error}"))?,
         None => rustls_native_certs::load_native_certs().certs,
     };
+    let mut given = certificates.clone();
+    if url.root.is_none() {
+        given.clear();
+    }
     let mut roots = RootCertStore::empty();
     let (known, _unusable) = roots.add_parsable_certificates(certificates);
     if known == 0 {
         return Err("no certificate authority is known: give a PEM file as `sslrootcert`".into());
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok(Authorities { verifier, given })
 }
 
 /// libpq's levels. Also where nothing is verified, the handshake itself must be sound.
 #[derive(Debug)]
 enum Verify {
     Nothing(Arc<CryptoProvider>),
-    Authority(Arc<WebPkiServerVerifier>),
-    AuthorityAndHost(Arc<WebPkiServerVerifier>),
+    Authority(Authorities),
+    AuthorityAndHost(Authorities),
 }
 
 impl ServerCertVerifier for Verify {
@@ -70,14 +82,25 @@ impl ServerCertVerifier for Verify {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verifier = match self {
+        let authorities = match self {
             Self::Nothing(_) => return Ok(ServerCertVerified::assertion()),
-            Self::Authority(verifier) | Self::AuthorityAndHost(verifier) => verifier,
+            Self::Authority(authorities) | Self::AuthorityAndHost(authorities) => authorities,
         };
-        let verified =
-            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let outcome = if authorities.given.contains(end_entity) {
+            ParsedCertificate::try_from(end_entity)
+                .and_then(|parsed| verify_server_name(&parsed, server_name))
+                .map(|()| ServerCertVerified::assertion())
+        } else {
+            authorities.verifier.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )
+        };
         // The name is looked at last: whoever fails there has passed everything else.
-        match (self, verified) {
+        match (self, outcome) {
             (
                 Self::Authority(_),
                 Err(Error::InvalidCertificate(
@@ -85,7 +108,7 @@ impl ServerCertVerifier for Verify {
                     | CertificateError::NotValidForNameContext { .. },
                 )),
             ) => Ok(ServerCertVerified::assertion()),
-            (_, verified) => verified,
+            (_, outcome) => outcome,
         }
     }
 
@@ -102,8 +125,8 @@ impl ServerCertVerifier for Verify {
                 dss,
                 &provider.signature_verification_algorithms,
             ),
-            Self::Authority(verifier) | Self::AuthorityAndHost(verifier) => {
-                verifier.verify_tls12_signature(message, cert, dss)
+            Self::Authority(trusted) | Self::AuthorityAndHost(trusted) => {
+                trusted.verifier.verify_tls12_signature(message, cert, dss)
             }
         }
     }
@@ -121,8 +144,8 @@ impl ServerCertVerifier for Verify {
                 dss,
                 &provider.signature_verification_algorithms,
             ),
-            Self::Authority(verifier) | Self::AuthorityAndHost(verifier) => {
-                verifier.verify_tls13_signature(message, cert, dss)
+            Self::Authority(trusted) | Self::AuthorityAndHost(trusted) => {
+                trusted.verifier.verify_tls13_signature(message, cert, dss)
             }
         }
     }
@@ -132,8 +155,8 @@ impl ServerCertVerifier for Verify {
             Self::Nothing(provider) => provider
                 .signature_verification_algorithms
                 .supported_schemes(),
-            Self::Authority(verifier) | Self::AuthorityAndHost(verifier) => {
-                verifier.supported_verify_schemes()
+            Self::Authority(trusted) | Self::AuthorityAndHost(trusted) => {
+                trusted.verifier.supported_verify_schemes()
             }
         }
     }

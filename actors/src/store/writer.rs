@@ -5,13 +5,15 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::backend::Engine;
+use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::rows::Prepared;
@@ -53,6 +55,16 @@ pub(super) enum What {
     BeginEpoch(String),
 }
 
+impl What {
+    /// The response to insert.
+    pub(super) fn new_response(&self) -> Option<&Prepared> {
+        match self {
+            Self::Insert(new) => Some(new),
+            Self::Delete { .. } | Self::BeginEpoch(_) => None,
+        }
+    }
+}
+
 /// Responses to remove for good, in a transaction of their own.
 #[derive(Debug)]
 pub(super) struct Purge {
@@ -83,7 +95,11 @@ pub(super) enum Attempt {
 }
 
 /// Runs until the queue's senders are gone.
-pub(super) async fn run(mut engine: Engine, mut queue: mpsc::Receiver<Job>) {
+pub(super) async fn run(
+    mut engine: Engine,
+    mut queue: mpsc::Receiver<Job>,
+    counters: Rc<Counters>,
+) {
     let mut jobs = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut jobs, GROUP).await > 0 {
         let (mut whats, mut replies, mut purges) = (Vec::new(), Vec::new(), Vec::new());
@@ -99,10 +115,13 @@ pub(super) async fn run(mut engine: Engine, mut queue: mpsc::Receiver<Job>) {
             }
         }
         if !whats.is_empty() {
-            commit(&mut engine, &Arc::new(whats), replies).await;
+            commit(&mut engine, &Arc::new(whats), replies, &counters).await;
         }
         for purge in purges {
             let removed = engine.purge(purge.ids, purge.before_ms, purge.most).await;
+            if let Ok((rows, _)) = &removed {
+                counters.note(|facts| facts.purged += u64::try_from(*rows).unwrap_or_default());
+            }
             // Who gave up meanwhile does not listen.
             let _unheard: Result<(), _> = purge.reply.send(removed);
         }
@@ -111,15 +130,22 @@ pub(super) async fn run(mut engine: Engine, mut queue: mpsc::Receiver<Job>) {
 
 /// Commits a group. When a single write is at fault the others must not suffer, so each is then
 /// tried alone; when the database is, they all fail at once instead of waiting one after another.
-async fn commit(engine: &mut Engine, whats: &Arc<Vec<What>>, replies: Vec<Reply>) {
+async fn commit(
+    engine: &mut Engine,
+    whats: &Arc<Vec<What>>,
+    replies: Vec<Reply>,
+    counters: &Counters,
+) {
+    let began = Instant::now();
     let whole = 0..whats.len();
     let several = whole.len() > 1;
-    let answers = match persist(engine, whats, whole, &replies).await {
+    let answers = match persist(engine, whats, whole, &replies, counters).await {
         Ok(changed) => changed.into_iter().map(Ok).collect(),
         Err(Failure::Row(_)) if several => {
             let mut answers = Vec::with_capacity(replies.len());
             for (at, reply) in replies.iter().enumerate() {
-                let one = persist(engine, whats, at..at + 1, std::slice::from_ref(reply)).await;
+                let reply = std::slice::from_ref(reply);
+                let one = persist(engine, whats, at..at + 1, reply, counters).await;
                 answers.push(
                     one.map(|changed| changed.first().copied().unwrap_or_default())
                         .map_err(Failure::into_error),
@@ -129,7 +155,12 @@ async fn commit(engine: &mut Engine, whats: &Arc<Vec<What>>, replies: Vec<Reply>
         }
         Err(failure) => vec![Err(failure.into_error()); replies.len()],
     };
+    counters.note_group(whats.len(), began.elapsed());
     for (reply, answer) in replies.into_iter().zip(answers) {
+        counters.note(|facts| match answer {
+            Ok(_) => facts.committed += 1,
+            Err(_) => facts.failed += 1,
+        });
         let _unheard: Result<(), _> = reply.send(answer);
     }
 }
@@ -141,6 +172,7 @@ async fn persist(
     whats: &Arc<Vec<What>>,
     which: Range<usize>,
     replies: &[Reply],
+    counters: &Counters,
 ) -> Result<Vec<bool>, Failure> {
     let mut attempt = Attempt::First;
     loop {
@@ -150,6 +182,7 @@ async fn persist(
                     log::warn!("a write is tried again: {error}");
                 }
                 attempt = Attempt::Again;
+                counters.note(|facts| facts.retries += 1);
                 tokio::time::sleep(PAUSE).await;
             }
             done => return done,

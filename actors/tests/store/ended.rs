@@ -115,3 +115,22 @@ pub(crate) async fn settings_in_use_are_never_dropped(place: Place) {
     let stored = writing.fetch("alice", "last").await.unwrap();
     assert!(stored.is_some(), "its settings are gone");
 }
+
+/// A gateway that writes relies on settings that it finds there, while another purges the last response
+/// that had them.
+pub(crate) async fn settings_that_a_writer_relies_on_stay(place: Place) {
+    let store = place.store().await;
+    store.commit(ended(record("alice", "old"))).await.unwrap();
+    let young = "INSERT INTO settings SELECT owner, hash, json FROM settings WHERE owner = 'alice' \
+         ON CONFLICT DO NOTHING; \
+         INSERT INTO responses SELECT 'young', NULL, owner, model, status, created_at, completed_at, \
+         NULL, NULL, input_items, response, settings_hash, schema_version \
+         FROM responses WHERE id = 'old'";
+    let writer = place.hold(young, Duration::from_secs(1));
+    let _sweeping = sweeping(&place).await;
+    actix_rt::time::sleep(Duration::from_secs(1)).await;
+    writer.join().unwrap();
+    settles_at(&place, 1).await;
+    let stored = store.fetch("alice", "young").await.unwrap();
+    assert!(stored.is_some(), "its settings are gone");
+}

@@ -13,7 +13,7 @@ use crate::kept::all_readable;
 
 #[actix_rt::test]
 async fn d4_short_lock_delays_and_fails_nothing() {
-    let place = Place::sqlite().unwrap();
+    let place = Place::sqlite();
     let store = place.store().await;
     let lock = place.hold_writes(Duration::from_secs(1));
     let ids = || (0..50).map(|i| format!("r{i}"));
@@ -35,7 +35,7 @@ async fn d4_short_lock_delays_and_fails_nothing() {
 
 #[actix_rt::test]
 async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
-    let place = Place::sqlite().unwrap();
+    let place = Place::sqlite();
     let store = place.store().await;
     store.commit(record("alice", "before")).await.unwrap();
 
@@ -109,7 +109,7 @@ pub(crate) async fn d15_newer_schema_is_refused_and_left_alone(place: Place) {
 
 #[actix_rt::test]
 async fn d15_what_is_no_database_is_refused() {
-    let place = Place::sqlite().unwrap();
+    let place = Place::sqlite();
     std::fs::write(
         place.file(),
         "a text file that happens to be here ".repeat(100),
@@ -127,7 +127,7 @@ async fn d15_what_is_no_database_is_refused() {
 
 #[actix_rt::test]
 async fn d16_files_are_private() {
-    let place = Place::sqlite().unwrap();
+    let place = Place::sqlite();
     let store = place.store().await;
     store.commit(record("alice", "r1")).await.unwrap();
     for suffix in ["", "-wal", "-shm"] {

@@ -41,8 +41,8 @@ pub(crate) struct Server {
 }
 
 impl Place {
-    pub(crate) fn sqlite() -> Option<Self> {
-        Some(Self::Sqlite(tempfile::tempdir().unwrap()))
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
     }
 
     /// None, and a line that says so, where no server is named.
@@ -96,6 +96,22 @@ impl Place {
         aside(&self.url(), |other| other.number(statement))
     }
 
+    /// One text that a statement gives. PostgreSQL only.
+    pub(crate) fn text(&self, statement: &str) -> String {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            t: String,
+        }
+        aside(&self.url(), |other| match other {
+            Other::Sqlite(_) => panic!("PostgreSQL only"),
+            Other::Postgres(connection) => {
+                let row = diesel::sql_query(statement).get_result::<Row>(&mut **connection);
+                row.unwrap().t
+            }
+        })
+    }
+
     /// Statements of another program.
     pub(crate) fn run(&self, statements: &str) {
         aside(&self.url(), |other| other.run(statements));
@@ -117,17 +133,28 @@ impl Place {
 
     /// Another program lets nobody write for this long. Returns when it has begun.
     pub(crate) fn hold_writes(&self, time: Duration) -> JoinHandle<()> {
-        let url = self.url();
-        let (locked, wait) = mpsc::channel();
+        let lock = match self {
+            Self::Sqlite(_) => "",
+            Self::Postgres(_) => "LOCK TABLE responses IN SHARE MODE",
+        };
+        self.hold(lock, time)
+    }
+
+    /// Another program does this in a transaction, and commits it after this long. Returns when it has
+    /// begun.
+    pub(crate) fn hold(&self, statements: &str, time: Duration) -> JoinHandle<()> {
+        let begin = match self {
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN",
+        };
+        let (url, statements) = (self.url(), format!("{begin}; {statements};"));
+        let (started, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut other = Other::connect(&url);
-            other.run(match other {
-                Other::Sqlite(_) => "BEGIN IMMEDIATE",
-                Other::Postgres(_) => "BEGIN; LOCK TABLE responses IN SHARE MODE",
-            });
-            locked.send(()).unwrap();
+            other.run(&statements);
+            started.send(()).unwrap();
             thread::sleep(time);
-            other.run("ROLLBACK");
+            other.run("COMMIT");
         });
         wait.recv().unwrap();
         thread
@@ -159,13 +186,13 @@ fn aside<R: Send>(url: &str, work: impl FnOnce(&mut Other) -> R + Send) -> R {
 /// A connection of another program. It waits for no lock of SQLite's but at its start.
 enum Other {
     Sqlite(SqliteConnection),
-    Postgres(AsyncConnectionWrapper<AsyncPgConnection>),
+    Postgres(Box<AsyncConnectionWrapper<AsyncPgConnection>>),
 }
 
 impl Other {
     fn connect(url: &str) -> Self {
         if url.contains("://") {
-            return Self::Postgres(AsyncConnectionWrapper::establish(url).unwrap());
+            return Self::Postgres(Box::new(AsyncConnectionWrapper::establish(url).unwrap()));
         }
         let mut connection = SqliteConnection::establish(url).unwrap();
         connection
@@ -190,7 +217,7 @@ impl Other {
         let query = diesel::sql_query(statement);
         match self {
             Self::Sqlite(connection) => query.get_result::<Row>(connection),
-            Self::Postgres(connection) => query.get_result::<Row>(connection),
+            Self::Postgres(connection) => query.get_result::<Row>(&mut **connection),
         }
         .unwrap()
         .n

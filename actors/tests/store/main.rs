@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod ended;
 #[cfg(test)]
+mod facts;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fixture;
@@ -16,6 +18,8 @@ mod kept;
 mod many;
 #[cfg(test)]
 mod private;
+#[cfg(test)]
+mod tls;
 
 /// Makes a test of every case for one database. A case that is not listed is dead code, and says so.
 #[cfg(test)]
@@ -25,7 +29,8 @@ macro_rules! suite {
             $(mod $module {
                 $(#[actix_rt::test]
                 async fn $case() {
-                    if let Some(place) = crate::fixture::Place::$database() {
+                    let place: Option<_> = crate::fixture::Place::$database().into();
+                    if let Some(place) = place {
                         crate::$module::$case(place).await;
                     }
                 })*
@@ -53,6 +58,8 @@ macro_rules! conformance {
             many {
                 concurrent_commits_are_all_kept
                 two_stores_on_one_database_are_never_busy
+                two_stores_do_not_wait_in_a_circle
+                an_id_that_comes_twice_is_kept_once
                 d11_children_of_one_parent_do_not_see_each_other
             }
             private {
@@ -65,6 +72,10 @@ macro_rules! conformance {
                 ended_responses_go_with_their_settings
                 ended_ancestors_stay_while_a_descendant_lives
                 settings_in_use_are_never_dropped
+                settings_that_a_writer_relies_on_stay
+            }
+            facts {
+                what_was_done_is_counted
             }
             faults {
                 d15_instances_migrate_at_once

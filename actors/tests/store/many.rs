@@ -65,3 +65,36 @@ pub(crate) async fn d11_children_of_one_parent_do_not_see_each_other(place: Plac
         assert_eq!(stored.response, expected.response);
     }
 }
+
+/// The same new settings, in opposite orders, in two transactions at once.
+pub(crate) async fn two_stores_do_not_wait_in_a_circle(place: Place) {
+    let (one, two) = (place.store().await, place.store().await);
+    let new = |name: &str, i: usize| Record {
+        settings: format!(r#"{{"instructions":"{i}"}}"#).into(),
+        ..record("alice", &format!("{name}{i}"))
+    };
+    let lock = place.hold_writes(std::time::Duration::from_millis(500));
+    let up = join_all((0..60).map(|i| one.commit(new("up", i))));
+    let down = join_all((0..60).rev().map(|i| two.commit(new("down", i))));
+    let (up, down) = join(up, down).await;
+    lock.join().unwrap();
+    let failed = up.iter().chain(&down).find(|answer| answer.is_err());
+    assert_eq!(failed, None);
+    assert_eq!(place.number("SELECT count(*) AS n FROM settings"), 60);
+}
+
+/// Two different responses under one id, in one group: one of them is kept and told so.
+pub(crate) async fn an_id_that_comes_twice_is_kept_once(place: Place) {
+    let store = place.store().await;
+    let new = |answer: &str| Record {
+        response: format!(r#"{{"id":"r","output":["{answer}"]}}"#).into(),
+        ..record("alice", "r")
+    };
+    let lock = place.hold_writes(std::time::Duration::from_millis(300));
+    let answers = join_all(["a", "b", "c"].map(|answer| store.commit(new(answer)))).await;
+    lock.join().unwrap();
+    let kept: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(kept, [true, false, false], "{answers:?}");
+    let stored = store.fetch("alice", "r").await.unwrap().unwrap();
+    assert_eq!(stored.response, new("a").response);
+}

@@ -8,6 +8,7 @@ use crate::fixture::{Place, child, record};
 const PAST: i64 = 1_700_000_002_000;
 const FAR: i64 = 4_000_000_000_000;
 
+#[expect(clippy::cognitive_complexity, reason = "a plain list of assertions")]
 pub(crate) async fn foreign_is_answered_like_unknown(place: Place) {
     let store = place.store().await;
     store.commit(record("alice", "a1")).await.unwrap();
@@ -40,6 +41,7 @@ pub(crate) async fn chain_never_crosses_to_another_owner(place: Place) {
     assert_eq!(store.chain_ids("bob", "b1").await, ["b1"]);
 }
 
+#[expect(clippy::cognitive_complexity, reason = "a plain list of assertions")]
 pub(crate) async fn deletion_is_final_but_descendants_keep_their_chain(place: Place) {
     let (store, replica) = (place.store().await, place.store().await);
     store.commit(record("alice", "r1")).await.unwrap();

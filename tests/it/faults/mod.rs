@@ -2,6 +2,7 @@
 
 mod client;
 mod durability;
+mod postgres;
 mod redis;
 mod secrets;
 mod shutdown;
