@@ -180,13 +180,18 @@ fn t5_secrets_stay_out_of_every_sink() {
         search("database", &database(&gateway.db()), &canaries);
         if let Some(redis) = &mut redis {
             search("Redis", &redis_dump(redis), &canaries);
-            redis.signal(Signal::SIGSTOP);
-            talk(&gateway, &key, &mut told);
-            redis.signal(Signal::SIGCONT);
-            redis.kill();
-            talk(&gateway, &key, &mut told);
-            redis.restart();
+            // One fault for each gateway: both make it say that it leaves Redis alone, and why.
+            if level == "debug" {
+                redis.signal(Signal::SIGSTOP);
+                talk(&gateway, &key, &mut told);
+                redis.signal(Signal::SIGCONT);
+            } else {
+                redis.kill();
+                talk(&gateway, &key, &mut told);
+                redis.restart();
+            }
         }
+        assert!(gateway.log().contains("Redis is left alone"));
         search("answers", &told, &canaries);
         gateway.signal(Signal::SIGTERM);
         gateway.wait_exit(Duration::from_secs(40));
