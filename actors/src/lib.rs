@@ -7,10 +7,12 @@
 pub mod ask;
 pub mod cache;
 pub mod env;
+pub mod interpreter;
 pub mod process;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
 pub mod tools;
 pub mod turn;
 pub mod vllm;

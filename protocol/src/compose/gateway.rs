@@ -110,19 +110,13 @@ impl PendingCall {
     }
 
     /// Says that it runs; gives what is to be run.
-    pub(crate) fn start(
-        &mut self,
-        container: &Container,
-        memory: Option<u64>,
-        out: &mut Out<'_>,
-    ) -> ToolCall {
+    pub(crate) fn start(&mut self, container: &Container, out: &mut Out<'_>) -> ToolCall {
         self.item.status = ToolStatus::Interpreting;
         out.emit(&Event::CodeInterpreting(self.place()));
         ToolCall {
             output_index: self.output_index,
             call: GatewayCall::CodeInterpreter(CodeCall {
                 container: container.clone(),
-                memory,
                 code: self.item.code.clone(),
             }),
         }

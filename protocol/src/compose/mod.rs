@@ -14,6 +14,7 @@ mod reasoning;
 use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
+use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{Event, ItemEvent, Writer};
 use crate::responses::item::{CodeOutputs, Item, ItemStatus};
 use crate::tools::code_interpreter::Container;
@@ -64,6 +65,16 @@ pub(crate) struct Out<'a> {
 impl Out<'_> {
     fn emit(&mut self, event: &Event<'_>) {
         self.writer.event(self.buffer, event);
+    }
+
+    /// Emits a delta whose event, but for the delta, is always the same.
+    fn delta<'e>(
+        &mut self,
+        frame: &mut DeltaFrame,
+        delta: &str,
+        event: impl FnOnce() -> Event<'e>,
+    ) {
+        self.writer.delta(self.buffer, frame, delta, event);
     }
 }
 
@@ -280,12 +291,11 @@ impl Composer {
         &mut self,
         output_index: usize,
         container: &Container,
-        memory: Option<u64>,
         out: &mut Out<'_>,
     ) -> Option<ToolCall> {
         let mut pending = self.pending.iter_mut();
         let call = pending.find(|call| call.output_index() == output_index)?;
-        Some(call.start(container, memory, out))
+        Some(call.start(container, out))
     }
 
     /// Closes a pending call with its outcome.
