@@ -1,7 +1,7 @@
 //! D8: whatever Redis does, a look-up gives what the store has, and nobody sees an error.
 //!
-//! Mutations tried: no limit for operations (stopped, slow); an error of Redis passed on (refused);
-//! entries without a checksum (wrong bytes); a timed-out connection used again (cut). Each failed.
+//! Mutations tried: no limit for operations (stopped); entries without a checksum (wrong bytes); a
+//! connection used again after an operation on it was given up (killed, slow and cut). Each failed.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! What a look-up gives is the same with and without Redis, warm and cold; and what it costs.
 //!
-//! Mutations tried: a look-up that does not check `expires_at_ms`; heads that name no ancestors;
-//! a fill that writes the head first. Each made a case here fail.
+//! Mutations tried: a look-up that does not check `expires_at_ms`; heads that name no ancestors. Each
+//! made a case here fail.
 
 use std::time::Duration;
 

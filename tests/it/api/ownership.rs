@@ -4,8 +4,8 @@
 //! fails until it is listed here. What belongs to another key is answered byte for byte like what
 //! never was.
 //!
-//! Mutations tried, each failed: a route that is not listed; another message for a foreign response;
-//! the owner left out of the store's query, and out of the names of Redis keys.
+//! Mutations tried, each failed: a route that is not listed; the owner left out of the store's query,
+//! and out of the names of Redis keys.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! D8, D9, D10 on the real program: two gateways over one database and one Redis.
 //!
 //! The interleavings are in the cache's own suite; here is what clients see. Mutations tried: DELETE
-//! that leaves Redis alone; a Redis error passed on to the client. Each failed.
+//! that leaves Redis alone; the Redis URL in the log. Each failed.
 
 use std::fs;
 use std::process::Command;

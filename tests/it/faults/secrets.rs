@@ -61,6 +61,16 @@ fn requests(previous: &Value) -> Vec<Value> {
     requests
 }
 
+/// Answers, breaks off, or refuses, as the model says.
+fn upstream() -> Fake {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    fake.on("s", [Script::says("ok")]);
+    fake.on("breaks", [Script::stream().close_body()]);
+    fake.on("refuses", [Script::error(400, "no")]);
+    fake
+}
+
 /// Everything that clients were told, and the ids that they may ask for.
 fn talk(gateway: &TestGateway, key: &str, told: &mut Vec<u8>) {
     let mut take = |reply: Reply| {
@@ -150,11 +160,7 @@ fn t5_secrets_stay_out_of_every_sink() {
     let file = keys.path().join("keys");
     let (key, line) = new_key("ann");
     fs::write(&file, format!("{line}\n")).unwrap();
-    let fake = Fake::start();
-    fake.on("m", [Script::completion("ok")]);
-    fake.on("s", [Script::says("ok")]);
-    fake.on("breaks", [Script::stream().close_body()]);
-    fake.on("refuses", [Script::error(400, "no")]);
+    let fake = upstream();
     // Without a Redis, the one that refuses is still a way for its password to get out.
     let mut redis = Redis::start(&[]);
     let redis_url = redis.as_ref().map_or_else(|| url(free_port()), Redis::url);
@@ -180,13 +186,18 @@ fn t5_secrets_stay_out_of_every_sink() {
         search("database", &database(&gateway.db()), &canaries);
         if let Some(redis) = &mut redis {
             search("Redis", &redis_dump(redis), &canaries);
-            redis.signal(Signal::SIGSTOP);
-            talk(&gateway, &key, &mut told);
-            redis.signal(Signal::SIGCONT);
-            redis.kill();
-            talk(&gateway, &key, &mut told);
-            redis.restart();
+            // One fault for each gateway: both make it say that it leaves Redis alone, and why.
+            if level == "debug" {
+                redis.signal(Signal::SIGSTOP);
+                talk(&gateway, &key, &mut told);
+                redis.signal(Signal::SIGCONT);
+            } else {
+                redis.kill();
+                talk(&gateway, &key, &mut told);
+                redis.restart();
+            }
         }
+        assert!(gateway.log().contains("Redis is left alone"));
         search("answers", &told, &canaries);
         gateway.signal(Signal::SIGTERM);
         gateway.wait_exit(Duration::from_secs(40));
