@@ -74,7 +74,7 @@ import matplotlib.pyplot as plt
 table = pd.DataFrame({'city': ['Rome', 'Oslo'], 'people': [2.8, 0.7]})
 table.plot.bar(x='city', y='people')
 plt.show()
-table['people'].sum()";
+float(table['people'].sum())";
         let executed = stage.fresh(code).await;
         assert_eq!(executed.error, None);
         assert!(executed.logs.ends_with("3.5\n"), "{}", executed.logs);
