@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::interpreter;
 use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
@@ -23,6 +24,8 @@ use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::tls;
+use vllm_responses_actors::tools::Toolbox;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -43,15 +46,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// Telling an actor of ours to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop.
 ///
 /// # Errors
 /// One sentence that names cause and remedy, when the gateway cannot start.
 pub fn run(config: Config) -> Result<Outcome, String> {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())?;
+    tls::install();
     System::new().block_on(serve(config))
 }
 
@@ -119,8 +122,18 @@ async fn live(
     mut signals: Signals,
     heading: (&[SocketAddr], Instant),
 ) -> Result<Outcome, String> {
+    let python = Arbiter::new();
+    let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
+        .map_err(|error| error.to_string())?;
     let vllm = spawn_vllm(&opening, control).await?;
-    let outcome = open_and_serve(opening, control, &mut signals, heading).await;
+    let tools = Toolbox::new(interpreter.tool.into_iter().collect());
+    let outcome = open_and_serve((opening, tools), control, &mut signals, heading).await;
+    if let Some(actor) = interpreter.actor {
+        // Its processes end with it; one that does not hear this is ended by its guardian.
+        let _unheard: Result<(), _> =
+            ask_actor(&actor, interpreter::messages::Stop, STOP_LIMIT).await;
+    }
+    python.stop();
     if let Some(vllm) = vllm {
         shutdown::stop_child(&vllm, &mut signals).await;
     }
@@ -129,7 +142,7 @@ async fn live(
 
 /// Brings everything up, and serves until a signal or until a vLLM of ours is given up.
 async fn open_and_serve(
-    opening: Opening,
+    (opening, tools): (Opening, Toolbox),
     control: &Arbiter,
     signals: &mut Signals,
     (addresses, start): (&[SocketAddr], Instant),
@@ -140,7 +153,7 @@ async fn open_and_serve(
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
     tokio::select! {
-        opened = open(opening, control) => opened?,
+        opened = open(opening, tools, control) => opened?,
         error = given_up(&supervisor) => return Err(error),
         _ = signals.next() => return Ok(Outcome::Clean),
     }
@@ -210,6 +223,7 @@ fn app_state(
             strict_requests: config.protocol.requests == Strictness::Strict,
             strict_tools: config.protocol.tools == Strictness::Strict,
         },
+        loop_limits: config.loop_limits,
         reasoning_events: match config.protocol.reasoning_events {
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
@@ -257,7 +271,7 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
 }
 
 /// Brings up everything behind HTTP, in order.
-async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
+async fn open(opening: Opening, tools: Toolbox, control: &Arbiter) -> Result<(), String> {
     let Opening {
         config,
         upstream,
@@ -297,6 +311,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
+        tools,
         log: TurnLog {
             timings: config.logging.timings,
             model_messages: config.logging.model_messages,

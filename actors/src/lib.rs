@@ -12,5 +12,7 @@ pub mod process;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
+pub mod tools;
 pub mod turn;
 pub mod vllm;

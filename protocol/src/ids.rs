@@ -84,12 +84,14 @@ pub enum Prefix {
     FunctionCall,
     /// `fco_`
     FunctionCallOutput,
+    /// `ci_`
+    CodeInterpreterCall,
+    /// `cntr_`
+    Container,
     /// `call_`
     Call,
     /// `req_`
     Request,
-    /// `cntr_`
-    Container,
 }
 
 impl Prefix {
@@ -101,9 +103,10 @@ impl Prefix {
             Self::Reasoning => "rs_",
             Self::FunctionCall => "fc_",
             Self::FunctionCallOutput => "fco_",
+            Self::CodeInterpreterCall => "ci_",
+            Self::Container => "cntr_",
             Self::Call => "call_",
             Self::Request => "req_",
-            Self::Container => "cntr_",
         }
     }
 }

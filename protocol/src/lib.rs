@@ -16,5 +16,6 @@ pub mod normalize;
 pub mod record;
 pub mod responses;
 pub mod sse;
+pub mod tools;
 pub mod translate;
 pub mod turn;

@@ -1,8 +1,11 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod progress;
 mod serve;
+mod setup;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,8 +27,15 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match matches.subcommand() {
-        Some(("serve", given)) => serve::run(&inputs(given, &arguments)),
+        Some(("serve", given)) => {
+            let install = serve::Install::from(given.get_flag("yes"));
+            serve::run(&inputs(given, &arguments), install)
+        }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("setup", given)) => match given.subcommand() {
+            Some(("code-interpreter", given)) => setup::run(given, &environment()),
+            _ => ExitCode::from(USAGE),
+        },
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))
@@ -43,11 +53,19 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }
 
-/// The only place that looks at the process environment and directory.
 fn inputs(given: &ArgMatches, arguments: &[OsString]) -> Inputs {
     Inputs {
         flags: args::flags(given),
         spawn: args::behind_dashes(given, arguments),
+        ..environment()
+    }
+}
+
+/// The only place that looks at the process environment and directory.
+fn environment() -> Inputs {
+    Inputs {
+        flags: BTreeMap::new(),
+        spawn: None,
         env: std::env::vars_os().collect(),
         directory: std::env::current_dir().unwrap_or_default(),
     }

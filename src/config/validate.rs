@@ -12,6 +12,7 @@ use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronou
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
@@ -39,28 +40,29 @@ pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
     }
 }
 
-struct Reader<'a> {
-    raw: &'a Raw,
+/// Reads keys and collects what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub(super) raw: &'a Raw,
     problems: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn value(&self, key: &str) -> Option<&'a RawValue> {
+    pub(super) fn value(&self, key: &str) -> Option<&'a RawValue> {
         self.raw.values.get(key)
     }
 
     /// The text of a key that may be unset.
-    fn optional(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn optional(&self, key: &str) -> Option<&'a str> {
         let value = self.value(key)?;
         (!value.text.is_empty() || value.place != DEFAULT).then_some(value.text.as_str())
     }
 
-    fn problem(&mut self, key: &str, rule: &str) {
+    pub(super) fn problem(&mut self, key: &str, rule: &str) {
         let place = self.value(key).map_or(key, |value| value.place.as_str());
         self.problems.push(format!("{place}: {rule}"));
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         key: &str,
         rule: &str,
@@ -73,7 +75,7 @@ impl<'a> Reader<'a> {
         parsed
     }
 
-    fn switch(&mut self, key: &str) -> Option<bool> {
+    pub(super) fn switch(&mut self, key: &str) -> Option<bool> {
         self.read(
             key,
             "must be a boolean; write `true` or `false`",
@@ -85,7 +87,7 @@ impl<'a> Reader<'a> {
         self.read(key, DURATION, values::duration)
     }
 
-    fn positive(&mut self, key: &str) -> Option<Duration> {
+    pub(super) fn positive(&mut self, key: &str) -> Option<Duration> {
         let value = self.duration(key)?;
         if value.is_zero() {
             self.problem(key, "must be longer than zero; write for example `30s`");
@@ -93,7 +95,11 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    fn number(&mut self, key: &str, range: std::ops::RangeInclusive<usize>) -> Option<usize> {
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> Option<usize> {
         let rule = format!(
             "must be a whole number; write one from {} to {}",
             range.start(),
@@ -104,7 +110,14 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn port(&mut self, key: &str, least: u16) -> Option<u16> {
+    /// A size of at least so many bytes.
+    pub(super) fn size(&mut self, key: &str, rule: &str, least: usize) -> Option<usize> {
+        self.read(key, rule, |text| {
+            values::size(text).filter(|bytes| *bytes >= least)
+        })
+    }
+
+    pub(super) fn port(&mut self, key: &str, least: u16) -> Option<u16> {
         let rule = format!("must be a port; write a number from {least} to 65535");
         self.read(key, &rule, |text| {
             text.parse().ok().filter(|port| *port >= least)
@@ -124,7 +137,9 @@ impl<'a> Reader<'a> {
         let upstream = self.upstream();
         let store = self.store();
         let cache = self.cache();
+        let interpreter = self.interpreter();
         let limits = self.limits();
+        let loop_limits = self.loop_limits();
         let protocol = self.protocol();
         let lifecycle = self.lifecycle();
         let logging = self.logging();
@@ -133,7 +148,9 @@ impl<'a> Reader<'a> {
             upstream: upstream?,
             store: store?,
             cache,
+            interpreter: interpreter?,
             limits: limits?,
+            loop_limits: loop_limits?,
             protocol: protocol?,
             lifecycle: lifecycle?,
             logging: logging?,
@@ -319,17 +336,23 @@ impl<'a> Reader<'a> {
     }
 
     fn limits(&mut self) -> Option<Limits> {
-        let body = self.read(
-            "limits.body",
-            "must be a size of at least one byte; write for example `32MiB`",
-            |text| values::size(text).filter(|bytes| *bytes > 0),
-        );
+        let rule = "must be a size of at least one byte; write for example `32MiB`";
+        let body = self.size("limits.body", rule, 1);
         let depth = self.number("limits.json_depth", 1..=127);
         let flight = self.number("limits.max_in_flight", 0..=1_000_000);
         Some(Limits {
             body_bytes: body?,
             json_depth: depth?,
             max_in_flight: flight?,
+        })
+    }
+
+    fn loop_limits(&mut self) -> Option<LoopLimits> {
+        let rounds = self.number("tools.max_rounds", 1..=1_000);
+        let wall = self.positive("tools.time_limit");
+        Some(LoopLimits {
+            rounds: u32::try_from(rounds?).unwrap_or(u32::MAX),
+            wall_ms: i64::try_from(wall?.as_millis()).unwrap_or(i64::MAX),
         })
     }
 

@@ -7,7 +7,7 @@
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::limits;
+use super::limits::{self, CallLimits};
 
 /// What the gateway tells a worker.
 #[derive(Debug, Serialize)]
@@ -208,14 +208,19 @@ impl Gathered {
     ///
     /// # Errors
     /// [`Violation`], with everything before it kept.
-    pub fn take(&mut self, id: u64, frame: FromWorker) -> Result<Option<Ended>, Violation> {
+    pub fn take(
+        &mut self,
+        id: u64,
+        frame: FromWorker,
+        limits: &CallLimits,
+    ) -> Result<Option<Ended>, Violation> {
         match frame {
             FromWorker::Out { id: of, text } if of == id => {
-                self.print(&text);
+                self.print(&text, limits.output_bytes);
                 Ok(None)
             }
             FromWorker::Image { id: of, png } if of == id => {
-                if self.images.len() >= limits::IMAGES || !is_png(&png) {
+                if self.images.len() >= limits.images || !is_png(&png, limits.image_bytes) {
                     return Err(Violation::Picture);
                 }
                 self.images.push(png);
@@ -241,8 +246,8 @@ impl Gathered {
         }
     }
 
-    fn print(&mut self, text: &str) {
-        let room = limits::OUTPUT_BYTES.saturating_sub(self.logs.len());
+    fn print(&mut self, text: &str, most: usize) {
+        let room = most.saturating_sub(self.logs.len());
         let taken = cut(text, room);
         self.truncated |= taken.len() < text.len();
         self.logs.push_str(taken);
@@ -262,11 +267,11 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 /// Whether this is base64 of something that begins as a PNG does, not larger than allowed.
-fn is_png(base64: &str) -> bool {
+fn is_png(base64: &str, most: usize) -> bool {
     // The eight bytes of the signature fill ten characters and leave four bits of the eleventh.
     const SIGNATURE: &str = "iVBORw0KGg";
     let body = base64.trim_end_matches('=');
-    base64.len() <= limits::IMAGE_BYTES.div_ceil(3) * 4
+    base64.len() <= most.div_ceil(3) * 4
         && base64.len().is_multiple_of(4)
         && base64.len() - body.len() <= 2
         && base64.starts_with(SIGNATURE)
@@ -280,6 +285,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn take(call: &mut Gathered, id: u64, frame: FromWorker) -> Result<Option<Ended>, Violation> {
+        call.take(id, frame, &CallLimits::default())
+    }
 
     fn frame(json: &str) -> Vec<u8> {
         let length = u32::try_from(json.len()).unwrap();
@@ -391,7 +400,7 @@ mod tests {
             truncated: true,
         };
         let mut call = Gathered::default();
-        assert_eq!(call.take(3, out(3, "a")), Ok(None));
+        assert_eq!(take(&mut call, 3, out(3, "a")), Ok(None));
         for stranger in [
             out(2, "b"),
             out(4, "b"),
@@ -400,9 +409,9 @@ mod tests {
                 modules: Vec::new(),
             },
         ] {
-            assert_eq!(call.take(3, stranger), Err(Violation::OutOfPlace));
+            assert_eq!(take(&mut call, 3, stranger), Err(Violation::OutOfPlace));
         }
-        let end = call.take(3, result(3)).unwrap();
+        let end = take(&mut call, 3, result(3)).unwrap();
         assert_eq!(end, Some(Ended::Completed(Some("E".to_owned()))));
         assert_eq!(
             (call.logs.as_str(), call.truncated, call.images.len()),
@@ -413,9 +422,8 @@ mod tests {
     #[test]
     fn text_beyond_the_limit_is_dropped_between_characters() {
         let mut call = Gathered::default();
-        call.take(1, out(1, &"é".repeat(limits::OUTPUT_BYTES)))
-            .unwrap();
-        call.take(1, out(1, "z")).unwrap();
+        take(&mut call, 1, out(1, &"é".repeat(limits::OUTPUT_BYTES))).unwrap();
+        take(&mut call, 1, out(1, "z")).unwrap();
         assert_eq!(call.logs.len(), limits::OUTPUT_BYTES);
         assert!(call.truncated && call.logs.ends_with('é'));
     }
@@ -428,14 +436,14 @@ mod tests {
         };
         let mut call = Gathered::default();
         for _ in 0..limits::IMAGES {
-            assert_eq!(call.take(1, image(RED_DOT)), Ok(None));
+            assert_eq!(take(&mut call, 1, image(RED_DOT)), Ok(None));
         }
-        assert_eq!(call.take(1, image(RED_DOT)), Err(Violation::Picture));
+        assert_eq!(take(&mut call, 1, image(RED_DOT)), Err(Violation::Picture));
         let huge = format!("iVBORw0KGgoA{}", "A".repeat(8 * 1024 * 1024));
         for bad in ["", "<svg>", "iVBORw0KGgo", "iVBORw0KGgo\"", &huge] {
             let mut call = Gathered::default();
             assert_eq!(
-                call.take(1, image(bad)),
+                take(&mut call, 1, image(bad)),
                 Err(Violation::Picture),
                 "{}",
                 bad.len()

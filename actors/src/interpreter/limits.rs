@@ -42,15 +42,37 @@ pub const START: Duration = Duration::from_secs(60);
 /// How long it may take to import what calls will want.
 pub const WARM: Duration = Duration::from_secs(60);
 
-/// What a caller may set for one call.
+/// Limits of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
     /// How long it may run, from the moment that an interpreter has it.
     pub wall: Duration,
+    /// Text it may print; the rest is dropped.
+    pub output_bytes: usize,
+    /// Pictures it may show; further ones are dropped.
+    pub images: usize,
+    /// The largest picture.
+    pub image_bytes: usize,
 }
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { wall: WALL }
+        Self {
+            wall: WALL,
+            output_bytes: OUTPUT_BYTES,
+            images: IMAGES,
+            image_bytes: IMAGE_BYTES,
+        }
+    }
+}
+
+impl CallLimits {
+    /// Whether the frames of a call at these limits fit into what is taken of a worker
+    /// ([`FRAME_BYTES`], [`CALL_BYTES`]): pictures in base64, text with every character escaped.
+    pub fn fit(&self) -> bool {
+        let picture = self.image_bytes.saturating_mul(4) / 3;
+        let pictures = picture.saturating_mul(self.images);
+        let text = self.output_bytes.saturating_mul(6);
+        picture < FRAME_BYTES && pictures.saturating_add(text) < CALL_BYTES
     }
 }

@@ -38,6 +38,9 @@ pub enum Container {
     New,
     /// The one with this id, in the state its last call left.
     Named(String),
+    /// The same, or where there is none any more, a fresh one under this id. The sender made the id
+    /// (`cntr_` and 128 random bits) or has it from a response of this owner.
+    Shared(String),
 }
 
 /// What came of a call.

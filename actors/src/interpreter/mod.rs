@@ -8,7 +8,8 @@
 //! - [`actor`] owns the pool and the sessions; [`pool`] and [`sessions`] are its rules, without I/O.
 //! - [`backend`] is what a kind of interpreter must be able to do; [`worker`] is the one there is.
 //! - [`frames`] is the protocol with a worker, who is never trusted; [`limits`] has every number.
-//! - [`bundle`] is the folder that workers run from.
+//! - [`bundle`] is the folder that workers run from; [`setup`] makes it.
+//! - [`settings`] is what the configuration says about all of this.
 //!
 //! The walls: Python sees next to no JavaScript and no text becomes code (`harness.mjs`); Deno has no
 //! permission left when model code begins; and the kernel lets the process read its bundle and nothing
@@ -22,4 +23,8 @@ pub mod limits;
 pub mod messages;
 pub mod pool;
 pub mod sessions;
+pub mod settings;
+pub mod setup;
+pub mod start;
+pub mod tool;
 pub mod worker;

@@ -97,6 +97,11 @@ impl Sessions {
         }
     }
 
+    /// Whether there is such a container, whoever owns it.
+    pub fn has(&self, id: &str) -> bool {
+        self.known.contains_key(id)
+    }
+
     /// Counts as a use. Whether there is such a container.
     pub fn touch(&mut self, id: &str, owner: &Owner, now: Duration) -> bool {
         self.of(id, owner)

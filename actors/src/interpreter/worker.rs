@@ -16,6 +16,7 @@ use super::backend::{Call, End, InterpreterBackend, Ran, Session};
 use super::bundle::{Bundle, HOST_FLAGS};
 use super::frames::{Decoder, Ended, FromWorker, Gathered, ToWorker, encode};
 use super::limits::{self, MIB};
+use super::settings::Limits;
 use crate::process::sandbox::Sandbox;
 use crate::process::{Child, ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin};
 
@@ -29,10 +30,10 @@ pub struct PyodideBackend {
 
 impl PyodideBackend {
     /// A back end that runs what `bundle` has.
-    pub fn new(launcher: Launcher, bundle: &Bundle) -> Self {
+    pub fn new(launcher: Launcher, bundle: &Bundle, limits: &Limits) -> Self {
         Self {
             launcher,
-            spec: spec(bundle),
+            spec: spec(bundle, limits),
             imports: bundle.manifest().imports.clone(),
         }
     }
@@ -66,12 +67,13 @@ impl InterpreterBackend for PyodideBackend {
 }
 
 /// How a worker is started: the whole closed configuration.
-pub fn spec(bundle: &Bundle) -> ChildSpec {
+pub fn spec(bundle: &Bundle, limits: &Limits) -> ChildSpec {
     let limit = |kind, value| Limit { kind, value };
+    let data = u64::try_from(limits.process_memory).unwrap_or(u64::MAX);
     ChildSpec {
         name: "interpreter".to_owned(),
         program: bundle.deno().into(),
-        args: arguments(bundle),
+        args: arguments(bundle, limits),
         directory: Some("/".into()),
         env: EnvPolicy::Only(environment()),
         stdin: Stdin::Piped,
@@ -80,7 +82,7 @@ pub fn spec(bundle: &Bundle) -> ChildSpec {
         limits: vec![
             limit(
                 LimitKind::Data,
-                (limits::PROCESS_DATA_MIB + limits::RESERVED_CODE_MIB) * MIB,
+                data.saturating_add(limits::RESERVED_CODE_MIB * MIB),
             ),
             limit(LimitKind::FileSize, 0),
             limit(LimitKind::Core, 0),
@@ -91,7 +93,7 @@ pub fn spec(bundle: &Bundle) -> ChildSpec {
 }
 
 /// The command line that every worker has. It holds nothing of the gateway's but the bundle's place.
-fn arguments(bundle: &Bundle) -> Vec<OsString> {
+fn arguments(bundle: &Bundle, limits: &Limits) -> Vec<OsString> {
     let mut args: Vec<OsString> = HOST_FLAGS.iter().map(OsString::from).collect();
     let mut readable = OsString::from("--allow-read=");
     readable.push(bundle.root());
@@ -100,11 +102,11 @@ fn arguments(bundle: &Bundle) -> Vec<OsString> {
         "--deny-write".into(),
         format!(
             "--v8-flags=--max-old-space-size={},--disallow-code-generation-from-strings",
-            limits::V8_HEAP_MIB
+            limits.v8_heap >> 20
         )
         .into(),
         bundle.harness().into(),
-        configuration(bundle.root()).into(),
+        configuration(bundle.root(), limits).into(),
     ]);
     args
 }
@@ -113,19 +115,19 @@ fn arguments(bundle: &Bundle) -> Vec<OsString> {
 #[derive(Serialize)]
 struct Configuration {
     bundle: String,
-    memory_mib: u64,
+    memory_mib: usize,
     output_bytes: usize,
     images: usize,
     image_bytes: usize,
 }
 
-fn configuration(root: &Path) -> String {
+fn configuration(root: &Path, limits: &Limits) -> String {
     let configuration = Configuration {
         bundle: root.display().to_string(),
-        memory_mib: limits::PYTHON_MEMORY_MIB,
-        output_bytes: limits::OUTPUT_BYTES,
-        images: limits::IMAGES,
-        image_bytes: limits::IMAGE_BYTES,
+        memory_mib: limits.python_memory >> 20,
+        output_bytes: limits.output,
+        images: limits.images,
+        image_bytes: limits.image,
     };
     serde_json::to_string(&configuration).unwrap_or_default()
 }
@@ -243,11 +245,17 @@ impl Worker {
     }
 
     /// Sends the call and gathers what comes until its end. Interrupting this loses nothing gathered.
-    async fn converse(&mut self, code: &str, gathered: &mut Gathered) -> End {
+    async fn converse(&mut self, call: &Call<'_>, gathered: &mut Gathered) -> End {
         self.calls += 1;
         let id = self.calls;
         self.decoder.begin();
-        if let Err(reason) = self.send(&ToWorker::Run { id, code }).await {
+        if let Err(reason) = self
+            .send(&ToWorker::Run {
+                id,
+                code: call.code,
+            })
+            .await
+        {
             return End::Died(reason);
         }
         loop {
@@ -255,7 +263,7 @@ impl Worker {
                 Ok(frame) => frame,
                 Err(reason) => return End::Died(reason),
             };
-            match gathered.take(id, frame) {
+            match gathered.take(id, frame, &call.limits) {
                 Ok(None) => {}
                 Ok(Some(Ended::Completed(error))) => return End::Completed(error),
                 Ok(Some(Ended::Fatal(reason))) => return End::Died(reason),
@@ -296,7 +304,7 @@ impl Session for Worker {
             let end = tokio::select! {
                 biased;
                 () = call.cancel.cancelled() => End::Cancelled,
-                end = timeout_at(deadline, self.converse(call.code, &mut gathered)) => {
+                end = timeout_at(deadline, self.converse(&call, &mut gathered)) => {
                     end.unwrap_or(End::TimedOut)
                 }
             };

@@ -14,6 +14,7 @@ use vllm_responses_actors::interpreter::messages::{
     CallError, Container, Execute, ExecuteError, Executed, InterpreterStatus, Observe, Release,
 };
 use vllm_responses_actors::interpreter::pool::PoolSettings;
+use vllm_responses_actors::interpreter::settings::Limits;
 use vllm_responses_actors::interpreter::worker::{self, PyodideBackend};
 use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::process::{ChildSpec, Launcher};
@@ -59,7 +60,10 @@ pub(crate) struct Stage {
 impl Stage {
     /// On a bundle.
     pub(crate) fn on(bundle: &Bundle, settings: InterpreterSettings) -> Self {
-        Self::with(PyodideBackend::new(launcher(), bundle), settings)
+        Self::with(
+            PyodideBackend::new(launcher(), bundle, &Limits::default()),
+            settings,
+        )
     }
 
     /// On whatever this specification starts.
@@ -138,7 +142,10 @@ pub(crate) fn call(container: Container, code: &str) -> Execute {
 /// As [`call`] in a fresh container, within this time.
 pub(crate) fn brief(code: &str, wall: Duration) -> Execute {
     Execute {
-        limits: CallLimits { wall },
+        limits: CallLimits {
+            wall,
+            ..CallLimits::default()
+        },
         ..call(Container::New, code)
     }
 }
@@ -164,7 +171,7 @@ pub(crate) fn with_harness(
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().canonicalize().unwrap().join("harness.mjs");
     std::fs::write(&place, text).unwrap();
-    let mut spec = worker::spec(bundle);
+    let mut spec = worker::spec(bundle, &Limits::default());
     let ours = bundle.harness().into_os_string();
     for argument in &mut spec.args {
         if *argument == ours {

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use vllm_responses_actors::interpreter::settings::Limits;
 use vllm_responses_actors::interpreter::worker;
 use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::process::{ChildSpec, EnvPolicy, Stdin};
@@ -108,7 +109,7 @@ const MUST_SUCCEED_OUTSIDE: &[&str] = &[
 /// The worker's own specification with another program for Deno to run, and no permission denied.
 fn spec(folder: &std::path::Path, rest: &[String]) -> ChildSpec {
     let bundle = core();
-    let mut spec = worker::spec(&bundle);
+    let mut spec = worker::spec(&bundle, &Limits::default());
     let script = folder.join("attempts.mjs");
     std::fs::write(&script, ATTEMPTS).unwrap();
     let mut args: Vec<String> = [
@@ -193,7 +194,7 @@ fn the_wall_alone_holds() {
 
 fn limits() {
     run(async {
-        let mut spec = worker::spec(&core());
+        let mut spec = worker::spec(&core(), &Limits::default());
         spec.args.clear();
         spec.program = "/bin/cat".into();
         spec.args.push("/proc/self/limits".into());

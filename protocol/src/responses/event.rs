@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use super::content::{LogProb, Part};
+use super::delta::DeltaFrame;
 use super::item::{Item, ReasoningPart};
 use crate::json_text;
 
@@ -48,6 +49,16 @@ pub enum Event<'a> {
     ArgumentsDelta(ArgumentsDelta<'a>),
     /// `response.function_call_arguments.done`
     ArgumentsDone(ArgumentsDone<'a>),
+    /// `response.code_interpreter_call.in_progress`
+    CodeInProgress(ItemPlace<'a>),
+    /// `response.code_interpreter_call_code.delta`
+    CodeDelta(ArgumentsDelta<'a>),
+    /// `response.code_interpreter_call_code.done`
+    CodeDone(CodeDone<'a>),
+    /// `response.code_interpreter_call.interpreting`
+    CodeInterpreting(ItemPlace<'a>),
+    /// `response.code_interpreter_call.completed`
+    CodeCompleted(ItemPlace<'a>),
     /// `error`
     Error(ErrorEvent<'a>),
 }
@@ -186,7 +197,7 @@ pub struct RefusalDone<'a> {
     pub refusal: &'a str,
 }
 
-/// More of a call's arguments.
+/// More of a call's arguments, or of its code.
 #[derive(Debug, Serialize)]
 pub struct ArgumentsDelta<'a> {
     /// The item.
@@ -208,6 +219,26 @@ pub struct ArgumentsDone<'a> {
     pub name: &'a str,
     /// All of them.
     pub arguments: &'a str,
+}
+
+/// An item's place, in events that say only that it has come so far.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ItemPlace<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+}
+
+/// All code of a call.
+#[derive(Debug, Serialize)]
+pub struct CodeDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// All of it.
+    pub code: &'a str,
 }
 
 /// The `error` event in the form that all clients read: flat keys and the nested object.
@@ -253,6 +284,11 @@ impl Event<'_> {
             (Self::ReasoningDone(_), ReasoningEvents::OpenResponses) => "response.reasoning.done",
             (Self::ArgumentsDelta(_), _) => "response.function_call_arguments.delta",
             (Self::ArgumentsDone(_), _) => "response.function_call_arguments.done",
+            (Self::CodeInProgress(_), _) => "response.code_interpreter_call.in_progress",
+            (Self::CodeDelta(_), _) => "response.code_interpreter_call_code.delta",
+            (Self::CodeDone(_), _) => "response.code_interpreter_call_code.done",
+            (Self::CodeInterpreting(_), _) => "response.code_interpreter_call.interpreting",
+            (Self::CodeCompleted(_), _) => "response.code_interpreter_call.completed",
             (Self::Error(_), _) => "error",
         }
     }
@@ -299,6 +335,26 @@ impl Writer {
         buffer.extend_from_slice(b"\n\n");
     }
 
+    /// Appends a frame that differs from the item's other deltas in its number and its delta alone.
+    /// `event` is the event with an empty delta; it is asked for once per `frame`.
+    pub(crate) fn delta<'e>(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        frame: &mut DeltaFrame,
+        delta: &str,
+        event: impl FnOnce() -> Event<'e>,
+    ) {
+        if self.delivery == Delivery::Whole {
+            return;
+        }
+        if frame.is_empty() {
+            let event = event();
+            *frame = DeltaFrame::of(event.name(self.reasoning), &event);
+        }
+        frame.write(buffer, self.sequence, delta);
+        self.sequence += 1;
+    }
+
     /// Appends a lifecycle frame whose `response` is what `resource` appends.
     pub fn lifecycle(
         &mut self,
@@ -317,16 +373,21 @@ impl Writer {
 
     /// Everything of a frame up to its own members.
     fn open(&mut self, buffer: &mut Vec<u8>, name: &'static str) {
-        for piece in [
-            "event: ",
-            name,
-            "\ndata: {\"type\":\"",
-            name,
-            "\",\"sequence_number\":",
-        ] {
-            buffer.extend_from_slice(piece.as_bytes());
-        }
+        append_head(buffer, name);
         json_text::append(buffer, &self.sequence);
         self.sequence += 1;
+    }
+}
+
+/// Everything of a frame up to its number.
+pub(super) fn append_head(buffer: &mut Vec<u8>, name: &'static str) {
+    for piece in [
+        "event: ",
+        name,
+        "\ndata: {\"type\":\"",
+        name,
+        "\",\"sequence_number\":",
+    ] {
+        buffer.extend_from_slice(piece.as_bytes());
     }
 }

@@ -3,28 +3,26 @@
 //! Its rules are in `pool` and `sessions`; here they are carried out. It lives on one thread, where the
 //! interpreters' pipes are read too; what runs is bounded by the number of live interpreters.
 
-use std::collections::{HashMap, VecDeque};
+mod handlers;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use actix::fut::WrapFuture;
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseFuture,
-    SpawnHandle,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::{IdSource, Prefix, fresh};
 
-use super::backend::{Call, End, InterpreterBackend, Ran, Session};
-use super::limits;
-use super::messages::{
-    CallError, Container, Execute, ExecuteError, Executed, InterpreterStatus, Knows, Observe,
-    Release, Stop,
-};
-use super::pool::{Pool, PoolSettings, Step, WorkerId, wish};
-use super::sessions::{Begin, SessionSettings, Sessions};
 use crate::env::Clock;
+use crate::interpreter::backend::{Call, End, InterpreterBackend, Ran, Session};
+use crate::interpreter::limits;
+use crate::interpreter::messages::{
+    CallError, Container, Execute, ExecuteError, Executed, InterpreterStatus,
+};
+use crate::interpreter::pool::{Pool, PoolSettings, Step, WorkerId, wish};
+use crate::interpreter::sessions::{Begin, SessionSettings, Sessions};
 use crate::process::sandbox::Walls;
 
 /// The numbers of the actor.
@@ -183,9 +181,20 @@ impl CodeInterpreterActor {
         }
     }
 
+    /// How many fresh interpreters the waiting calls need.
     fn want_new(&self) -> usize {
-        let is_new = |waiting: &&Waiting| waiting.execute.container == Container::New;
-        self.waiting.iter().filter(is_new).count()
+        // Calls that wait for the same one need it once.
+        let mut shared = HashSet::new();
+        let mut new = 0;
+        for waiting in &self.waiting {
+            let is_new = match &waiting.execute.container {
+                Container::New => true,
+                Container::Shared(id) => !self.sessions.has(id) && shared.insert(id),
+                Container::Named(_) => false,
+            };
+            new += usize::from(is_new);
+        }
+        new
     }
 
     /// Begins every waiting call that can begin, in the order they came.
@@ -220,24 +229,38 @@ impl CodeInterpreterActor {
                 Begin::Wait => Ok(None),
                 Begin::Unknown => Err(ExecuteError::UnknownContainer),
             },
+            Container::Shared(id) => match self.sessions.begin(id, &execute.owner, now) {
+                Begin::Run(worker) => Ok(Some((id.clone(), worker))),
+                Begin::Wait => Ok(None),
+                // Somebody else's.
+                Begin::Unknown if self.sessions.has(id) => Err(ExecuteError::UnknownContainer),
+                Begin::Unknown => Ok(self.open(id.clone(), execute, now)),
+            },
             Container::New => {
-                let wish = wish(&execute.code, self.backend.imports());
-                let Some(worker) = self.pool.take(wish) else {
-                    return Ok(None);
-                };
                 let id = String::from(fresh(Prefix::Container, self.ids.as_mut()));
-                self.sessions
-                    .open(id.clone(), execute.owner.clone(), worker, now);
-                Ok(Some((id, worker)))
+                Ok(self.open(id, execute, now))
             }
         }
+    }
+
+    /// A fresh interpreter under this id, when one is waiting.
+    fn open(&mut self, id: String, execute: &Execute, now: Duration) -> Option<(String, WorkerId)> {
+        let wish = wish(&execute.code, self.backend.imports());
+        let worker = self.pool.take(wish)?;
+        self.sessions
+            .open(id.clone(), execute.owner.clone(), worker, now);
+        Some((id, worker))
     }
 
     /// Calls that wait for a fresh interpreter, taken out of the queue.
     fn take_new_ones(&mut self, ctx: &mut Context<Self>) -> Vec<Waiting> {
         let (new, named): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|waiting| waiting.execute.container == Container::New);
+            .partition(|waiting| match &waiting.execute.container {
+                Container::New => true,
+                Container::Shared(id) => !self.sessions.has(id),
+                Container::Named(_) => false,
+            });
         self.waiting = named.into();
         for waiting in &new {
             ctx.cancel_future(waiting.watch);
@@ -454,7 +477,7 @@ impl Default for Ran {
     /// Of a call that was cut off before it brought anything.
     fn default() -> Self {
         Self {
-            gathered: super::frames::Gathered::default(),
+            gathered: crate::interpreter::frames::Gathered::default(),
             end: End::Died("stopped".to_owned()),
         }
     }
@@ -473,66 +496,3 @@ impl Actor for CodeInterpreterActor {
 
 /// More than the queue takes, so that its refusals are heard.
 const MAILBOX: usize = 1024;
-
-/// Many at once: the queue and the number of live interpreters bound them.
-impl Handler<Execute> for CodeInterpreterActor {
-    type Result = ResponseFuture<Answer>;
-
-    fn handle(&mut self, execute: Execute, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        self.enqueue(execute, reply, ctx);
-        Box::pin(async move {
-            let stopped = || ExecuteError::Unavailable("it has stopped".to_owned());
-            answer.await.unwrap_or_else(|_lost| Err(stopped()))
-        })
-    }
-}
-
-/// Synchronous: what is over is told to end, which is not waited for.
-impl Handler<Release> for CodeInterpreterActor {
-    type Result = ();
-
-    fn handle(&mut self, release: Release, ctx: &mut Self::Context) {
-        let now = self.now();
-        for worker in self
-            .sessions
-            .release(&release.container_id, &release.owner, now)
-        {
-            self.end(worker);
-        }
-        self.advance(ctx);
-    }
-}
-
-/// Synchronous.
-impl Handler<Knows> for CodeInterpreterActor {
-    type Result = bool;
-
-    fn handle(&mut self, knows: Knows, _: &mut Self::Context) -> bool {
-        let now = self.now();
-        self.sessions.touch(&knows.container_id, &knows.owner, now)
-    }
-}
-
-/// Synchronous: a copy of what is known.
-impl Handler<Observe> for CodeInterpreterActor {
-    type Result = MessageResult<Observe>;
-
-    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.status())
-    }
-}
-
-/// Synchronous: everything is told to end, which is not waited for.
-impl Handler<Stop> for CodeInterpreterActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
-        self.stop.cancel();
-        self.resting.clear();
-        for waiting in std::mem::take(&mut self.waiting) {
-            let stopping = ExecuteError::Unavailable("it is stopping".to_owned());
-            drop(waiting.reply.send(Err(stopping)));
-        }
-    }
-}
