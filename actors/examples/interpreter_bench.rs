@@ -23,6 +23,7 @@ use vllm_responses_actors::interpreter::messages::{
     Container, Execute, Executed, InterpreterStatus, Observe, Release,
 };
 use vllm_responses_actors::interpreter::pool::PoolSettings;
+use vllm_responses_actors::interpreter::settings::Limits;
 use vllm_responses_actors::interpreter::worker::PyodideBackend;
 use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::process::{self, Launcher};
@@ -61,7 +62,7 @@ fn start(bundle: &Bundle, idle: usize) -> Interpreter {
     };
     settings.sessions.keep = 0;
     CodeInterpreterActor::new(
-        Box::new(PyodideBackend::new(launcher, bundle)),
+        Box::new(PyodideBackend::new(launcher, bundle, &Limits::default())),
         settings,
         Walls::of_this_machine(),
         (Box::new(SystemClock), Box::new(SystemIds)),
