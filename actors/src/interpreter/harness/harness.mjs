@@ -61,6 +61,8 @@ def begin(images, image_bytes):
     cells = 0
     Limits.images, Limits.image_bytes = images, image_bytes
     random.seed()
+    # The host loads its random source at the first use, which it can only do until it is closed.
+    os.urandom(1)
     os.makedirs("/mnt/data", exist_ok=True)
     os.chdir("/mnt/data")
     os.environ.update(HOME="/mnt/data", MPLBACKEND="AGG", MPLCONFIGDIR="/tmp/matplotlib")
