@@ -478,16 +478,6 @@ impl CodeInterpreterActor {
     }
 }
 
-impl Default for Ran {
-    /// Of a call that was cut off before it brought anything.
-    fn default() -> Self {
-        Self {
-            gathered: crate::interpreter::frames::Gathered::default(),
-            end: End::Died("stopped".to_owned()),
-        }
-    }
-}
-
 impl Actor for CodeInterpreterActor {
     type Context = Context<Self>;
 
