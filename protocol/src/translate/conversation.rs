@@ -151,6 +151,17 @@ pub(super) fn turns(entries: &[Entry<'_>]) -> usize {
     beginnings(entries).len()
 }
 
+/// Takes the thinking out of all turns but the last.
+pub(super) fn forget_thinking(entries: &mut Vec<Entry<'_>>) {
+    let last = beginnings(entries).last().copied();
+    for entry in entries.iter_mut().take(last.unwrap_or(0)) {
+        if let Entry::Run(run) = entry {
+            run.reasoning.clear();
+        }
+    }
+    drop_empty(entries);
+}
+
 /// Leaves the oldest turns out, each whole: a call goes with its output. The last one stays.
 pub(super) fn leave_out(entries: &mut Vec<Entry<'_>>, count: usize) {
     let beginnings = beginnings(entries);
@@ -284,12 +295,16 @@ impl<'a> Arranger<'a> {
                 run.close()?;
             }
         }
-        self.entries.retain(|entry| match entry {
-            Entry::Said(_) => true,
-            Entry::Run(run) => !run.is_empty(),
-        });
+        drop_empty(&mut self.entries);
         Ok(self.entries)
     }
+}
+
+fn drop_empty(entries: &mut Vec<Entry<'_>>) {
+    entries.retain(|entry| match entry {
+        Entry::Said(_) => true,
+        Entry::Run(run) => !run.is_empty(),
+    });
 }
 
 impl Run<'_> {

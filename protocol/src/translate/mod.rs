@@ -18,7 +18,7 @@ use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::emulated::Emulated;
 use crate::responses::item::Item;
 use crate::responses::request::{CreateRequest, Include};
-use crate::responses::settings::{Effort, TextFormat};
+use crate::responses::settings::{Effort, ReasoningContext, TextFormat};
 use crate::responses::tool::{AllowedMode, Grammar, ToolChoice};
 use crate::tools::{Catalogue, Route, code_interpreter};
 
@@ -132,6 +132,9 @@ fn prompt<'a>(ask: &Ask<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
         return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
     }
     conversation::leave_out(&mut entries, ask.left_out);
+    if ask.request.settings.reasoning_context == Some(ReasoningContext::CurrentTurn) {
+        conversation::forget_thinking(&mut entries);
+    }
     let instructions = ask.request.settings.instructions.as_deref();
     Ok(messages::render(instructions, &entries, ask.catalogue))
 }

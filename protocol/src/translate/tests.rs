@@ -205,6 +205,34 @@ fn pictures_go_as_parts() {
 }
 
 #[test]
+fn thinking_of_earlier_turns_is_left_out_when_asked() {
+    let thought = |text: &str| {
+        format!(
+            r#"{{"type":"reasoning","summary":[],"content":[{{"type":"reasoning_text","text":"{text}"}}]}}"#
+        )
+    };
+    let input = format!(
+        r#"[{{"role":"user","content":"a"}},{},{{"role":"assistant","content":"b"}},{{"role":"user","content":"c"}},{},{CALL},{OUTPUT}]"#,
+        thought("early"),
+        thought("late")
+    );
+    for (context, early) in [("auto", true), ("all_turns", true), ("current_turn", false)] {
+        let request = decode(&format!(
+            r#"{{"model":"m","input":{input},"reasoning":{{"context":"{context}"}}}}"#
+        ));
+        let body = body_of(&request, &[]).unwrap();
+        assert_eq!(body.contains("early"), early, "{context}: {body}");
+        assert!(body.contains("late"), "{context}: {body}");
+        assert!(
+            request
+                .settings
+                .echo()
+                .contains(&format!(r#""context":"{context}""#))
+        );
+    }
+}
+
+#[test]
 fn the_last_turn_is_never_left_out() {
     let request = decode(
         r#"{"model":"m","input":[{"role":"system","content":"s"},{"role":"user","content":"a"},

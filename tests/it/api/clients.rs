@@ -272,15 +272,22 @@ fn converse(fake: &Fake, client: Client, habit: &Habit, stream: bool) {
     assert_eq!(told.matches("\"role\":\"tool\"").count(), TURNS, "{model}");
 }
 
-#[test]
-fn twenty_turns_as_each_client_sends_them() {
+fn everyone_converses(stream: bool) {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
     for habit in &HABITS {
-        for stream in [false, true] {
-            converse(&fake, gateway.client(), habit, stream);
-        }
+        converse(&fake, gateway.client(), habit, stream);
     }
+}
+
+#[test]
+fn twenty_turns_as_each_client_sends_them_whole() {
+    everyone_converses(false);
+}
+
+#[test]
+fn twenty_turns_as_each_client_sends_them_streamed() {
+    everyone_converses(true);
 }
 
 #[test]

@@ -198,6 +198,9 @@ fn decode_fields(
     }
     let mut warnings = Vec::new();
     report_unserved(&settings.tools, rules, &mut warnings, problems);
+    for item in &input {
+        report_unserved_in(item.loaded_tools(), &mut warnings);
+    }
     report_unknown(&fields, rules, &mut warnings, problems);
     Some(CreateRequest {
         model: model?.into(),
@@ -414,6 +417,18 @@ fn report_unserved(
         } else {
             let kind = crate::json::problems::shown(&tool.kind);
             warnings.push(format!("tool `{kind}` is not shown to the model"));
+        }
+    }
+}
+
+/// Tools that an item brings; those that are not served are echoed with it.
+fn report_unserved_in(tools: &[Tool], warnings: &mut Vec<String>) {
+    for tool in tools {
+        if let Tool::Unserved(tool) = tool {
+            let kind = crate::json::problems::shown(&tool.kind);
+            warnings.push(format!(
+                "tool `{kind}` of an item is not shown to the model"
+            ));
         }
     }
 }

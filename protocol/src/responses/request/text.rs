@@ -3,7 +3,7 @@
 use super::object;
 use crate::json::{Fields, Place, Problems};
 use crate::responses::settings::{
-    Effort, JsonSchema, Settings, SummaryMode, TextFormat, Verbosity,
+    Effort, JsonSchema, ReasoningContext, Settings, SummaryMode, TextFormat, Verbosity,
 };
 
 /// Reads both.
@@ -34,6 +34,12 @@ pub(super) fn decode(
         // The second is the old name of the first.
         let (new, old) = (summary("summary"), summary("generate_summary"));
         settings.summary = new.or(old);
+        settings.reasoning_context = reasoning.word(
+            "context",
+            ReasoningContext::WORDS,
+            ReasoningContext::parse,
+            problems,
+        );
     }
 }
 
