@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod cache;
 pub mod env;
+pub mod mcp;
 pub mod process;
 pub mod secret;
 pub mod store;

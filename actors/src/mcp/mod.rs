@@ -1,0 +1,4 @@
+//! MCP: servers of the operator and of callers, reached under policy.
+
+pub mod guard;
+pub mod names;
