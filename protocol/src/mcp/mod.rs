@@ -4,3 +4,4 @@ pub mod catalogue;
 pub mod file;
 pub mod outcome;
 pub mod schema;
+pub mod wire;
