@@ -23,6 +23,7 @@ use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::tools::Toolbox;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -210,6 +211,7 @@ fn app_state(
             strict_requests: config.protocol.requests == Strictness::Strict,
             strict_tools: config.protocol.tools == Strictness::Strict,
         },
+        loop_limits: config.loop_limits,
         reasoning_events: match config.protocol.reasoning_events {
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
@@ -297,6 +299,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
+        tools: Toolbox::default(),
         log: TurnLog {
             timings: config.logging.timings,
             model_messages: config.logging.model_messages,

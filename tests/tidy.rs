@@ -180,7 +180,10 @@ fn json_has_types() {
         for path in files(folder, "rs") {
             let text = fs::read_to_string(&path).unwrap();
             let product = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let is_test = path.file_name().is_some_and(|file| file == "tests.rs");
+            let is_test = path.file_name().is_some_and(|file| file == "tests.rs")
+                || path
+                    .parent()
+                    .is_some_and(|folder| folder.ends_with("tests"));
             let names = product.contains("serde_json::Value") || product.contains("json!(");
             if names && !is_test {
                 problems.push(format!("{}: untyped JSON", name(&path)));

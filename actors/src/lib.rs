@@ -12,5 +12,6 @@ pub mod process;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
+pub mod tools;
 pub mod turn;
 pub mod vllm;

@@ -1,5 +1,7 @@
 //! Earlier turns, as the store keeps them, back to items.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -46,6 +48,27 @@ pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
         read.ok_or(CorruptHistory { position })?;
     }
     Ok(items)
+}
+
+/// A stored response as clients see it that did not ask for the outputs of the code interpreter. The
+/// store keeps them, since the model needs them on later turns.
+pub(crate) fn without_code_outputs(response: &str) -> Cow<'_, str> {
+    const MARK: &str = "\"type\":\"code_interpreter_call\"";
+    let hidden = || {
+        let stored: Stored<'_> = serde_json::from_str(response).ok()?;
+        let mut items = read_items(stored.output)?;
+        items.iter_mut().for_each(Item::hide_code_outputs);
+        // The output is written last: see `responses::response`.
+        let head = response
+            .strip_suffix('}')?
+            .strip_suffix(stored.output.get())?;
+        Some([head, &items_json(&items), "}"].concat())
+    };
+    if !response.contains(MARK) {
+        return Cow::Borrowed(response);
+    }
+    // One that cannot be read is corrupt and has no outputs to hide.
+    hidden().map_or(Cow::Borrowed(response), Cow::Owned)
 }
 
 /// Appends one turn's items; `None` when they cannot be read.

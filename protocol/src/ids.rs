@@ -84,6 +84,10 @@ pub enum Prefix {
     FunctionCall,
     /// `fco_`
     FunctionCallOutput,
+    /// `ci_`
+    CodeInterpreterCall,
+    /// `cntr_`
+    Container,
     /// `call_`
     Call,
     /// `req_`
@@ -99,6 +103,8 @@ impl Prefix {
             Self::Reasoning => "rs_",
             Self::FunctionCall => "fc_",
             Self::FunctionCallOutput => "fco_",
+            Self::CodeInterpreterCall => "ci_",
+            Self::Container => "cntr_",
             Self::Call => "call_",
             Self::Request => "req_",
         }

@@ -18,5 +18,6 @@ pub mod record;
 pub mod responses;
 pub mod secret;
 pub mod sse;
+pub mod tools;
 pub mod translate;
 pub mod turn;

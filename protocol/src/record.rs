@@ -2,11 +2,13 @@
 //!
 //! The JSON columns are text that this crate wrote; the store moves them without looking inside.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Owner, ResponseId};
+use crate::responses::item::CodeOutputs;
 
 /// Version of the JSON columns, stored with each row. Raise it when their shape changes.
 pub const SCHEMA_VERSION: i32 = 1;
@@ -120,9 +122,14 @@ pub struct Stored {
 
 impl Stored {
     /// The public resource: one JSON object with the members of both parts, byte for byte what the
-    /// client was sent (the response writes its settings last for this reason).
-    pub fn resource(&self) -> String {
-        let head = self.response.strip_suffix('}').unwrap_or(&self.response);
+    /// client was sent (the response writes its settings last for this reason), with the outputs of
+    /// the code interpreter for those who ask for them.
+    pub fn resource(&self, code_outputs: CodeOutputs) -> String {
+        let response = match code_outputs {
+            CodeOutputs::Shown => Cow::Borrowed(&*self.response),
+            CodeOutputs::Hidden => crate::history::without_code_outputs(&self.response),
+        };
+        let head = response.strip_suffix('}').unwrap_or(&response);
         let tail = self.settings.strip_prefix('{').unwrap_or(&self.settings);
         let comma = if head.len() > 1 && tail.len() > 1 {
             ","
@@ -144,7 +151,7 @@ mod tests {
                 response: response.into(),
                 settings: settings.into(),
             }
-            .resource()
+            .resource(CodeOutputs::Shown)
         };
         assert_eq!(
             join(r#"{"id":"a"}"#, r#"{"tools":[]}"#),

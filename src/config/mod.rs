@@ -16,6 +16,7 @@ use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys;
 use raw::{Inputs, Raw};
@@ -33,6 +34,8 @@ pub struct Config {
     pub cache: Option<CacheSettings>,
     /// Bounds on what clients may send.
     pub limits: Limits,
+    /// Bounds of the tool loop.
+    pub loop_limits: LoopLimits,
     /// Choices of the wire protocol.
     pub protocol: ProtocolSettings,
     /// How a stop goes.

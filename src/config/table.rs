@@ -126,6 +126,9 @@ pub const TABLE: &[Row] = &[
     Row::new("limits.json_depth", "VR_JSON_DEPTH", "64", Number).means("Deepest nesting of a request's JSON, 1 to 127."),
     Row::new("limits.max_in_flight", "VR_MAX_IN_FLIGHT", "0", Number).means("Responses that may run at once; 0 computes it from the machine."),
 
+    Row::new("tools.max_rounds", "VR_MAX_TOOL_ROUNDS", "32", Number).means("Answers of one response that may call gateway tools; then one last is asked for without them."),
+    Row::new("tools.time_limit", "VR_TOOL_TIME_LIMIT", "600s", Duration).means("Age at which a response that has called gateway tools fails."),
+
     Row::new("protocol.reasoning_events", "VR_REASONING_EVENTS", "openai", Choice(&["openai", "open_responses"])).means("Whose names reasoning events carry."),
     Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),
     Row::new("protocol.strict_tools", "VR_STRICT_TOOLS", "false", Switch).means("Whether an unknown tool is refused instead of left out."),

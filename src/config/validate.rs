@@ -12,6 +12,7 @@ use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronou
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
@@ -125,6 +126,7 @@ impl<'a> Reader<'a> {
         let store = self.store();
         let cache = self.cache();
         let limits = self.limits();
+        let loop_limits = self.loop_limits();
         let protocol = self.protocol();
         let lifecycle = self.lifecycle();
         let logging = self.logging();
@@ -134,6 +136,7 @@ impl<'a> Reader<'a> {
             store: store?,
             cache,
             limits: limits?,
+            loop_limits: loop_limits?,
             protocol: protocol?,
             lifecycle: lifecycle?,
             logging: logging?,
@@ -330,6 +333,15 @@ impl<'a> Reader<'a> {
             body_bytes: body?,
             json_depth: depth?,
             max_in_flight: flight?,
+        })
+    }
+
+    fn loop_limits(&mut self) -> Option<LoopLimits> {
+        let rounds = self.number("tools.max_rounds", 1..=1_000);
+        let wall = self.positive("tools.time_limit");
+        Some(LoopLimits {
+            rounds: u32::try_from(rounds?).unwrap_or(u32::MAX),
+            wall_ms: i64::try_from(wall?.as_millis()).unwrap_or(i64::MAX),
         })
     }
 

@@ -12,6 +12,7 @@ use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
+use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys::KeyRing;
 
@@ -28,6 +29,8 @@ pub struct AppState {
     pub upstream: UpstreamSettings,
     /// How requests are read.
     pub rules: Rules,
+    /// Bounds of the tool loop.
+    pub loop_limits: LoopLimits,
     /// Names of the reasoning events.
     pub reasoning_events: ReasoningEvents,
     /// Longest request body, in bytes.

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
+use crate::tools::Toolbox;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
 
@@ -39,6 +40,8 @@ pub struct Peers {
     pub suspects: Recipient<Suspect>,
     /// Where the model is.
     pub upstream: UpstreamSettings,
+    /// What runs gateway calls.
+    pub tools: Toolbox,
     /// What a turn says of itself in the log.
     pub log: TurnLog,
 }

@@ -9,6 +9,7 @@
 //! is full, and everything that one wake-up finds ready leaves as one buffer.
 
 mod call;
+mod clock;
 mod flow;
 mod timings;
 
@@ -19,15 +20,14 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFutur
 use awc::Client;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::PollSender;
-use vllm_responses_protocol::chat::fault::{UpstreamFault, Waited};
+use tokio_util::sync::{CancellationToken, PollSender};
+use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::Record;
-use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::responses::item::Item;
-use vllm_responses_protocol::sse::KEEP_ALIVE;
+use vllm_responses_protocol::tools::ToolCall;
 use vllm_responses_protocol::turn::Turn;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
 
@@ -35,6 +35,7 @@ use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::store::messages::{Commit, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
+use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
@@ -111,6 +112,8 @@ pub(crate) struct TurnActor {
     /// Wakes [`Flow`] after effects that something else caused.
     flow: Option<Waker>,
     calling: Option<SpawnHandle>,
+    /// Cancelled when the answer is decided: tools that still run end.
+    tools: CancellationToken,
     timings: Timings,
     /// When the client last heard something.
     spoke: Instant,
@@ -140,6 +143,7 @@ impl TurnActor {
             whole: Vec::new(),
             flow: None,
             calling: None,
+            tools: CancellationToken::new(),
             timings: Timings::begin(now),
             spoke: now,
             heard: now,
@@ -157,6 +161,9 @@ impl TurnActor {
         for action in std::mem::take(&mut self.effects.actions) {
             self.perform(action, ctx);
         }
+        if self.turn.is_decided() {
+            self.tools.cancel();
+        }
         if let Some(flow) = &self.flow {
             flow.wake_by_ref();
         }
@@ -165,6 +172,7 @@ impl TurnActor {
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::RunTool(call) => self.run_tool(call, ctx),
             Action::Begin => self.answer(Head::Stream),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
@@ -185,8 +193,10 @@ impl TurnActor {
     }
 
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+        // In a further round: what the last answer's connection still has is of no interest.
+        self.upstream = None;
         self.heard = Instant::now();
-        self.timings.hydrated = Some(self.heard);
+        self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.model_messages {
             log_messages(&self.request_id, "to the model", &body);
         }
@@ -206,7 +216,7 @@ impl TurnActor {
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
         self.heard = Instant::now();
-        self.timings.answered = Some(self.heard);
+        self.timings.answered.get_or_insert(self.heard);
         match answer {
             Ok(answer) => {
                 self.upstream = Some(answer);
@@ -221,6 +231,27 @@ impl TurnActor {
                 self.feed(Input::UpstreamFailed(fault), ctx);
             }
         }
+    }
+
+    fn run_tool(&mut self, ToolCall { output_index, call }: ToolCall, ctx: &mut Context<Self>) {
+        let began = Instant::now();
+        let context = CallContext {
+            owner: self.owner.clone(),
+            request_id: self.request_id.clone(),
+            cancel: self.tools.clone(),
+        };
+        let run = self.permit.peers.tools.run(&context, call);
+        let ended = run.into_actor(self).map(move |outcome, act, ctx| {
+            act.timings.tools += began.elapsed();
+            act.feed(
+                Input::ToolEnded {
+                    output_index,
+                    outcome,
+                },
+                ctx,
+            );
+        });
+        ctx.spawn(ended);
     }
 
     fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
@@ -296,59 +327,6 @@ impl TurnActor {
                 act.cancel(Cancel::Shutdown, ctx);
             }
         }));
-    }
-
-    /// Looks at the clock, acts on what is due, and sets the next look. One timer serves all
-    /// deadlines; nothing is re-armed per token.
-    fn look_at_clock(&mut self, ctx: &mut Context<Self>) {
-        let limits = self.deadlines();
-        if self.turn.is_over() {
-            return;
-        }
-        if self.head.is_some() && self.spoke.elapsed() >= limits.hold_status {
-            self.feed(Input::HoldExpired, ctx);
-        }
-        if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
-            self.upstream = None;
-            self.feed(
-                Input::UpstreamFailed(UpstreamFault::TimedOut(self.silence())),
-                ctx,
-            );
-        }
-        let streaming = self.head.is_none() && self.turn.delivery() == Delivery::Events;
-        if streaming && self.spoke.elapsed() >= limits.keep_alive && self.effects.bytes.is_empty() {
-            self.effects.bytes.extend_from_slice(KEEP_ALIVE);
-            if let Some(flow) = &self.flow {
-                flow.wake_by_ref();
-            }
-        }
-        ctx.run_later(self.next_look(), Self::look_at_clock);
-    }
-
-    fn silence(&self) -> Waited {
-        match self.turn.delivery() {
-            Delivery::Events => Waited::Idle(self.deadlines().idle),
-            Delivery::Whole => Waited::Whole(self.deadlines().whole),
-        }
-    }
-
-    fn silence_limit(&self) -> Duration {
-        match self.silence() {
-            Waited::Idle(limit) | Waited::Whole(limit) | Waited::Head(limit) => limit,
-        }
-    }
-
-    fn next_look(&self) -> Duration {
-        let limits = self.deadlines();
-        let hold = if self.head.is_some() {
-            limits.hold_status
-        } else {
-            limits.keep_alive
-        };
-        let client = hold.saturating_sub(self.spoke.elapsed());
-        let upstream = self.silence_limit().saturating_sub(self.heard.elapsed());
-        // A look that comes a hair early must not spin.
-        client.min(upstream).max(Duration::from_millis(5))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a response's time went, and what was said: the two optional log lines of a turn.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest piece of a message that is logged, in bytes.
 const MAX_LOGGED: usize = 8192;
@@ -9,14 +9,16 @@ const MAX_LOGGED: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Timings {
     begun: Instant,
-    /// The history was there and the model was called.
+    /// The history was there and the model was called, for the first time.
     pub(super) hydrated: Option<Instant>,
-    /// The upstream's status line, or its refusal.
+    /// The upstream's first status line, or its refusal.
     pub(super) answered: Option<Instant>,
     /// The first bytes for a streaming client.
     pub(super) first_byte: Option<Instant>,
     /// The record went to the store.
     pub(super) decided: Option<Instant>,
+    /// Spent in gateway calls, summed over calls that ran at the same time.
+    pub(super) tools: Duration,
 }
 
 impl Timings {
@@ -27,6 +29,7 @@ impl Timings {
             answered: None,
             first_byte: None,
             decided: None,
+            tools: Duration::ZERO,
         }
     }
 
@@ -43,6 +46,7 @@ impl Timings {
             answered_ms = since(self.answered),
             first_byte_ms = since(self.first_byte),
             decided_ms = since(self.decided),
+            tools_ms = u64::try_from(self.tools.as_millis()).unwrap_or(u64::MAX),
             total_ms = since(Some(Instant::now()));
             "timings"
         );

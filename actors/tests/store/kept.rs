@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use vllm_responses_actors::store::messages::StoreError;
 use vllm_responses_protocol::record::{Link, Record, Status};
+use vllm_responses_protocol::responses::item::CodeOutputs;
 
 use crate::fixture::{Place, SETTINGS, Store, checkpoint, child, number, record};
 
@@ -31,7 +32,7 @@ async fn round_trip_is_byte_equal() {
         settings.strip_prefix('{').unwrap(),
     ]
     .concat();
-    assert_eq!(stored.resource(), expected);
+    assert_eq!(stored.resource(CodeOutputs::Shown), expected);
 
     let chain = store.chain("alice", "r1").await.unwrap().unwrap();
     let link = Link {

@@ -164,7 +164,7 @@ pub struct ChatCallFunction<'a> {
     /// Its name.
     pub name: &'a str,
     /// JSON text of an object: chat templates parse it.
-    pub arguments: &'a str,
+    pub arguments: Cow<'a, str>,
 }
 
 /// A function the model may call.

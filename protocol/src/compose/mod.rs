@@ -3,9 +3,11 @@
 //! The composer owns the output of one response. Text, thinking and calls may come in any order and
 //! may alternate; each lands in an item of its own. An item is closed when an item of another kind
 //! opens, except that a call whose arguments are not yet a whole JSON object stays open until they
-//! are, or until the answer ends: servers may interleave parallel calls.
+//! are, or until the answer ends: servers may interleave parallel calls. A call that the gateway
+//! runs stays open until its outcome is there, while later items open and close.
 
-mod function_call;
+mod call;
+mod gateway;
 mod message;
 mod reasoning;
 
@@ -13,8 +15,11 @@ use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
 use crate::responses::event::{Event, ItemEvent, Writer};
-use crate::responses::item::{Item, ItemStatus};
-use function_call::CallDraft;
+use crate::responses::item::{CodeOutputs, Item, ItemStatus};
+use crate::tools::code_interpreter::Container;
+use crate::tools::{Catalogue, ToolCall, ToolOutcome};
+use call::{CallDraft, Closed};
+pub use gateway::PendingCall;
 use message::MessageDraft;
 use reasoning::ReasoningDraft;
 
@@ -50,6 +55,10 @@ pub(crate) struct Out<'a> {
     pub(crate) buffer: &'a mut Vec<u8>,
     pub(crate) writer: &'a mut Writer,
     pub(crate) ids: &'a mut dyn IdSource,
+    /// The functions that the model was shown.
+    pub(crate) catalogue: &'a Catalogue,
+    /// Id of the interpreter session for calls of this response.
+    pub(crate) container: &'a str,
 }
 
 impl Out<'_> {
@@ -76,14 +85,19 @@ pub struct Composer {
     calls: Vec<CallDraft>,
     held_text: Held,
     held_reasoning: String,
+    /// Calls for the gateway that are not done, in `output_index` order.
+    pending: Vec<PendingCall>,
     parallel: ParallelCalls,
+    code_outputs: CodeOutputs,
     /// Index of the answer's first call, once seen.
     first_call: Option<u32>,
+    /// Whether the last answer called something that the client runs.
+    client_called: bool,
 }
 
 impl Composer {
     /// An empty output.
-    pub fn new(parallel: ParallelCalls) -> Self {
+    pub fn new(parallel: ParallelCalls, code_outputs: CodeOutputs) -> Self {
         Self {
             slots: Vec::new(),
             message: None,
@@ -91,8 +105,11 @@ impl Composer {
             calls: Vec::new(),
             held_text: Held::default(),
             held_reasoning: String::new(),
+            pending: Vec::new(),
             parallel,
+            code_outputs,
             first_call: None,
+            client_called: false,
         }
     }
 
@@ -219,7 +236,8 @@ impl Composer {
         }
     }
 
-    /// Ends the answer: every open item is closed.
+    /// Ends the answer: every open item is closed, except calls for the gateway, which wait to be
+    /// run when the answer is whole.
     pub(crate) fn finish(&mut self, ending: Ending, out: &mut Out<'_>) {
         let nothing_else = self.slots.is_empty() && self.calls.is_empty();
         if nothing_else && !self.held_text.text.is_empty() {
@@ -229,19 +247,67 @@ impl Composer {
         self.held_reasoning.clear();
         self.close_reasoning(ending, out);
         self.close_message(ending, out);
-        for place in 0..self.calls.len() {
-            if self
-                .calls
-                .get(place)
-                .is_some_and(|call| !call.is_announced() && call.has_name())
-            {
-                self.announce(place, out);
-            }
-        }
+        self.announce_named(out);
         for call in std::mem::take(&mut self.calls) {
-            self.put(call.close(ending, out), out);
+            self.close_call(call, ending, out);
         }
         self.first_call = None;
+        if ending == Ending::Cut {
+            for call in std::mem::take(&mut self.pending) {
+                let (index, item) = call.cut();
+                self.put(index, item, out);
+            }
+        }
+    }
+
+    /// A further answer begins.
+    pub(crate) fn begin_answer(&mut self) {
+        self.client_called = false;
+    }
+
+    /// Whether the answer called something that the client runs.
+    pub(crate) fn client_called(&self) -> bool {
+        self.client_called
+    }
+
+    /// The calls that wait for the gateway or are being run, in `output_index` order.
+    pub(crate) fn pending(&self) -> &[PendingCall] {
+        &self.pending
+    }
+
+    /// Says that a pending call runs.
+    pub(crate) fn start(
+        &mut self,
+        output_index: usize,
+        container: &Container,
+        memory: Option<u64>,
+        out: &mut Out<'_>,
+    ) -> Option<ToolCall> {
+        let mut pending = self.pending.iter_mut();
+        let call = pending.find(|call| call.output_index() == output_index)?;
+        Some(call.start(container, memory, out))
+    }
+
+    /// Closes a pending call with its outcome.
+    pub(crate) fn settle(&mut self, output_index: usize, outcome: ToolOutcome, out: &mut Out<'_>) {
+        if let Some(call) = self.take_pending(output_index) {
+            let (index, item) = call.settle(outcome, self.code_outputs, out);
+            self.put(index, item, out);
+        }
+    }
+
+    /// Closes a pending call that is not run.
+    pub(crate) fn refuse(&mut self, output_index: usize, why: &str, out: &mut Out<'_>) {
+        if let Some(call) = self.take_pending(output_index) {
+            let (index, item) = call.refuse(why);
+            self.put(index, item, out);
+        }
+    }
+
+    fn take_pending(&mut self, output_index: usize) -> Option<PendingCall> {
+        let mut pending = self.pending.iter();
+        let place = pending.position(|call| call.output_index() == output_index)?;
+        Some(self.pending.remove(place))
     }
 
     /// The closed items in order. Only whole after [`Composer::finish`].
@@ -251,13 +317,15 @@ impl Composer {
 
     fn close_message(&mut self, ending: Ending, out: &mut Out<'_>) {
         if let Some(message) = self.message.take() {
-            self.put(Some(message.close(ending, out)), out);
+            let (index, item) = message.close(ending, out);
+            self.put(index, item, out);
         }
     }
 
     fn close_reasoning(&mut self, ending: Ending, out: &mut Out<'_>) {
         if let Some(reasoning) = self.reasoning.take() {
-            self.put(Some(reasoning.close(ending, out)), out);
+            let (index, item) = reasoning.close(ending, out);
+            self.put(index, item, out);
         }
     }
 
@@ -265,10 +333,21 @@ impl Composer {
         let calls = std::mem::take(&mut self.calls);
         for call in calls {
             if call.is_settled() {
-                self.put(call.close(Ending::Whole, out), out);
+                self.close_call(call, Ending::Whole, out);
             } else {
                 self.calls.push(call);
             }
+        }
+    }
+
+    fn close_call(&mut self, call: CallDraft, ending: Ending, out: &mut Out<'_>) {
+        match call.close(ending, out) {
+            Some(Closed::Item(index, item)) => {
+                self.client_called = true;
+                self.put(index, item, out);
+            }
+            Some(Closed::Pending(call)) => self.pending.push(call),
+            None => {}
         }
     }
 
@@ -278,13 +357,10 @@ impl Composer {
     }
 
     /// Puts a closed item into its slot and says so.
-    fn put(&mut self, closed: Option<(usize, Item)>, out: &mut Out<'_>) {
-        let Some((output_index, item)) = closed else {
-            return;
-        };
+    fn put(&mut self, output_index: usize, item: Item, out: &mut Out<'_>) {
         out.emit(&Event::ItemDone(ItemEvent {
             output_index,
-            item: &item,
+            item: &item.shown(self.code_outputs),
         }));
         if let Some(slot) = self.slots.get_mut(output_index) {
             *slot = Some(item);

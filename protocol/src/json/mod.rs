@@ -4,6 +4,7 @@
 //! by level, as raw pieces: a tool's schema is never taken apart, and a problem in one member does
 //! not hide those of the next.
 
+pub(crate) mod member;
 pub(crate) mod problems;
 pub(crate) mod read;
 pub(crate) mod scan;

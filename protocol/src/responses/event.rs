@@ -48,6 +48,16 @@ pub enum Event<'a> {
     ArgumentsDelta(ArgumentsDelta<'a>),
     /// `response.function_call_arguments.done`
     ArgumentsDone(ArgumentsDone<'a>),
+    /// `response.code_interpreter_call.in_progress`
+    CodeInProgress(ItemPlace<'a>),
+    /// `response.code_interpreter_call_code.delta`
+    CodeDelta(ArgumentsDelta<'a>),
+    /// `response.code_interpreter_call_code.done`
+    CodeDone(CodeDone<'a>),
+    /// `response.code_interpreter_call.interpreting`
+    CodeInterpreting(ItemPlace<'a>),
+    /// `response.code_interpreter_call.completed`
+    CodeCompleted(ItemPlace<'a>),
     /// `error`
     Error(ErrorEvent<'a>),
 }
@@ -186,7 +196,7 @@ pub struct RefusalDone<'a> {
     pub refusal: &'a str,
 }
 
-/// More of a call's arguments.
+/// More of a call's arguments, or of its code.
 #[derive(Debug, Serialize)]
 pub struct ArgumentsDelta<'a> {
     /// The item.
@@ -208,6 +218,26 @@ pub struct ArgumentsDone<'a> {
     pub name: &'a str,
     /// All of them.
     pub arguments: &'a str,
+}
+
+/// An item's place, in events that say only that it has come so far.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ItemPlace<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+}
+
+/// All code of a call.
+#[derive(Debug, Serialize)]
+pub struct CodeDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// All of it.
+    pub code: &'a str,
 }
 
 /// The `error` event in the form that all clients read: flat keys and the nested object.
@@ -253,6 +283,11 @@ impl Event<'_> {
             (Self::ReasoningDone(_), ReasoningEvents::OpenResponses) => "response.reasoning.done",
             (Self::ArgumentsDelta(_), _) => "response.function_call_arguments.delta",
             (Self::ArgumentsDone(_), _) => "response.function_call_arguments.done",
+            (Self::CodeInProgress(_), _) => "response.code_interpreter_call.in_progress",
+            (Self::CodeDelta(_), _) => "response.code_interpreter_call_code.delta",
+            (Self::CodeDone(_), _) => "response.code_interpreter_call_code.done",
+            (Self::CodeInterpreting(_), _) => "response.code_interpreter_call.interpreting",
+            (Self::CodeCompleted(_), _) => "response.code_interpreter_call.completed",
             (Self::Error(_), _) => "error",
         }
     }

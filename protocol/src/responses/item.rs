@@ -1,5 +1,7 @@
 //! Items: the units of input and output, in the one shape in which they are sent, stored and replayed.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::content::Part;
@@ -16,6 +18,8 @@ pub enum Item {
     FunctionCall(FunctionCall),
     /// What the client's function returned.
     FunctionCallOutput(FunctionCallOutput),
+    /// Code that the gateway ran.
+    CodeInterpreterCall(CodeInterpreterCall),
 }
 
 impl Item {
@@ -26,6 +30,32 @@ impl Item {
             Self::Reasoning(item) => &item.id,
             Self::FunctionCall(item) => &item.id,
             Self::FunctionCallOutput(item) => &item.id,
+            Self::CodeInterpreterCall(item) => &item.id,
+        }
+    }
+
+    /// Takes away what [`Item::shown`] hides.
+    pub fn hide_code_outputs(&mut self) {
+        if let Self::CodeInterpreterCall(call) = self {
+            call.outputs = None;
+        }
+    }
+
+    /// The item as a client sees it: results of the code interpreter are told to those who asked
+    /// for them (`include`), and kept for the model in any case.
+    pub fn shown(&self, outputs: CodeOutputs) -> Cow<'_, Self> {
+        match self {
+            Self::CodeInterpreterCall(call) if outputs == CodeOutputs::Hidden => {
+                Cow::Owned(Self::CodeInterpreterCall(CodeInterpreterCall {
+                    outputs: None,
+                    ..call.clone()
+                }))
+            }
+            Self::Message(_)
+            | Self::Reasoning(_)
+            | Self::FunctionCall(_)
+            | Self::FunctionCallOutput(_)
+            | Self::CodeInterpreterCall(_) => Cow::Borrowed(self),
         }
     }
 }
@@ -156,4 +186,60 @@ pub enum Output {
     Text(Box<str>),
     /// Text and pictures.
     Parts(Vec<Part>),
+}
+
+/// Whether the outputs of the code interpreter are shown to a client (`include`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOutputs {
+    /// It sees them, pictures too.
+    Shown,
+    /// They are kept for the model alone.
+    Hidden,
+}
+
+/// `status` of an item that the gateway runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolStatus {
+    /// The model still writes it, or it waits.
+    InProgress,
+    /// Its code runs.
+    Interpreting,
+    /// Run to its end.
+    Completed,
+    /// Cut before it was run to its end.
+    Incomplete,
+    /// The tool failed; the response went on.
+    Failed,
+}
+
+/// Code that the gateway ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CodeInterpreterCall {
+    /// `ci_...`
+    pub id: Box<str>,
+    /// How far it came.
+    pub status: ToolStatus,
+    /// Python.
+    pub code: Box<str>,
+    /// The interpreter session, `cntr_...`.
+    pub container_id: Box<str>,
+    /// What it gave, logs first. `None` before it has run, and for clients that did not ask.
+    pub outputs: Option<Vec<CodeOutput>>,
+}
+
+/// One result of the code interpreter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum CodeOutput {
+    /// Text.
+    Logs {
+        /// The text.
+        logs: Box<str>,
+    },
+    /// A picture.
+    Image {
+        /// `data:` URL.
+        url: Box<str>,
+    },
 }

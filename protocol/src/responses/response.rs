@@ -91,6 +91,11 @@ struct OutputDetails {
 }
 
 impl Usage {
+    /// Tokens that the model wrote.
+    pub fn output_tokens(self) -> u64 {
+        self.output_tokens
+    }
+
     /// Adds one model call.
     #[must_use]
     pub fn plus(self, call: ChatUsage) -> Self {

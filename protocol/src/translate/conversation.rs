@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::item::{
-    FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, Reasoning, Role,
+    CodeInterpreterCall, FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, Reasoning,
+    Role, ToolStatus,
 };
 
 /// One step of a conversation.
@@ -32,15 +33,20 @@ pub(super) struct Run<'a> {
 
 /// A call and what it returned.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
-    pub(super) made: &'a FunctionCall,
-    pub(super) output: Option<&'a FunctionCallOutput>,
-    place: Place,
+pub(super) enum Call<'a> {
+    /// The client ran it.
+    Client {
+        made: &'a FunctionCall,
+        output: Option<&'a FunctionCallOutput>,
+        place: Place,
+    },
+    /// The gateway ran it: the item holds its own result.
+    Code(&'a CodeInterpreterCall),
 }
 
 /// Where an item came from, for messages about it.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+pub(super) enum Place {
     Earlier,
     Input(usize),
     Produced,
@@ -94,7 +100,7 @@ impl<'a> Arranger<'a> {
                 let mut run = self.take_run();
                 let at = (self.entries.len(), run.calls.len());
                 self.open.insert(&call.call_id, at);
-                run.calls.push(Call {
+                run.calls.push(Call::Client {
                     made: call,
                     output: None,
                     place,
@@ -106,7 +112,21 @@ impl<'a> Arranger<'a> {
                     self.early.push((output, place));
                 }
             }
+            Item::CodeInterpreterCall(call) => self.code(call),
         }
+    }
+
+    /// Code and its result. Whatever follows was said in knowledge of it, also where the model
+    /// called twice at once: so a later round repeats the words of an earlier one exactly, and the
+    /// model server's prefix cache holds. Code that was cut was never run: it is left out.
+    fn code(&mut self, call: &'a CodeInterpreterCall) {
+        if call.status == ToolStatus::Incomplete && call.outputs.is_none() {
+            return;
+        }
+        let mut run = self.take_run();
+        run.calls.push(Call::Code(call));
+        run.answered = true;
+        self.entries.push(Entry::Run(run));
     }
 
     /// Takes the run that the assistant goes on with off the end: a new one after other people's
@@ -130,10 +150,10 @@ impl<'a> Arranger<'a> {
         let Some(Entry::Run(run)) = self.entries.get_mut(entry) else {
             return false;
         };
-        let Some(call) = run.calls.get_mut(index) else {
+        let Some(Call::Client { output: place, .. }) = run.calls.get_mut(index) else {
             return false;
         };
-        call.output = Some(output);
+        *place = Some(output);
         run.answered = true;
         true
     }
@@ -161,12 +181,23 @@ impl Run<'_> {
     /// Checks that every call has its output. One that was cut while it was written was never
     /// run by anybody: without output it is left out.
     fn close(&mut self) -> Result<(), ApiError> {
-        self.calls
-            .retain(|call| call.output.is_some() || call.made.status == ItemStatus::Completed);
-        match self.calls.iter().find(|call| call.output.is_none()) {
-            Some(call) => Err(no_output(call.place)),
-            None => Ok(()),
+        self.calls.retain(|call| match call {
+            Call::Client { made, output, .. } => {
+                output.is_some() || made.status == ItemStatus::Completed
+            }
+            Call::Code(_) => true,
+        });
+        for call in &self.calls {
+            if let Call::Client {
+                output: None,
+                place,
+                ..
+            } = call
+            {
+                return Err(no_output(*place));
+            }
         }
+        Ok(())
     }
 
     fn is_empty(&self) -> bool {

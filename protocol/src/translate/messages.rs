@@ -4,17 +4,25 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::conversation::{Entry, Run};
+use super::conversation::{Call, Entry, Run};
 use crate::chat::request::{
     ChatCall, ChatCallFunction, ChatContent, ChatMessage, ChatPart, ImageUrl,
 };
 use crate::responses::content::Part;
 use crate::responses::item::{Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
+use crate::tools::code_interpreter;
+
+/// Names under which the gateway's own tools are shown to the model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names<'a> {
+    pub(super) code_interpreter: &'a str,
+}
 
 /// Writes the instructions and all entries.
 pub(super) fn render<'a>(
     instructions: Option<&'a str>,
     entries: &[Entry<'a>],
+    names: Names<'a>,
 ) -> Vec<ChatMessage<'a>> {
     let mut messages = Vec::with_capacity(entries.len() + 1);
     if let Some(text) = instructions {
@@ -23,7 +31,7 @@ pub(super) fn render<'a>(
     for entry in entries {
         match entry {
             Entry::Said(message) => messages.push(said(message)),
-            Entry::Run(run) => assistant(run, &mut messages),
+            Entry::Run(run) => assistant(run, names, &mut messages),
         }
     }
     messages
@@ -51,19 +59,12 @@ fn said(message: &Message) -> ChatMessage<'_> {
 }
 
 /// An assistant message, and the tool messages that answer its calls, in the order of the calls.
-fn assistant<'a>(run: &Run<'a>, messages: &mut Vec<ChatMessage<'a>>) {
+fn assistant<'a>(run: &Run<'a>, names: Names<'a>, messages: &mut Vec<ChatMessage<'a>>) {
     let words = run.messages.iter().map(|message| spoken(&message.content));
     let words = join(words, "\n\n");
     let thoughts = run.reasoning.iter().map(|reasoning| thought(reasoning));
     let thoughts = join(thoughts, "\n\n");
-    let calls = run.calls.iter().map(|call| ChatCall {
-        id: &call.made.call_id,
-        r#type: "function",
-        function: ChatCallFunction {
-            name: &call.made.name,
-            arguments: safe_arguments(&call.made.arguments),
-        },
-    });
+    let calls = run.calls.iter().map(|call| chat_call(call, names));
     // Null is for messages that only call; templates print it elsewhere.
     let content = (!words.is_empty() || run.calls.is_empty()).then_some(ChatContent::Text(words));
     messages.push(ChatMessage {
@@ -73,18 +74,48 @@ fn assistant<'a>(run: &Run<'a>, messages: &mut Vec<ChatMessage<'a>>) {
         tool_calls: calls.collect(),
         tool_call_id: None,
     });
-    for call in &run.calls {
-        // There always is one: see `arrange`.
-        let Some(output) = call.output else { continue };
-        let content = match &output.output {
-            Output::Text(text) => ChatContent::Text(Cow::Borrowed(text)),
-            Output::Parts(parts) if is_text(parts) => ChatContent::Text(joined(parts)),
-            Output::Parts(parts) => content_of(parts),
-        };
-        messages.push(ChatMessage {
-            tool_call_id: Some(&call.made.call_id),
-            ..plain("tool", content)
-        });
+    messages.extend(run.calls.iter().filter_map(answer));
+}
+
+fn chat_call<'a>(call: &Call<'a>, names: Names<'a>) -> ChatCall<'a> {
+    let (id, name, arguments) = match call {
+        Call::Client { made, .. } => {
+            let arguments = Cow::Borrowed(safe_arguments(&made.arguments));
+            (&*made.call_id, &*made.name, arguments)
+        }
+        Call::Code(call) => {
+            let arguments = Cow::Owned(code_interpreter::arguments(&call.code));
+            (&*call.id, names.code_interpreter, arguments)
+        }
+    };
+    ChatCall {
+        id,
+        r#type: "function",
+        function: ChatCallFunction { name, arguments },
+    }
+}
+
+/// The tool message that answers a call. There always is one: see `arrange`.
+fn answer<'a>(call: &Call<'a>) -> Option<ChatMessage<'a>> {
+    let (id, content) = match call {
+        Call::Client { made, output, .. } => (&*made.call_id, returned(&(*output)?.output)),
+        Call::Code(call) => {
+            let told = code_interpreter::told(call);
+            (&*call.id, ChatContent::Text(Cow::Owned(told)))
+        }
+    };
+    Some(ChatMessage {
+        tool_call_id: Some(id),
+        ..plain("tool", content)
+    })
+}
+
+/// What the client's function returned.
+fn returned(output: &Output) -> ChatContent<'_> {
+    match output {
+        Output::Text(text) => ChatContent::Text(Cow::Borrowed(text)),
+        Output::Parts(parts) if is_text(parts) => ChatContent::Text(joined(parts)),
+        Output::Parts(parts) => content_of(parts),
     }
 }
 

@@ -7,14 +7,15 @@ mod conversation;
 mod messages;
 
 use crate::chat::request::{
-    ChatFunction, ChatName, ChatRequest, ChatSchema, ChatTool, ChatToolChoice, PassedOn,
-    ResponseFormat, StreamOptions, TemplateSwitches,
+    ChatName, ChatRequest, ChatSchema, ChatToolChoice, PassedOn, ResponseFormat, StreamOptions,
+    TemplateSwitches,
 };
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::item::Item;
 use crate::responses::request::{CreateRequest, Include};
 use crate::responses::settings::{Effort, TextFormat};
-use crate::responses::tool::{AllowedMode, FunctionTool, Tool, ToolChoice};
+use crate::responses::tool::{AllowedMode, ToolChoice};
+use crate::tools::{Catalogue, Route, code_interpreter};
 
 /// Whether the upstream is to stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,39 +37,56 @@ pub enum ChoiceMode {
     WithoutGatewayTools,
 }
 
-/// The body that asks the model to go on from `history` (earlier turns), the request's own input,
-/// and `produced` (this response's items so far).
+/// What the model is asked to go on from.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The request.
+    pub request: &'a CreateRequest,
+    /// The functions that the model is shown.
+    pub catalogue: &'a Catalogue,
+    /// Items of earlier turns.
+    pub history: &'a [Item],
+    /// Items of this response so far.
+    pub produced: &'a [Item],
+    /// Whether the upstream is to stream.
+    pub mode: StreamMode,
+    /// What becomes of `tool_choice`.
+    pub choice: ChoiceMode,
+    /// Bound of this call's tokens: what is left of the request's.
+    pub max_output_tokens: Option<u64>,
+}
+
+/// The body of one model call.
 ///
 /// Fails when calls and outputs do not match, or nothing is there to answer.
-pub fn chat_body(
-    request: &CreateRequest,
-    history: &[Item],
-    produced: &[Item],
-    mode: StreamMode,
-    choice: ChoiceMode,
-) -> Result<Vec<u8>, ApiError> {
-    let entries = conversation::arrange(history, &request.input, produced)?;
+pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
+    let request = ask.request;
+    let entries = conversation::arrange(ask.history, &request.input, ask.produced)?;
     let settings = &request.settings;
-    let messages = messages::render(settings.instructions.as_deref(), &entries);
+    let code_name = ask.catalogue.name_of(Route::CodeInterpreter);
+    let names = messages::Names {
+        code_interpreter: code_name.unwrap_or(code_interpreter::TYPE),
+    };
+    let messages = messages::render(settings.instructions.as_deref(), &entries, names);
     if entries.is_empty() {
         let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
         return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
     }
-    let tools: Vec<ChatTool<'_>> = shown_tools(request).map(chat_tool).collect();
+    let tools = ask.catalogue.chat_tools(settings, ask.choice);
     let has_tools = !tools.is_empty();
     let logprobs = request.includes(Include::Logprobs) || settings.top_logprobs > Some(0);
-    let streamed = mode == StreamMode::Stream;
+    let streamed = ask.mode == StreamMode::Stream;
     let body = ChatRequest {
         model: &request.model,
         messages,
-        tool_choice: tool_choice(request, choice).filter(|_| has_tools),
+        tool_choice: tool_choice(&ask).filter(|_| has_tools),
         parallel_tool_calls: settings.parallel_tool_calls.filter(|_| has_tools),
         tools,
         temperature: settings.temperature,
         top_p: settings.top_p,
         presence_penalty: settings.presence_penalty,
         frequency_penalty: settings.frequency_penalty,
-        max_completion_tokens: settings.max_output_tokens,
+        max_completion_tokens: ask.max_output_tokens,
         logprobs: logprobs.then_some(true),
         top_logprobs: settings.top_logprobs.filter(|count| *count > 0),
         response_format: response_format(&settings.format),
@@ -89,39 +107,9 @@ pub fn chat_body(
     })
 }
 
-/// The functions that the model sees. A choice among some is a hard limit, and leaving the others
-/// out is the one way to hold a model to it.
-fn shown_tools(request: &CreateRequest) -> impl Iterator<Item = &FunctionTool> {
-    let settings = &request.settings;
-    let allowed = match &settings.tool_choice {
-        Some(ToolChoice::Allowed { functions, .. }) => Some(functions),
-        _ => None,
-    };
-    settings
-        .tools
-        .iter()
-        .filter_map(|tool| match tool {
-            Tool::Function(function) => Some(function),
-            Tool::Unserved(_) => None,
-        })
-        .filter(move |function| allowed.is_none_or(|names| names.contains(&function.name)))
-}
-
-fn chat_tool(function: &FunctionTool) -> ChatTool<'_> {
-    ChatTool {
-        r#type: "function",
-        function: ChatFunction {
-            name: &function.name,
-            description: function.description.as_deref(),
-            parameters: function.parameters.as_deref(),
-            strict: function.strict,
-        },
-    }
-}
-
-fn tool_choice(request: &CreateRequest, mode: ChoiceMode) -> Option<ChatToolChoice<'_>> {
-    let forced = mode == ChoiceMode::AsAsked;
-    Some(match request.settings.tool_choice.as_ref()? {
+fn tool_choice<'a>(ask: &Ask<'a>) -> Option<ChatToolChoice<'a>> {
+    let forced = ask.choice == ChoiceMode::AsAsked;
+    Some(match ask.request.settings.tool_choice.as_ref()? {
         ToolChoice::None => ChatToolChoice::Word("none"),
         ToolChoice::Required
         | ToolChoice::Allowed {
@@ -132,12 +120,27 @@ fn tool_choice(request: &CreateRequest, mode: ChoiceMode) -> Option<ChatToolChoi
             r#type: "function",
             function: ChatName { name },
         },
+        ToolChoice::OfType { kind, .. } if forced => match named(ask.catalogue, kind) {
+            Some(name) => ChatToolChoice::Named {
+                r#type: "function",
+                function: ChatName { name },
+            },
+            None => ChatToolChoice::Word("auto"),
+        },
         ToolChoice::Auto
         | ToolChoice::Required
         | ToolChoice::Function { .. }
         | ToolChoice::Allowed { .. }
-        | ToolChoice::Unserved { .. } => ChatToolChoice::Word("auto"),
+        | ToolChoice::OfType { .. } => ChatToolChoice::Word("auto"),
     })
+}
+
+/// The function that stands for the gateway tool of this type.
+fn named<'a>(catalogue: &'a Catalogue, kind: &str) -> Option<&'a str> {
+    match kind {
+        code_interpreter::TYPE => catalogue.name_of(Route::CodeInterpreter),
+        _ => None,
+    }
 }
 
 fn response_format(format: &TextFormat) -> Option<ResponseFormat<'_>> {

@@ -5,6 +5,7 @@ use crate::history;
 use crate::ids::{CountingIds, ResponseId};
 use crate::record::{Chain, Link, Status};
 use crate::responses::request::Rules;
+use crate::tools::{Availability, Offers};
 
 fn decode(body: &str) -> CreateRequest {
     CreateRequest::decode(
@@ -16,14 +17,28 @@ fn decode(body: &str) -> CreateRequest {
 }
 
 fn body_of(request: &CreateRequest, history: &[Item]) -> Result<String, ApiError> {
-    chat_body(
+    asked(request, history, StreamMode::Whole, ChoiceMode::AsAsked)
+}
+
+fn asked(
+    request: &CreateRequest,
+    history: &[Item],
+    mode: StreamMode,
+    choice: ChoiceMode,
+) -> Result<String, ApiError> {
+    let offers = Offers {
+        code_interpreter: Availability::Offered,
+    };
+    let body = chat_body(Ask {
         request,
+        catalogue: &Catalogue::of(&request.settings, &offers)?,
         history,
-        &[],
-        StreamMode::Whole,
-        ChoiceMode::AsAsked,
-    )
-    .map(|body| String::from_utf8(body).unwrap())
+        produced: &[],
+        mode,
+        choice,
+        max_output_tokens: request.settings.max_output_tokens,
+    })?;
+    Ok(String::from_utf8(body).unwrap())
 }
 
 fn messages(items: &str) -> Result<String, ApiError> {
@@ -48,9 +63,8 @@ fn a_whole_body() {
         "text":{"format":{"type":"json_schema","name":"n","schema":{"type": "object"},"strict":true}},
         "tools":[{"type":"function","name":"f","parameters":{ "x" : 1 },"strict":true},{"type":"web_search"}]}"#,
     );
-    let body = chat_body(&request, &[], &[], StreamMode::Stream, ChoiceMode::AsAsked).unwrap();
     assert_eq!(
-        String::from_utf8(body).unwrap(),
+        asked(&request, &[], StreamMode::Stream, ChoiceMode::AsAsked).unwrap(),
         concat!(
             r#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}],"#,
             r#""tools":[{"type":"function","function":{"name":"f","parameters":{ "x" : 1 },"strict":true}}],"#,
@@ -87,8 +101,7 @@ fn choices_relax_and_limit() {
         let request = decode(&format!(
             r#"{{"model":"m","input":"x","tool_choice":{choice},{tools}}}"#
         ));
-        let body = chat_body(&request, &[], &[], StreamMode::Whole, mode).unwrap();
-        let body = String::from_utf8(body).unwrap();
+        let body = asked(&request, &[], StreamMode::Whole, mode).unwrap();
         assert!(body.contains(expected), "{choice}: {body}");
     }
 }
@@ -273,7 +286,7 @@ proptest::proptest! {
     ) {
         let body = format!(r#"{{"model":"m",{name:?}:{value}}}"#);
         match CreateRequest::decode(body.as_bytes(), &Rules::default(), &mut CountingIds::default()) {
-            Ok(request) => drop(chat_body(&request, &[], &[], StreamMode::Whole, ChoiceMode::AsAsked)),
+            Ok(request) => drop(body_of(&request, &[])),
             Err(error) => proptest::prop_assert!(error.body().len() <= crate::error::MAX_ERROR_BODY),
         }
     }

@@ -4,6 +4,7 @@ use crate::chat::fault::UpstreamFault;
 use crate::error::ApiError;
 use crate::record::Record;
 use crate::responses::item::Item;
+use crate::tools::{ToolCall, ToolOutcome};
 
 /// One thing that happened to a turn.
 #[derive(Debug)]
@@ -26,6 +27,13 @@ pub enum Input<'a> {
     HoldExpired,
     /// The turn is to end now.
     Cancelled(Cancel),
+    /// The outcome of one [`Action::RunTool`].
+    ToolEnded {
+        /// Index of its item.
+        output_index: usize,
+        /// What became of it.
+        outcome: ToolOutcome,
+    },
     /// The outcome of [`Action::Persist`].
     Stored(Kept),
 }
@@ -37,6 +45,8 @@ pub enum Cancel {
     ClientLeft,
     /// The gateway stops.
     Shutdown,
+    /// The wall-clock cap of the tool loop is reached.
+    ToolTimeSpent,
 }
 
 /// Whether the store acknowledged a record.
@@ -53,6 +63,8 @@ pub enum Kept {
 pub enum Action {
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
+    /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
+    RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.
     Begin,
     /// Answer 200 with [`Effects::bytes`] as the whole body.

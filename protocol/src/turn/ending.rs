@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::effect::{Action, Effects, Kept, Refusal};
 use super::fault::{self, Explained};
 use super::{CallState, Downstream, Phase, Turn};
-use crate::compose::{Ending, Out};
+use crate::compose::Ending;
 use crate::normalize::FinishReason;
 use crate::record::{Record, Status};
 use crate::responses::event::{Delivery, ErrorEvent, Event, NestedError};
 use crate::responses::item::Item;
+use crate::responses::request::Include;
 use crate::responses::response::{IncompleteReason, ResponseError, State};
 use crate::sse::DONE;
 
@@ -45,7 +46,23 @@ impl Turn {
         } else {
             Ending::Whole
         };
-        let output = self.close_output(ending, effects);
+        self.close_answer(ending, effects);
+        if self.composer.pending().is_empty() {
+            self.complete(now_ms, status, incomplete, effects);
+        } else {
+            self.run_tools(now_ms, effects);
+        }
+    }
+
+    /// Ends the turn as the model, or a limit, ended it; no item is open.
+    pub(super) fn complete(
+        &mut self,
+        now_ms: i64,
+        status: Status,
+        incomplete: Option<IncompleteReason>,
+        effects: &mut Effects,
+    ) {
+        let output = self.composer.items();
         let completed_at_ms = (status == Status::Completed).then_some(now_ms);
         let terminal = Terminal {
             status,
@@ -63,7 +80,8 @@ impl Turn {
             let Explained { error, retry_after } = fault;
             return self.refuse(Refusal { error, retry_after }, effects);
         }
-        let output = self.close_output(Ending::Cut, effects);
+        self.close_answer(Ending::Cut, effects);
+        let output = self.composer.items();
         let terminal = Terminal {
             status: Status::Failed,
             incomplete: None,
@@ -76,7 +94,8 @@ impl Turn {
 
     /// Ends a turn that nobody listens to any more (decision 7).
     pub(super) fn abandon(&mut self, effects: &mut Effects) {
-        let output = self.close_output(Ending::Cut, effects);
+        self.close_answer(Ending::Cut, effects);
+        let output = self.composer.items();
         let terminal = Terminal {
             status: Status::Cancelled,
             incomplete: None,
@@ -97,26 +116,21 @@ impl Turn {
         effects.actions.push(Action::End);
     }
 
-    /// Closes all items and books the call's tokens.
-    fn close_output(&mut self, ending: Ending, effects: &mut Effects) -> Vec<Item> {
+    /// Closes the items of the answer and books the call's tokens.
+    fn close_answer(&mut self, ending: Ending, effects: &mut Effects) {
         if let Phase::Calling(CallState {
             usage: Some(call), ..
         }) = self.phase
         {
             self.usage = Some(self.usage.unwrap_or_default().plus(call));
         }
-        let mut out = Out {
-            buffer: &mut effects.bytes,
-            writer: &mut self.writer,
-            ids: &mut *self.ids,
-        };
-        self.composer.finish(ending, &mut out);
-        self.composer.items()
+        let (composer, mut out) = self.composing(effects);
+        composer.finish(ending, &mut out);
     }
 
     fn store_or_end(&mut self, terminal: Terminal, effects: &mut Effects) {
         if !self.request.store {
-            return self.finish(&terminal, Kept::No, effects);
+            return self.finish(terminal, Kept::No, effects);
         }
         effects
             .actions
@@ -146,20 +160,23 @@ impl Turn {
 
     pub(super) fn stored(&mut self, kept: Kept, effects: &mut Effects) {
         if let Phase::Storing(terminal) = std::mem::replace(&mut self.phase, Phase::Over) {
-            self.finish(&terminal, kept, effects);
+            self.finish(terminal, kept, effects);
         }
     }
 
     /// Says how the turn ended.
-    fn finish(&mut self, terminal: &Terminal, kept: Kept, effects: &mut Effects) {
+    fn finish(&mut self, mut terminal: Terminal, kept: Kept, effects: &mut Effects) {
+        if !self.request.includes(Include::CodeInterpreterOutputs) {
+            terminal.output.iter_mut().for_each(Item::hide_code_outputs);
+        }
         match (terminal.status, self.delivery) {
             (Status::Cancelled, _) => {}
             (_, Delivery::Whole) => {
                 self.identity
-                    .write_resource(&self.state(terminal, kept), &mut effects.bytes);
+                    .write_resource(&self.state(&terminal, kept), &mut effects.bytes);
                 effects.actions.push(Action::Answer);
             }
-            (_, Delivery::Events) => self.finish_stream(terminal, kept, effects),
+            (_, Delivery::Events) => self.finish_stream(&terminal, kept, effects),
         }
         self.end(effects);
     }

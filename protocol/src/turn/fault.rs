@@ -23,6 +23,14 @@ impl Explained {
         }
     }
 
+    /// A fault of the gateway's own.
+    pub(super) fn of(error: ApiError) -> Self {
+        Self {
+            error,
+            retry_after: None,
+        }
+    }
+
     /// `error.code` of a failed response: the SDK's type knows few codes, and only two more are
     /// allowed (decision 3); the `error` event before it has the precise one.
     pub(super) fn response_code(&self) -> &'static str {
@@ -113,6 +121,14 @@ pub(super) fn cut_short() -> Explained {
     Explained::new(
         ApiErrorCode::UpstreamUnavailable,
         "the upstream model server ended the answer without a finish reason",
+    )
+}
+
+/// The wall-clock cap of the tool loop is reached (decision 2).
+pub(super) fn tool_time_spent() -> Explained {
+    Explained::new(
+        ApiErrorCode::ServerError,
+        "the time for tool calls of one response is spent",
     )
 }
 

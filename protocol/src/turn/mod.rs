@@ -14,7 +14,9 @@
 //!
 //! ```text
 //! Fresh ──History──▶ Calling ──finish, fault, cancel──▶ Storing ──Stored──▶ Over
-//!   └──Refused──────────────────────▶ Over ◀── without `store` ──┘
+//!   │                 ▲  ▼                │
+//!   │               Running (see `tools`)  └── without `store` ──▶ Over
+//!   └──Refused──▶ Over
 //! ```
 
 pub mod effect;
@@ -22,23 +24,28 @@ mod ending;
 mod fault;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use crate::chat::answer::Answer;
 use crate::chat::chunk::{ChatUsage, Chunk};
 use crate::chat::fault::UpstreamFault;
 use crate::compose::{Composer, Out, ParallelCalls};
+use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
 use crate::normalize::{self, FinishReason};
 use crate::record::Status;
 use crate::responses::event::{Delivery, ReasoningEvents, Writer};
-use crate::responses::item::Item;
-use crate::responses::request::CreateRequest;
+use crate::responses::item::{CodeOutputs, Item};
+use crate::responses::request::{CreateRequest, Include};
 use crate::responses::response::{Identity, State, Usage};
 use crate::sse::Decoder;
-use crate::translate::{self, ChoiceMode, StreamMode};
+use crate::tools::code_interpreter::Container;
+use crate::tools::{Catalogue, LoopLimits, Offers};
+use crate::translate::{self, Ask, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 use ending::Terminal;
 use fault::Explained;
+use tools::ToolLoop;
 
 /// What a turn is made from.
 pub struct Seed {
@@ -54,6 +61,10 @@ pub struct Seed {
     pub reasoning_events: ReasoningEvents,
     /// Ids of the items to come.
     pub ids: Box<dyn IdSource>,
+    /// The gateway's tools at this moment.
+    pub offers: Offers,
+    /// Bounds of the tool loop.
+    pub limits: LoopLimits,
 }
 
 /// One response, from request to terminal event.
@@ -69,6 +80,11 @@ pub struct Turn {
     decoder: Decoder,
     composer: Composer,
     usage: Option<Usage>,
+    offers: Offers,
+    catalogue: Catalogue,
+    /// Items of earlier turns; kept only where a further round may need them.
+    history: Vec<Item>,
+    tools: ToolLoop,
     phase: Phase,
 }
 
@@ -79,6 +95,11 @@ enum Phase {
     Fresh,
     /// The model was called.
     Calling(CallState),
+    /// Gateway tools run.
+    Running {
+        /// Calls whose outcome is still to come.
+        waiting: usize,
+    },
     /// The record is on its way to the store.
     Storing(Terminal),
     /// Nothing more happens.
@@ -131,6 +152,11 @@ impl Turn {
         } else {
             ParallelCalls::FirstOnly
         };
+        let code_outputs = if seed.request.includes(Include::CodeInterpreterOutputs) {
+            CodeOutputs::Shown
+        } else {
+            CodeOutputs::Hidden
+        };
         Self {
             identity: seed.identity,
             owner: seed.owner,
@@ -141,8 +167,12 @@ impl Turn {
             downstream: Downstream::Held,
             writer: Writer::new(delivery, seed.reasoning_events),
             decoder: Decoder::default(),
-            composer: Composer::new(parallel),
+            composer: Composer::new(parallel, code_outputs),
             usage: None,
+            offers: seed.offers,
+            catalogue: Catalogue::default(),
+            history: Vec::new(),
+            tools: ToolLoop::new(seed.limits),
             phase: Phase::Fresh,
         }
     }
@@ -175,7 +205,7 @@ impl Turn {
     /// Takes one input; `now_ms` is Unix milliseconds.
     pub fn step(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match (&mut self.phase, input) {
-            (Phase::Fresh, Input::History(history)) => self.call_model(&history, effects),
+            (Phase::Fresh, Input::History(history)) => self.call_model(history, effects),
             (Phase::Fresh, Input::Refused(error)) => {
                 self.refuse(
                     Refusal {
@@ -186,14 +216,30 @@ impl Turn {
                 );
             }
             (Phase::Fresh, Input::Cancelled(Cancel::ClientLeft)) => self.end(effects),
-            (Phase::Fresh, Input::Cancelled(Cancel::Shutdown)) => {
-                self.fail(fault::stopping(), effects);
+            (Phase::Calling(_) | Phase::Running { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
+                self.abandon(effects);
             }
+            (
+                Phase::Fresh | Phase::Calling(_) | Phase::Running { .. },
+                Input::Cancelled(Cancel::Shutdown),
+            ) => self.fail(fault::stopping(), effects),
+            (
+                Phase::Calling(_) | Phase::Running { .. },
+                Input::Cancelled(Cancel::ToolTimeSpent),
+            ) => self.fail(fault::tool_time_spent(), effects),
             (Phase::Calling(_), input) => self.while_calling(now_ms, input, effects),
+            (
+                Phase::Running { .. },
+                Input::ToolEnded {
+                    output_index,
+                    outcome,
+                },
+            ) => self.tool_ended(now_ms, output_index, outcome, effects),
+            (Phase::Running { .. }, Input::HoldExpired) => self.begin(effects),
             (Phase::Storing(_), Input::Stored(kept)) => self.stored(kept, effects),
             // Late news of an upstream that is no longer listened to, or a client that leaves
             // while its record is being committed.
-            (Phase::Fresh | Phase::Storing(_) | Phase::Over, _) => {}
+            (Phase::Fresh | Phase::Running { .. } | Phase::Storing(_) | Phase::Over, _) => {}
         }
     }
 
@@ -206,19 +252,26 @@ impl Turn {
             Input::UpstreamFailed(fault) => {
                 self.conclude_or(now_ms, fault::explain(fault), effects);
             }
-            Input::Cancelled(Cancel::ClientLeft) => self.abandon(effects),
-            Input::Cancelled(Cancel::Shutdown) => self.fail(fault::stopping(), effects),
-            Input::History(_) | Input::Refused(_) | Input::Stored(_) => {}
+            Input::History(_)
+            | Input::Refused(_)
+            | Input::Stored(_)
+            | Input::ToolEnded { .. }
+            | Input::Cancelled(_) => {}
         }
     }
 
-    fn call_model(&mut self, history: &[Item], effects: &mut Effects) {
-        let mode = match self.delivery {
-            Delivery::Events => StreamMode::Stream,
-            Delivery::Whole => StreamMode::Whole,
-        };
-        match translate::chat_body(&self.request, history, &[], mode, ChoiceMode::AsAsked) {
+    fn call_model(&mut self, history: Vec<Item>, effects: &mut Effects) {
+        let asked = Catalogue::of(&self.request.settings, &self.offers).and_then(|catalogue| {
+            self.catalogue = catalogue;
+            self.choose_container(&history);
+            let bound = self.request.settings.max_output_tokens;
+            self.body(&history, &[], ChoiceMode::AsAsked, bound)
+        });
+        match asked {
             Ok(body) => {
+                if self.catalogue.has_gateway_tools() {
+                    self.history = history;
+                }
                 self.phase = Phase::Calling(CallState::default());
                 effects.actions.push(Action::CallModel(body));
             }
@@ -230,6 +283,40 @@ impl Turn {
                 effects,
             ),
         }
+    }
+
+    /// The body of a model call.
+    fn body(
+        &self,
+        history: &[Item],
+        produced: &[Item],
+        choice: ChoiceMode,
+        max_output_tokens: Option<u64>,
+    ) -> Result<Vec<u8>, ApiError> {
+        translate::chat_body(Ask {
+            request: &self.request,
+            catalogue: &self.catalogue,
+            history,
+            produced,
+            mode: match self.delivery {
+                Delivery::Events => StreamMode::Stream,
+                Delivery::Whole => StreamMode::Whole,
+            },
+            choice,
+            max_output_tokens,
+        })
+    }
+
+    /// The composer, and where it writes.
+    fn composing<'a>(&'a mut self, effects: &'a mut Effects) -> (&'a mut Composer, Out<'a>) {
+        let out = Out {
+            buffer: &mut effects.bytes,
+            writer: &mut self.writer,
+            ids: &mut *self.ids,
+            catalogue: &self.catalogue,
+            container: self.tools.container.as_ref().map_or("", Container::id),
+        };
+        (&mut self.composer, out)
     }
 
     /// Answers a streaming client: 200, `response.created`, `response.in_progress`.
@@ -257,22 +344,34 @@ impl Turn {
 
     fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
         self.begin(effects);
+        // Set aside, since a chunk is borrowed from it while the rest of the machine moves.
         let mut decoder = std::mem::take(&mut self.decoder);
-        if decoder.push(bytes).is_err() {
-            self.conclude_or(now_ms, fault::explain(UpstreamFault::TooLong), effects);
-            return;
-        }
-        while let Phase::Calling(_) = self.phase {
-            let Some(frame) = decoder.next_frame() else {
-                break;
-            };
-            if frame.data == b"[DONE]" {
-                self.conclude_or(now_ms, fault::cut_short(), effects);
-            } else if let Err(explained) = self.chunk(frame.data, effects) {
-                self.conclude_or(now_ms, explained, effects);
-            }
-        }
+        let ended = self.frames(&mut decoder, bytes, effects);
+        // Before the answer is concluded: a further round begins with a decoder of its own.
         self.decoder = decoder;
+        if let Err(explained) = ended {
+            self.conclude_or(now_ms, explained, effects);
+        }
+    }
+
+    /// Takes the frames that these bytes complete; fails with what to say if the answer, which has
+    /// ended here, was not whole.
+    fn frames(
+        &mut self,
+        decoder: &mut Decoder,
+        bytes: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), Explained> {
+        if decoder.push(bytes).is_err() {
+            return Err(fault::explain(UpstreamFault::TooLong));
+        }
+        while let Some(frame) = decoder.next_frame() {
+            if frame.data == b"[DONE]" {
+                return Err(fault::cut_short());
+            }
+            self.chunk(frame.data, effects)?;
+        }
+        Ok(())
     }
 
     /// Takes one chunk of the stream.
@@ -286,20 +385,11 @@ impl Turn {
         if let Some(error) = &chunk.error {
             return Err(fault::explain_in_stream(error));
         }
-        let Phase::Calling(call) = &mut self.phase else {
-            return Ok(());
-        };
-        call.usage = chunk.usage.or(call.usage);
-        if let Some(choice) = &mut chunk.choices.0 {
-            let mut out = Out {
-                buffer: &mut effects.bytes,
-                writer: &mut self.writer,
-                ids: &mut *self.ids,
-            };
-            let composer = &mut self.composer;
-            let finish = normalize::chunk(choice, &mut |event| composer.apply(event, &mut out));
-            call.finish = finish.or(call.finish);
-        }
+        let finish = chunk.choices.0.as_mut().and_then(|choice| {
+            let (composer, mut out) = self.composing(effects);
+            normalize::chunk(choice, &mut |event| composer.apply(event, &mut out))
+        });
+        self.note(chunk.usage, finish);
         Ok(())
     }
 
@@ -318,20 +408,19 @@ impl Turn {
             self.fail(explained, effects);
             return;
         }
-        let Phase::Calling(call) = &mut self.phase else {
-            return;
-        };
-        call.usage = answer.usage;
-        if let Some(choice) = answer.choices.first_mut() {
-            let mut out = Out {
-                buffer: &mut effects.bytes,
-                writer: &mut self.writer,
-                ids: &mut *self.ids,
-            };
-            let composer = &mut self.composer;
-            let finish = normalize::answer(choice, &mut |event| composer.apply(event, &mut out));
+        let finish = answer.choices.first_mut().and_then(|choice| {
+            let (composer, mut out) = self.composing(effects);
+            normalize::answer(choice, &mut |event| composer.apply(event, &mut out))
+        });
+        self.note(answer.usage, finish);
+        self.conclude_or(now_ms, fault::cut_short(), effects);
+    }
+
+    /// Keeps what is known of the running model call.
+    fn note(&mut self, usage: Option<ChatUsage>, finish: Option<FinishReason>) {
+        if let Phase::Calling(call) = &mut self.phase {
+            call.usage = usage.or(call.usage);
             call.finish = finish.or(call.finish);
         }
-        self.conclude_or(now_ms, fault::cut_short(), effects);
     }
 }

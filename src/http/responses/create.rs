@@ -83,6 +83,8 @@ fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState)
         expires_at_ms,
         reasoning_events: state.reasoning_events,
         ids: Box::new(SystemIds),
+        offers: permit.peers.tools.offers(),
+        limits: state.loop_limits,
     });
     Job {
         turn,

@@ -7,12 +7,12 @@ use vllm_responses_actors::store::messages::LoadChain;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history;
 use vllm_responses_protocol::ids::ResponseId;
-use vllm_responses_protocol::responses::item::Item;
+use vllm_responses_protocol::responses::item::{CodeOutputs, Item};
 
 use super::super::context::Caller;
 use super::super::error;
 use super::super::state::AppState;
-use super::STORE_LIMIT;
+use super::{STORE_LIMIT, code_outputs};
 
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
@@ -67,7 +67,12 @@ pub(in crate::http) async fn list(
         Err(gone) => return error::no_answer(gone),
     };
     match history::effective_input(&chain) {
-        Ok(items) => HttpResponse::Ok().json(page.of(&items)),
+        Ok(mut items) => {
+            if code_outputs(request.query_string()) == CodeOutputs::Hidden {
+                items.iter_mut().for_each(Item::hide_code_outputs);
+            }
+            HttpResponse::Ok().json(page.of(&items))
+        }
         Err(corrupt) => {
             log::error!("a stored chain cannot be read: {corrupt}");
             error::store(&vllm_responses_actors::store::messages::StoreError::Corrupt)
@@ -89,7 +94,7 @@ impl Page {
                 "before" => page.before = Some(value.into_owned()),
                 "limit" => page.limit = limit(&value)?,
                 "order" => page.order = order(&value)?,
-                // `include` names data that is always there; anything else is left to later versions.
+                // Of `include` see `code_outputs`; anything else is left to later versions.
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 //! it becomes the one normalised shape of [`super::item`], in which every item has an id.
 
 mod calls;
+mod hosted;
 mod message;
 mod part;
 mod reasoning;
@@ -31,6 +32,7 @@ const TYPES: &[(&str, ReadItem)] = &[
     ("reasoning", reasoning::read),
     ("function_call", calls::read_call),
     ("function_call_output", calls::read_output),
+    ("code_interpreter_call", hosted::read_code),
 ];
 
 impl Reader<'_> {

@@ -1,5 +1,7 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
+mod tools;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ use super::*;
 use crate::chat::fault::Waited;
 use crate::ids::{CountingIds, ResponseId};
 use crate::responses::request::Rules;
+use crate::tools::Availability;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -19,6 +22,10 @@ struct Bench {
 
 impl Bench {
     fn new(body: &Value) -> Self {
+        Self::with(body, LoopLimits::default())
+    }
+
+    fn with(body: &Value, limits: LoopLimits) -> Self {
         let bytes = body.to_string();
         let request = CreateRequest::decode(
             bytes.as_bytes(),
@@ -41,6 +48,10 @@ impl Bench {
             expires_at_ms: None,
             reasoning_events: ReasoningEvents::default(),
             ids: Box::new(CountingIds::default()),
+            offers: Offers {
+                code_interpreter: Availability::Offered,
+            },
+            limits,
         });
         Self {
             turn,
@@ -95,6 +106,7 @@ impl Bench {
 fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
+        Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),
         Action::Refuse(refusal) => format!("refuse {}", refusal.error.status),
@@ -136,7 +148,7 @@ const CLOSING: [&str; 3] = [
 #[test]
 fn fresh_refused_is_an_http_error() {
     let mut bench = Bench::stream();
-    let error = crate::error::ApiError::new(crate::error::ApiErrorCode::ServerError, "no");
+    let error = ApiError::new(crate::error::ApiErrorCode::ServerError, "no");
     assert_eq!(bench.step(Input::Refused(error)), ["refuse 500", "end"]);
     assert!(bench.turn.is_over() && bench.effects.bytes.is_empty());
 }

@@ -1,15 +1,18 @@
-//! A function call while its arguments grow.
+//! A call while its arguments grow.
 //!
 //! A call is announced when its arguments begin, since its id and name may not change after that
-//! and a server may send the name in pieces.
+//! and a server may send the name in pieces. The name decides what the client sees grow: a function
+//! call, or an item of a gateway tool.
 
 use serde::de::IgnoredAny;
 
+use super::gateway::{CodeView, PendingCall};
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
+use crate::tools::Route;
 
 /// A call whose end is not known yet.
 #[derive(Debug)]
@@ -25,7 +28,24 @@ pub(super) struct CallDraft {
 #[derive(Debug)]
 struct Announced {
     index: usize,
-    id: Box<str>,
+    view: View,
+}
+
+/// What the client sees of the call.
+#[derive(Debug)]
+enum View {
+    /// A function call with this item id.
+    Function(Box<str>),
+    /// Code for the interpreter.
+    Code(CodeView),
+}
+
+/// What a call has become.
+pub(super) enum Closed {
+    /// An item that is done, and its place.
+    Item(usize, Item),
+    /// A call that the gateway has to run before its item is done.
+    Pending(PendingCall),
 }
 
 impl CallDraft {
@@ -74,6 +94,14 @@ impl CallDraft {
 
     /// Fixes id, name and place.
     pub(super) fn announce(&mut self, index: usize, out: &mut Out<'_>) {
+        let view = match out.catalogue.route(&self.name) {
+            Route::Function => View::Function(self.announce_function(index, out)),
+            Route::CodeInterpreter => View::Code(CodeView::announce(index, out)),
+        };
+        self.announced = Some(Announced { index, view });
+    }
+
+    fn announce_function(&mut self, index: usize, out: &mut Out<'_>) -> Box<str> {
         if self.call_id.is_empty() {
             self.call_id = ids::fresh(Prefix::Call, out.ids);
         }
@@ -89,18 +117,25 @@ impl CallDraft {
             output_index: index,
             item: &item,
         }));
-        self.announced = Some(Announced { index, id });
+        id
     }
 
     /// More arguments; the call is announced.
     pub(super) fn arguments(&mut self, delta: &str, out: &mut Out<'_>) {
-        if let Some(Announced { index, id }) = &self.announced {
-            let event = ArgumentsDelta {
+        match &mut self.announced {
+            Some(Announced {
+                index,
+                view: View::Function(id),
+            }) => out.emit(&Event::ArgumentsDelta(ArgumentsDelta {
                 item_id: id,
                 output_index: *index,
                 delta,
-            };
-            out.emit(&Event::ArgumentsDelta(event));
+            })),
+            Some(Announced {
+                index,
+                view: View::Code(view),
+            }) => view.arguments(*index, delta, out),
+            None => {}
         }
         self.arguments.push_str(delta);
     }
@@ -110,16 +145,26 @@ impl CallDraft {
         self.arguments.trim_end().ends_with('}') && is_json(&self.arguments)
     }
 
-    /// The finished call and its place; `None` when nothing was ever known of it.
+    /// What the call has become; `None` when nothing was ever known of it.
     ///
-    /// Arguments that are no JSON make the item `incomplete`, whatever ended it. A call without any
-    /// is given an empty object when the model ended it itself: that is how a call of a function
-    /// without parameters is written.
-    pub(super) fn close(mut self, ending: Ending, out: &mut Out<'_>) -> Option<(usize, Item)> {
+    /// A call without arguments is given an empty object when the model ended it itself: that is
+    /// how a call of a function without parameters is written.
+    pub(super) fn close(mut self, ending: Ending, out: &mut Out<'_>) -> Option<Closed> {
         if self.arguments.is_empty() && ending == Ending::Whole {
             self.arguments("{}", out);
         }
-        let Announced { index, id } = self.announced?;
+        let Announced { index, view } = self.announced.take()?;
+        Some(match view {
+            View::Function(id) => Closed::Item(index, self.close_function(index, id, out)),
+            View::Code(view) => {
+                let (name, arguments) = (self.name.into(), self.arguments.into());
+                Closed::Pending(view.close(index, name, arguments, out))
+            }
+        })
+    }
+
+    /// Arguments that are no JSON make the item `incomplete`, whatever ended it.
+    fn close_function(self, index: usize, id: Box<str>, out: &mut Out<'_>) -> Item {
         out.emit(&Event::ArgumentsDone(ArgumentsDone {
             item_id: &id,
             output_index: index,
@@ -127,7 +172,7 @@ impl CallDraft {
             arguments: &self.arguments,
         }));
         let whole = is_json(&self.arguments);
-        let item = Item::FunctionCall(FunctionCall {
+        Item::FunctionCall(FunctionCall {
             id,
             status: if whole {
                 ItemStatus::Completed
@@ -137,8 +182,7 @@ impl CallDraft {
             call_id: self.call_id,
             name: self.name.into(),
             arguments: self.arguments.into(),
-        });
-        Some((index, item))
+        })
     }
 }
 

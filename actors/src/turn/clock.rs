@@ -1,0 +1,87 @@
+//! The one timer of a turn: deadlines of the upstream and of the tool loop, and signs of life for the
+//! client.
+
+use std::time::Duration;
+
+use actix::{AsyncContext as _, Context};
+use vllm_responses_protocol::chat::fault::{UpstreamFault, Waited};
+use vllm_responses_protocol::responses::event::Delivery;
+use vllm_responses_protocol::sse::KEEP_ALIVE;
+use vllm_responses_protocol::turn::effect::{Cancel, Input};
+
+use super::TurnActor;
+use crate::env::{Clock as _, SystemClock};
+
+impl TurnActor {
+    /// Looks at the clock, acts on what is due, and sets the next look. One timer serves all
+    /// deadlines; nothing is re-armed per token.
+    pub(super) fn look_at_clock(&mut self, ctx: &mut Context<Self>) {
+        let limits = self.deadlines();
+        if self.turn.is_over() {
+            return;
+        }
+        if self.head.is_some() && self.spoke.elapsed() >= limits.hold_status {
+            self.feed(Input::HoldExpired, ctx);
+        }
+        if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
+            self.upstream = None;
+            self.feed(
+                Input::UpstreamFailed(UpstreamFault::TimedOut(self.silence())),
+                ctx,
+            );
+        }
+        if self.until_overdue().is_some_and(|left| left.is_zero()) {
+            self.cancel(Cancel::ToolTimeSpent, ctx);
+        }
+        let streaming = self.head.is_none() && self.turn.delivery() == Delivery::Events;
+        if streaming && self.spoke.elapsed() >= limits.keep_alive && self.effects.bytes.is_empty() {
+            self.effects.bytes.extend_from_slice(KEEP_ALIVE);
+            if let Some(flow) = &self.flow {
+                flow.wake_by_ref();
+            }
+        }
+        ctx.run_later(self.next_look(), Self::look_at_clock);
+    }
+
+    fn silence(&self) -> Waited {
+        match self.turn.delivery() {
+            Delivery::Events => Waited::Idle(self.deadlines().idle),
+            Delivery::Whole => Waited::Whole(self.deadlines().whole),
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        match self.silence() {
+            Waited::Idle(limit) | Waited::Whole(limit) | Waited::Head(limit) => limit,
+        }
+    }
+
+    /// How long the tool loop may still go on.
+    fn until_overdue(&self) -> Option<Duration> {
+        let left = self
+            .turn
+            .overdue_at_ms()?
+            .saturating_sub(SystemClock.now_ms());
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+    }
+
+    pub(super) fn next_look(&self) -> Duration {
+        /// A look that comes a hair early must not spin.
+        const SHORTEST: Duration = Duration::from_millis(10);
+        let limits = self.deadlines();
+        let client = match (self.turn.delivery(), &self.head) {
+            (Delivery::Events, Some(_)) => limits.hold_status.saturating_sub(self.spoke.elapsed()),
+            (Delivery::Events, None) => limits.keep_alive.saturating_sub(self.spoke.elapsed()),
+            (Delivery::Whole, _) => limits.keep_alive,
+        };
+        let silent = if self.upstream.is_some() {
+            self.heard.elapsed()
+        } else {
+            Duration::ZERO
+        };
+        let upstream = self.silence_limit().saturating_sub(silent);
+        let look = client.min(upstream);
+        let look = self.until_overdue().map_or(look, |left| left.min(look));
+        look.max(SHORTEST)
+    }
+}

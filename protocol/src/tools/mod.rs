@@ -1,0 +1,74 @@
+//! Gateway tools: what the model is shown of them, what a call of one asks for, what became of it.
+//!
+//! A call has one owner. The **client** runs functions; the **gateway** runs the tools of this
+//! module, and the turn goes on with their results; tools of unknown types are echoed and not shown.
+//! The machine sees a gateway tool through three types: [`Route`] says how a call by a name is
+//! composed, [`GatewayCall`] what is to be run, [`ToolOutcome`] what it gave.
+
+pub mod catalogue;
+pub mod code_interpreter;
+
+pub use catalogue::{Catalogue, Route};
+use code_interpreter::{CodeCall, CodeOutcome};
+
+/// A call that the gateway runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Index of its item in `output`, which names the call within its response.
+    pub output_index: usize,
+    /// What is to be run.
+    pub call: GatewayCall,
+}
+
+/// What is to be run, one variant per gateway tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayCall {
+    /// Python, in a sandbox.
+    CodeInterpreter(CodeCall),
+}
+
+/// What became of a call, one variant per gateway tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolOutcome {
+    /// Of the code interpreter.
+    CodeInterpreter(CodeOutcome),
+}
+
+/// Whether a tool of this gateway can be used at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Availability {
+    /// Requests that name it are served.
+    Offered,
+    /// Switched off: the tool is echoed and not shown (decision 5).
+    #[default]
+    Off,
+    /// It should be there and is not: requests that name it are refused with this sentence, which
+    /// says how to get it.
+    Missing(Box<str>),
+}
+
+/// The gateway's tools at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// `{"type":"code_interpreter"}`
+    pub code_interpreter: Availability,
+}
+
+/// Bounds of the tool loop of one response (decision 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopLimits {
+    /// Model calls with gateway tools; when spent, one last is made without them.
+    pub rounds: u32,
+    /// Milliseconds from the response's creation; when spent after a first round of tools, the
+    /// response fails.
+    pub wall_ms: i64,
+}
+
+impl Default for LoopLimits {
+    fn default() -> Self {
+        Self {
+            rounds: 32,
+            wall_ms: 600_000,
+        }
+    }
+}
