@@ -12,15 +12,16 @@ use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
-use vllm_responses_actors::ask::ask_actor;
+use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
-    self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
+    self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::tools::Toolbox;
@@ -32,8 +33,9 @@ use vllm_responses_protocol::responses::request::Rules;
 
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
-use crate::http::state::{AppState, StoreDoors};
+use crate::http::state::{AppState, McpDoors, StoreDoors};
 use crate::keys::{KeyRing, Keys};
+use crate::mcp::wire::Mcp;
 use crate::shutdown::{self, Outcome, Signals};
 
 /// A client that has sent no whole request head by then is cut off (fault C3).
@@ -50,10 +52,15 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// One sentence that names cause and remedy, when the gateway cannot start.
 pub fn run(config: Config) -> Result<Outcome, String> {
+    install_tls()?;
+    System::new().block_on(serve(config))
+}
+
+/// Makes `ring` the process's provider of TLS; called once, before anything connects.
+pub(crate) fn install_tls() -> Result<(), String> {
     rustls::crypto::ring::default_provider()
         .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())?;
-    System::new().block_on(serve(config))
+        .map_err(|_other| "another TLS provider is already installed".to_owned())
 }
 
 /// What [`open`] needs.
@@ -62,6 +69,7 @@ struct Opening {
     upstream: UpstreamSettings,
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
+    mcp_runtime: Option<Addr<ChildActor>>,
 }
 
 async fn serve(config: Config) -> Result<Outcome, String> {
@@ -83,7 +91,10 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     });
     let (doors, doors_seen) = watch::channel(None);
     let watched = (keys_seen, doors_seen);
-    let state = app_state(&config, upstream.clone(), supervisor.clone(), watched);
+    let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
+    let mcp_actor = mcp.start();
+    let peers = (supervisor.clone(), mcp_actor);
+    let state = app_state(&config, upstream.clone(), peers, watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let handle = server.handle();
     let (gone, server_gone) = oneshot::channel::<()>();
@@ -98,6 +109,7 @@ async fn serve(config: Config) -> Result<Outcome, String> {
             upstream,
             supervisor,
             doors,
+            mcp_runtime: mcp.child,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
@@ -121,7 +133,11 @@ async fn live(
     heading: (&[SocketAddr], Instant),
 ) -> Result<Outcome, String> {
     let vllm = spawn_vllm(&opening, control).await?;
+    let mcp_runtime = opening.mcp_runtime.clone();
     let outcome = open_and_serve(opening, control, &mut signals, heading).await;
+    if let Some(mcp_runtime) = mcp_runtime {
+        shutdown::stop_child(&mcp_runtime, &mut signals).await;
+    }
     if let Some(vllm) = vllm {
         shutdown::stop_child(&vllm, &mut signals).await;
     }
@@ -160,13 +176,16 @@ async fn spawn_vllm(
     opening: &Opening,
     control: &Arbiter,
 ) -> Result<Option<Addr<ChildActor>>, String> {
+    let spawns = opening.mcp_runtime.is_some();
+    if spawns || matches!(opening.config.upstream, Upstream::Spawn(_)) {
+        let leftovers = process::sweep_leftovers().await;
+        if leftovers > 0 {
+            log::warn!(leftovers; "processes of an earlier gateway were still there and were ended");
+        }
+    }
     let Upstream::Spawn(spawned) = &opening.config.upstream else {
         return Ok(None);
     };
-    let leftovers = process::sweep_leftovers().await;
-    if leftovers > 0 {
-        log::warn!(leftovers; "processes of an earlier gateway were still there and were ended");
-    }
     let vllm = spawn::supervise(
         &spawned.command,
         &spawned.spawn,
@@ -183,7 +202,10 @@ async fn spawn_vllm(
 
 /// Resolves when a vLLM of ours is given up, with its last error; never without one.
 async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
-    match supervisor.send(AwaitPhase(Phase::Failed)).await {
+    match supervisor
+        .send(AwaitPhase(OwnProcess::Vllm, Phase::Failed))
+        .await
+    {
         Ok(error) => error,
         Err(_gone) => std::future::pending().await,
     }
@@ -198,12 +220,16 @@ type Watched = (
 fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
-    supervisor: Addr<SupervisorActor>,
+    (supervisor, mcp): (Addr<SupervisorActor>, Addr<McpActor>),
     (keys, store): Watched,
 ) -> AppState {
     AppState {
         keys,
         supervisor,
+        mcp: McpDoors {
+            servers: mcp.clone().recipient(),
+            tools: mcp.recipient(),
+        },
         store,
         upstream,
         rules: Rules {
@@ -265,6 +291,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         upstream,
         supervisor,
         doors,
+        mcp_runtime,
     } = opening;
     let reports = supervisor.clone().recipient::<Report>();
     let front = cache::start(config.store)
@@ -286,14 +313,21 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
     let limit = upstream.ready_timeout.saturating_add(START_LIMIT);
     if let Upstream::Spawn(_) = config.upstream {
         // Ready in its supervisor's eyes: an end after this is one of a server that worked.
-        ask_actor(&supervisor, AwaitPhase(Phase::Ready), limit)
-            .await
-            .map_err(|gone| gone.to_string())?;
+        ask_actor(
+            &supervisor,
+            AwaitPhase(OwnProcess::Vllm, Phase::Ready),
+            limit,
+        )
+        .await
+        .map_err(|gone| gone.to_string())?;
     }
     ask_actor(&vllm, AwaitReady, limit)
         .await
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
+    if let Some(mcp_runtime) = mcp_runtime {
+        start_mcp_runtime(&mcp_runtime, &supervisor).await?;
+    }
     let peers = Peers {
         chains: front.clone().recipient(),
         commits: front.recipient(),
@@ -308,6 +342,21 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
     ask_actor(&supervisor, messages::Opened(Arc::new(peers)), START_LIMIT)
         .await
         .map_err(|gone| gone.to_string())
+}
+
+/// Starts the process of the operator's MCP servers; ready when those that are required are there.
+async fn start_mcp_runtime(
+    child: &Addr<ChildActor>,
+    supervisor: &Addr<SupervisorActor>,
+) -> Result<(), String> {
+    let gone = |gone: AskError| gone.to_string();
+    ask_actor(child, Start, START_LIMIT).await.map_err(gone)?;
+    let phase = |phase| supervisor.send(AwaitPhase(OwnProcess::McpRuntime, phase));
+    // Its own supervision bounds how long this takes.
+    tokio::select! {
+        ready = phase(Phase::Ready) => ready.map(drop).map_err(|closed| closed.to_string()),
+        failed = phase(Phase::Failed) => Err(failed.unwrap_or_else(|closed| closed.to_string())),
+    }
 }
 
 fn announce(addresses: &[SocketAddr], start: Instant) {

@@ -12,4 +12,5 @@ pub mod gateway;
 pub mod http;
 pub mod keys;
 pub mod logging;
+pub mod mcp;
 mod shutdown;

@@ -10,10 +10,13 @@ use serde::ser::SerializeMap;
 
 use crate::config::{LogFormat, Logging};
 
+/// What libraries may not say: names of spans, and messages of MCP servers, which the SDK quotes.
+const QUIET: &str = "tracing::span=warn,rmcp=off,sse_stream=off";
+
 /// Starts the log. A second call changes nothing and returns false.
 pub fn init(settings: &Logging) -> bool {
     let mut builder = Builder::new();
-    builder.parse_filters(&format!("{},tracing::span=warn", settings.filter));
+    builder.parse_filters(&format!("{},{QUIET}", settings.filter));
     match settings.format {
         LogFormat::Text => builder.format(|out, record| {
             let time = out.timestamp_millis().to_string();

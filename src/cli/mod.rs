@@ -1,6 +1,7 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod mcp;
 mod serve;
 
 use std::ffi::OsString;
@@ -26,6 +27,12 @@ pub fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("serve", given)) => serve::run(&inputs(given, &arguments)),
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("mcp-runtime", given)) => mcp::run_runtime(&inputs(given, &arguments)),
+        Some(("mcp-probe", given)) => {
+            let calls = given.get_many::<String>("call").unwrap_or_default();
+            let url = given.get_one::<String>("url").map_or("", String::as_str);
+            mcp::run_probe(url, &calls.cloned().collect::<Vec<_>>())
+        }
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))

@@ -3,6 +3,7 @@
 //! Settings of a component live with the component; [`Config`] puts them together.
 
 mod dotenv;
+pub mod mcp;
 pub mod raw;
 pub mod render;
 pub mod table;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
+use vllm_responses_actors::mcp::settings::McpSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
@@ -42,6 +44,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// What is logged and how.
     pub logging: Logging,
+    /// MCP servers.
+    pub mcp: McpSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }
@@ -156,7 +160,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Gathers and judges the configuration, the keys file included.
+/// Gathers and judges the configuration, the keys file and `mcp.json` included.
 ///
 /// # Errors
 /// All problems at once, ready to be printed one a line.
@@ -170,6 +174,21 @@ pub fn load(inputs: &Inputs) -> (Raw, Result<Config, Vec<String>>) {
     if let Some(value) = keys {
         let path = inputs.directory.join(&value.text);
         if let Err(bad) = keys::load(&path) {
+            let mut problems = judged.err().unwrap_or_default();
+            problems.extend(
+                bad.iter()
+                    .map(|problem| format!("{}: {problem}", value.place)),
+            );
+            judged = Err(problems);
+        }
+    }
+    if let Some(value) = raw
+        .values
+        .get("mcp.file")
+        .filter(|value| !value.text.is_empty())
+    {
+        let path = inputs.directory.join(&value.text);
+        if let Err(bad) = mcp::read_file(&path, &inputs.env) {
             let mut problems = judged.err().unwrap_or_default();
             problems.extend(
                 bad.iter()

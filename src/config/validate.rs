@@ -40,28 +40,28 @@ pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
     }
 }
 
-struct Reader<'a> {
-    raw: &'a Raw,
-    problems: Vec<String>,
+pub(super) struct Reader<'a> {
+    pub(super) raw: &'a Raw,
+    pub(super) problems: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn value(&self, key: &str) -> Option<&'a RawValue> {
+    pub(super) fn value(&self, key: &str) -> Option<&'a RawValue> {
         self.raw.values.get(key)
     }
 
     /// The text of a key that may be unset.
-    fn optional(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn optional(&self, key: &str) -> Option<&'a str> {
         let value = self.value(key)?;
         (!value.text.is_empty() || value.place != DEFAULT).then_some(value.text.as_str())
     }
 
-    fn problem(&mut self, key: &str, rule: &str) {
+    pub(super) fn problem(&mut self, key: &str, rule: &str) {
         let place = self.value(key).map_or(key, |value| value.place.as_str());
         self.problems.push(format!("{place}: {rule}"));
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         key: &str,
         rule: &str,
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
         parsed
     }
 
-    fn switch(&mut self, key: &str) -> Option<bool> {
+    pub(super) fn switch(&mut self, key: &str) -> Option<bool> {
         self.read(
             key,
             "must be a boolean; write `true` or `false`",
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         self.read(key, DURATION, values::duration)
     }
 
-    fn positive(&mut self, key: &str) -> Option<Duration> {
+    pub(super) fn positive(&mut self, key: &str) -> Option<Duration> {
         let value = self.duration(key)?;
         if value.is_zero() {
             self.problem(key, "must be longer than zero; write for example `30s`");
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn port(&mut self, key: &str, least: u16) -> Option<u16> {
+    pub(super) fn port(&mut self, key: &str, least: u16) -> Option<u16> {
         let rule = format!("must be a port; write a number from {least} to 65535");
         self.read(key, &rule, |text| {
             text.parse().ok().filter(|port| *port >= least)
@@ -130,6 +130,7 @@ impl<'a> Reader<'a> {
         let protocol = self.protocol();
         let lifecycle = self.lifecycle();
         let logging = self.logging();
+        let mcp = self.mcp();
         Some(Config {
             gateway: gateway?,
             upstream: upstream?,
@@ -140,6 +141,7 @@ impl<'a> Reader<'a> {
             protocol: protocol?,
             lifecycle: lifecycle?,
             logging: logging?,
+            mcp: mcp?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
         })
     }
@@ -372,7 +374,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn logging(&mut self) -> Option<Logging> {
+    pub(super) fn logging(&mut self) -> Option<Logging> {
         let rule = "must be `off`, `error`, `warn`, `info`, `debug` or `trace`";
         let level = self.read("logging.level", rule, |text| {
             text.parse::<log::LevelFilter>()

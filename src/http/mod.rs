@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod extract;
 mod health;
+mod mcp;
 mod models;
 mod responses;
 pub mod state;
@@ -47,6 +48,16 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/models/{id:.+}")
                         .route(web::get().to(models::one))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/mcp/servers")
+                        .route(web::get().to(mcp::servers))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/mcp/servers/{server_label}/tools")
+                        .route(web::get().to(mcp::tools))
                         .default_service(wrong_method()),
                 )
                 .service(

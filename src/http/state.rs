@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::{Addr, Recipient};
 use tokio::sync::watch;
+use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
 use vllm_responses_actors::store::messages::{Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::Refused;
@@ -23,6 +24,8 @@ pub struct AppState {
     pub keys: watch::Receiver<Option<Arc<KeyRing>>>,
     /// Asked once per response, and for health.
     pub supervisor: Addr<SupervisorActor>,
+    /// MCP servers.
+    pub mcp: McpDoors,
     /// Stored responses, once the store is open.
     pub store: watch::Receiver<Option<StoreDoors>>,
     /// Where models and chat completions are.
@@ -63,4 +66,13 @@ pub struct StoreDoors {
     pub chains: Recipient<LoadChain>,
     /// Deletion.
     pub remove: Recipient<Remove>,
+}
+
+/// What handlers ask of MCP.
+#[derive(Clone, Debug)]
+pub struct McpDoors {
+    /// The operator's servers.
+    pub servers: Recipient<ListServers>,
+    /// The tools of one.
+    pub tools: Recipient<ListTools>,
 }

@@ -161,6 +161,8 @@ pub struct Observation {
     pub upstream: Health,
     /// The vLLM process, when it is ours.
     pub vllm: Option<ChildSummary>,
+    /// The MCP runtime's process, when it is ours.
+    pub mcp_runtime: Option<ChildSummary>,
 }
 
 /// What may be said of a child without a key: nothing it wrote.
@@ -172,8 +174,17 @@ pub struct ChildSummary {
     pub restarts: u32,
 }
 
-/// Tell when the vLLM of ours reaches this phase; the reply is its last error.
-/// Sender: `gateway`, which waits for it to be ready, and for it to be given up.
+/// A process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnProcess {
+    /// `vllm serve`.
+    Vllm,
+    /// `vllm-responses mcp-runtime`.
+    McpRuntime,
+}
+
+/// Tell when a process of ours reaches this phase; the reply is its last error, its last lines behind
+/// it where it never was ready. Sender: `gateway`, which waits for it to be ready or given up.
 #[derive(Debug, Message)]
 #[rtype(result = "String")]
-pub struct AwaitPhase(pub Phase);
+pub struct AwaitPhase(pub OwnProcess, pub Phase);

@@ -18,12 +18,12 @@ use actix::fut::WrapFuture as _;
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture};
 use tokio::sync::{Notify, Semaphore, watch};
 use vllm_responses_protocol::mcp::file::{
-    DefaultApproval, McpFile, ServerEntry, StdioServer, Transport,
+    DefaultApproval, HttpServer, McpFile, ServerEntry, StdioServer, Transport,
 };
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::ServerState;
 
-use super::guard::{Guard, vet_headers};
+use super::guard::{CallerHeaders, Destination, Guard, vet_headers};
 use super::net::connect::Dialer;
 use super::session::Endpoint;
 use super::settings::HostedSettings;
@@ -99,20 +99,23 @@ pub fn start(file: &McpFile, means: &Means) -> Result<Servers, Vec<BadServer>> {
     })
 }
 
+/// What of a file's servers cannot be used, beyond what reading the file has found.
+pub fn check(file: &McpFile) -> Vec<BadServer> {
+    let judged = file
+        .servers
+        .iter()
+        .map(|(label, entry)| match &entry.transport {
+            Transport::Stdio(_) => Ok(()),
+            Transport::Http(server) => vet_http(label, server).map(drop),
+        });
+    judged.filter_map(Result::err).collect()
+}
+
 fn endpoint(label: &str, entry: &ServerEntry, means: &Means) -> Result<Endpoint, BadServer> {
-    let bad = |member, rule| BadServer {
-        label: label.into(),
-        member,
-        rule,
-    };
     match &entry.transport {
         Transport::Stdio(server) => Ok(stdio(server, means)),
         Transport::Http(server) => {
-            let to = Guard::Operator.vet(server.url.expose());
-            let to = to.map_err(|_refused| bad("url", "cannot be dialled"))?;
-            let headers = server.headers.iter().map(|(name, value)| (&**name, value));
-            let headers =
-                vet_headers(headers, server.auth.as_ref()).map_err(|rule| bad("headers", rule))?;
+            let (to, headers) = vet_http(label, server)?;
             Ok(Endpoint::Http {
                 to: Box::new(to),
                 guard: Arc::new(Guard::Operator),
@@ -122,6 +125,19 @@ fn endpoint(label: &str, entry: &ServerEntry, means: &Means) -> Result<Endpoint,
             })
         }
     }
+}
+
+fn vet_http(label: &str, server: &HttpServer) -> Result<(Destination, CallerHeaders), BadServer> {
+    let bad = |member, rule| BadServer {
+        label: label.into(),
+        member,
+        rule,
+    };
+    let to = Guard::Operator.vet(server.url.expose());
+    let to = to.map_err(|_refused| bad("url", "cannot be dialled"))?;
+    let headers = server.headers.iter().map(|(name, value)| (&**name, value));
+    let headers = vet_headers(headers, server.auth.as_ref());
+    Ok((to, headers.map_err(|rule| bad("headers", rule))?))
 }
 
 fn stdio(server: &StdioServer, means: &Means) -> Endpoint {

@@ -124,6 +124,11 @@ impl Failure {
         }
     }
 
+    /// Whether the guard said no while the connection was made.
+    pub fn is_refusal(&self) -> bool {
+        self.reason == Reason::Trouble(Trouble::Refused)
+    }
+
     /// As the `error` of an item.
     pub fn to_call_error(&self) -> CallError {
         match &self.reason {

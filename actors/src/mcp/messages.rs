@@ -1,0 +1,125 @@
+//! What the gateway's half of MCP can be asked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix::Message;
+use tokio_util::sync::CancellationToken;
+use vllm_responses_protocol::ids::Owner;
+use vllm_responses_protocol::mcp::catalogue::Catalogue;
+use vllm_responses_protocol::mcp::outcome::Outcome;
+use vllm_responses_protocol::mcp::wire::ServerPhase;
+
+use super::guard::Refused;
+use super::session::Failure;
+use crate::secret::Secret;
+
+/// A server as a request names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerRef {
+    /// One of the operator's, by label.
+    BuiltIn(Box<str>),
+    /// One of the caller's.
+    Remote(Arc<RemoteServer>),
+}
+
+/// A server of the caller's; lives as long as its request, and its session a little longer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RemoteServer {
+    /// What the request calls it.
+    pub label: Box<str>,
+    /// Its URL, not judged yet.
+    pub url: Box<str>,
+    /// Becomes `Authorization: Bearer`.
+    pub authorization: Option<Secret>,
+    /// Further headers, not judged yet.
+    pub headers: Vec<(Box<str>, Secret)>,
+}
+
+/// The label only: a URL may carry a key.
+impl fmt::Debug for RemoteServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteServer")
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which tools does this server have? Sender: turns, and the discovery endpoint. A list that is known
+/// is answered without touching the network.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Arc<Catalogue>, ListFailure>")]
+pub struct ListTools {
+    /// Whose request it is: sessions are never shared between owners.
+    pub owner: Owner,
+    /// The server.
+    pub server: ServerRef,
+}
+
+/// Why there is no list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListFailure {
+    /// No built-in server has this label.
+    #[error("no built-in MCP server has this label")]
+    Unknown,
+    /// The built-in server is not available now.
+    #[error("the MCP server is not available: {0}")]
+    Unavailable(Box<str>),
+    /// The runtime of the built-in servers does not answer.
+    #[error("the MCP runtime is not available; try again")]
+    RuntimeDown,
+    /// Requests may not name servers here.
+    #[error(
+        "MCP servers by `server_url` are switched off on this gateway (`VR_MCP_REQUEST_REMOTE_ENABLED`)"
+    )]
+    RemoteOff,
+    /// The guard says no.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A header of the request is not allowed.
+    #[error("`headers` {0}")]
+    BadHeaders(&'static str),
+    /// It was tried.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Call a tool. Sender: turns. Arguments that break the tool's schema are not sent.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Outcome")]
+pub struct CallTool {
+    /// Whose request it is.
+    pub owner: Owner,
+    /// The server.
+    pub server: ServerRef,
+    /// The tool, as the server names it.
+    pub tool: Box<str>,
+    /// JSON object, as text.
+    pub arguments: Box<str>,
+    /// Nobody waits any more once this is cancelled; the server is told.
+    pub cancel: CancellationToken,
+}
+
+/// Which built-in servers are there? Sender: the discovery endpoint.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<ServerSummary>, RuntimeDown>")]
+pub struct ListServers;
+
+/// The runtime of the built-in servers does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeDown;
+
+/// A built-in server, without its tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSummary {
+    /// Its label.
+    pub label: Box<str>,
+    /// The word for its transport.
+    pub transport: Box<str>,
+    /// Whether the gateway may not start without it.
+    pub required: bool,
+    /// Whether calls wait for approval when a request does not say.
+    pub always_approve: bool,
+    /// Where it is.
+    pub phase: ServerPhase,
+}
