@@ -25,6 +25,7 @@ use vllm_responses_actors::supervisor::messages::{
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::tools::Toolbox;
+use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -69,6 +70,7 @@ struct Opening {
     upstream: UpstreamSettings,
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
+    mcp: Addr<McpActor>,
     mcp_runtime: Option<Addr<ChildActor>>,
 }
 
@@ -93,7 +95,7 @@ async fn serve(config: Config) -> Result<Outcome, String> {
     let watched = (keys_seen, doors_seen);
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
-    let peers = (supervisor.clone(), mcp_actor);
+    let peers = (supervisor.clone(), mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), peers, watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let handle = server.handle();
@@ -109,6 +111,7 @@ async fn serve(config: Config) -> Result<Outcome, String> {
             upstream,
             supervisor,
             doors,
+            mcp: mcp_actor,
             mcp_runtime: mcp.child,
         };
         let outcome = tokio::select! {
@@ -291,6 +294,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         upstream,
         supervisor,
         doors,
+        mcp,
         mcp_runtime,
     } = opening;
     let reports = supervisor.clone().recipient::<Report>();
@@ -333,7 +337,8 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
-        tools: Toolbox::default(),
+        tools: Toolbox::new(vec![Arc::new(McpTools::new(mcp.clone().recipient()))]),
+        mcp: mcp.recipient(),
         log: TurnLog {
             timings: config.logging.timings,
             model_messages: config.logging.model_messages,

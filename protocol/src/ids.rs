@@ -86,6 +86,14 @@ pub enum Prefix {
     FunctionCallOutput,
     /// `ci_`
     CodeInterpreterCall,
+    /// `mcpl_`
+    McpListTools,
+    /// `mcp_`
+    McpCall,
+    /// `mcpr_`
+    McpApprovalRequest,
+    /// `mcpa_`
+    McpApprovalResponse,
     /// `cntr_`
     Container,
     /// `call_`
@@ -104,6 +112,10 @@ impl Prefix {
             Self::FunctionCall => "fc_",
             Self::FunctionCallOutput => "fco_",
             Self::CodeInterpreterCall => "ci_",
+            Self::McpListTools => "mcpl_",
+            Self::McpCall => "mcp_",
+            Self::McpApprovalRequest => "mcpr_",
+            Self::McpApprovalResponse => "mcpa_",
             Self::Container => "cntr_",
             Self::Call => "call_",
             Self::Request => "req_",

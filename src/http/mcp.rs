@@ -84,12 +84,12 @@ pub(super) async fn tools(state: web::Data<AppState>, label: web::Path<String>) 
         owner: Owner::default(),
         server: ServerRef::BuiltIn(label.as_str().into()),
     };
-    let catalogue = match ask(&state.mcp.tools, list, LIMIT).await {
-        Ok(Ok(catalogue)) => catalogue,
+    let listed = match ask(&state.mcp.tools, list, LIMIT).await {
+        Ok(Ok(listed)) => listed,
         Ok(Err(failure)) => return refused(&failure),
         Err(gone) => return error::no_answer(gone),
     };
-    let tools = catalogue.tools.iter().map(|tool| Tool {
+    let tools = listed.tools.tools.iter().map(|tool| Tool {
         name: &tool.name,
         description: &tool.description,
         input_schema: &tool.input_schema,

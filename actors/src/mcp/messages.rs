@@ -1,18 +1,17 @@
 //! What the gateway's half of MCP can be asked.
 
-use std::fmt;
 use std::sync::Arc;
 
 use actix::Message;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::Owner;
-use vllm_responses_protocol::mcp::catalogue::Catalogue;
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::ServerPhase;
+use vllm_responses_protocol::responses::tool::{McpAccess, McpServer};
+use vllm_responses_protocol::tools::mcp::{ListError, Listed};
 
 use super::guard::Refused;
 use super::session::Failure;
-use crate::secret::Secret;
 
 /// A server as a request names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,31 +23,31 @@ pub enum ServerRef {
 }
 
 /// A server of the caller's; lives as long as its request, and its session a little longer.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteServer {
     /// What the request calls it.
     pub label: Box<str>,
-    /// Its URL, not judged yet.
-    pub url: Box<str>,
-    /// Becomes `Authorization: Bearer`.
-    pub authorization: Option<Secret>,
-    /// Further headers, not judged yet.
-    pub headers: Vec<(Box<str>, Secret)>,
+    /// How it is reached, not judged yet.
+    pub access: McpAccess,
 }
 
-/// The label only: a URL may carry a key.
-impl fmt::Debug for RemoteServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteServer")
-            .field("label", &self.label)
-            .finish_non_exhaustive()
+impl From<&McpServer> for ServerRef {
+    fn from(server: &McpServer) -> Self {
+        let label = server.label.clone();
+        match &server.access {
+            None => Self::BuiltIn(label),
+            Some(access) => Self::Remote(Arc::new(RemoteServer {
+                label,
+                access: access.clone(),
+            })),
+        }
     }
 }
 
 /// Which tools does this server have? Sender: turns, and the discovery endpoint. A list that is known
 /// is answered without touching the network.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Arc<Catalogue>, ListFailure>")]
+#[rtype(result = "Result<Listed, ListFailure>")]
 pub struct ListTools {
     /// Whose request it is: sessions are never shared between owners.
     pub owner: Owner,
@@ -82,6 +81,20 @@ pub enum ListFailure {
     /// It was tried.
     #[error(transparent)]
     Failed(#[from] Failure),
+}
+
+impl ListFailure {
+    /// What it means for a response that names the server (decision 26).
+    pub fn meaning(&self) -> ListError {
+        let words = self.to_string().into();
+        match self {
+            Self::Unknown | Self::RemoteOff | Self::Refused(_) | Self::BadHeaders(_) => {
+                ListError::Request(words)
+            }
+            Self::Unavailable(_) | Self::RuntimeDown => ListError::Unavailable(words),
+            Self::Failed(_) => ListError::Connector(words),
+        }
+    }
 }
 
 /// Call a tool. Sender: turns. Arguments that break the tool's schema are not sent.

@@ -8,7 +8,6 @@ pub mod client;
 pub mod guard;
 pub mod hosted;
 pub mod messages;
-pub mod names;
 pub mod net;
 pub mod runtime;
 pub mod session;

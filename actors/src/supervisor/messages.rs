@@ -7,6 +7,7 @@ use actix::{Message, Recipient};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::mcp::messages::ListTools;
 use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
 use crate::tools::Toolbox;
@@ -38,6 +39,8 @@ pub struct Peers {
     pub commits: Recipient<Commit>,
     /// Who wants to know of an upstream that cannot be reached.
     pub suspects: Recipient<Suspect>,
+    /// Who knows the tools of MCP servers.
+    pub mcp: Recipient<ListTools>,
     /// Where the model is.
     pub upstream: UpstreamSettings,
     /// What runs gateway calls.

@@ -162,7 +162,7 @@ pub struct ChatCall<'a> {
 #[derive(Debug, Serialize)]
 pub struct ChatCallFunction<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
     /// JSON text of an object: chat templates parse it.
     pub arguments: Cow<'a, str>,
 }

@@ -7,6 +7,7 @@
 use serde::de::IgnoredAny;
 
 use super::gateway::{CodeView, PendingCall};
+use super::mcp::McpView;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
@@ -38,6 +39,8 @@ enum View {
     Function(Box<str>),
     /// Code for the interpreter.
     Code(CodeView),
+    /// A tool of an MCP server.
+    Mcp(McpView),
 }
 
 /// What a call has become.
@@ -97,6 +100,10 @@ impl CallDraft {
         let view = match out.catalogue.route(&self.name) {
             Route::Function => View::Function(self.announce_function(index, out)),
             Route::CodeInterpreter => View::Code(CodeView::announce(index, out)),
+            Route::Mcp(at) => match out.catalogue.mcp(at) {
+                Some(function) => View::Mcp(McpView::announce(index, function, out)),
+                None => View::Function(self.announce_function(index, out)),
+            },
         };
         self.announced = Some(Announced { index, view });
     }
@@ -135,6 +142,10 @@ impl CallDraft {
                 index,
                 view: View::Code(view),
             }) => view.arguments(*index, delta, out),
+            Some(Announced {
+                index,
+                view: View::Mcp(view),
+            }) => view.arguments(*index, delta, out),
             None => {}
         }
         self.arguments.push_str(delta);
@@ -160,7 +171,27 @@ impl CallDraft {
                 let (name, arguments) = (self.name.into(), self.arguments.into());
                 Closed::Pending(view.close(index, name, arguments, out))
             }
+            View::Mcp(view) => self.close_mcp(index, view, out),
         })
+    }
+
+    fn close_mcp(self, index: usize, view: McpView, out: &mut Out<'_>) -> Closed {
+        match view {
+            McpView::Call(item) => {
+                let arguments = self.arguments.into();
+                Closed::Pending(PendingCall::mcp(
+                    index,
+                    self.name.into(),
+                    arguments,
+                    item,
+                    out,
+                ))
+            }
+            McpView::Approval(mut item) => {
+                item.arguments = self.arguments.into();
+                Closed::Item(index, Item::McpApprovalRequest(item))
+            }
+        }
     }
 
     /// Arguments that are no JSON make the item `incomplete`, whatever ended it.

@@ -8,6 +8,7 @@
 
 mod call;
 mod gateway;
+mod mcp;
 mod message;
 mod reasoning;
 
@@ -15,7 +16,8 @@ use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
 use crate::responses::event::{Event, ItemEvent, Writer};
-use crate::responses::item::{CodeOutputs, Item, ItemStatus};
+use crate::responses::item::{CodeOutputs, Item, ItemStatus, ToolStatus};
+use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
 use call::{CallDraft, Closed};
@@ -279,13 +281,44 @@ impl Composer {
     pub(crate) fn start(
         &mut self,
         output_index: usize,
-        container: &Container,
-        memory: Option<u64>,
+        container: Option<(&Container, Option<u64>)>,
         out: &mut Out<'_>,
     ) -> Option<ToolCall> {
         let mut pending = self.pending.iter_mut();
         let call = pending.find(|call| call.output_index() == output_index)?;
-        Some(call.start(container, memory, out))
+        call.start(container, out)
+    }
+
+    /// Tells of a list of tools.
+    pub(crate) fn tell_list(&mut self, item: McpListTools, out: &mut Out<'_>) {
+        let index = self.new_slot();
+        mcp::tell_list(index, &item, out);
+        self.put(index, Item::McpListTools(item), out);
+    }
+
+    /// Opens a call that the client has approved; it waits to be run. Gives its place.
+    pub(crate) fn open_approved(
+        &mut self,
+        approved: &McpApprovalRequest,
+        id: Box<str>,
+        out: &mut Out<'_>,
+    ) -> usize {
+        let index = self.new_slot();
+        let item = McpCall {
+            id,
+            status: ToolStatus::InProgress,
+            server_label: approved.server_label.clone(),
+            name: approved.name.clone(),
+            arguments: Box::default(),
+            output: None,
+            error: None,
+            approval_request_id: Some(approved.id.clone()),
+        };
+        mcp::begin(index, &item, out);
+        let arguments = approved.arguments.clone();
+        let call = PendingCall::mcp(index, approved.name.clone(), arguments, item, out);
+        self.pending.push(call);
+        index
     }
 
     /// Closes a pending call with its outcome.
@@ -299,7 +332,7 @@ impl Composer {
     /// Closes a pending call that is not run.
     pub(crate) fn refuse(&mut self, output_index: usize, why: &str, out: &mut Out<'_>) {
         if let Some(call) = self.take_pending(output_index) {
-            let (index, item) = call.refuse(why);
+            let (index, item) = call.refuse(why, out);
             self.put(index, item, out);
         }
     }

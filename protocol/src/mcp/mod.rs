@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod file;
+pub mod names;
 pub mod outcome;
 pub mod schema;
 pub mod wire;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::content::Part;
+use super::mcp::{McpApprovalRequest, McpApprovalResponse, McpCall, McpListTools};
 
 /// One item. Every item has an id by the time it is stored.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +21,14 @@ pub enum Item {
     FunctionCallOutput(FunctionCallOutput),
     /// Code that the gateway ran.
     CodeInterpreterCall(CodeInterpreterCall),
+    /// Tools of an MCP server.
+    McpListTools(McpListTools),
+    /// A call of an MCP tool.
+    McpCall(McpCall),
+    /// A call that waits for the client's approval.
+    McpApprovalRequest(McpApprovalRequest),
+    /// The client's word about one.
+    McpApprovalResponse(McpApprovalResponse),
 }
 
 impl Item {
@@ -31,6 +40,10 @@ impl Item {
             Self::FunctionCall(item) => &item.id,
             Self::FunctionCallOutput(item) => &item.id,
             Self::CodeInterpreterCall(item) => &item.id,
+            Self::McpListTools(item) => &item.id,
+            Self::McpCall(item) => &item.id,
+            Self::McpApprovalRequest(item) => &item.id,
+            Self::McpApprovalResponse(item) => &item.id,
         }
     }
 
@@ -55,7 +68,11 @@ impl Item {
             | Self::Reasoning(_)
             | Self::FunctionCall(_)
             | Self::FunctionCallOutput(_)
-            | Self::CodeInterpreterCall(_) => Cow::Borrowed(self),
+            | Self::CodeInterpreterCall(_)
+            | Self::McpListTools(_)
+            | Self::McpCall(_)
+            | Self::McpApprovalRequest(_)
+            | Self::McpApprovalResponse(_) => Cow::Borrowed(self),
         }
     }
 }
@@ -205,6 +222,8 @@ pub enum ToolStatus {
     InProgress,
     /// Its code runs.
     Interpreting,
+    /// Its server was asked.
+    Calling,
     /// Run to its end.
     Completed,
     /// Cut before it was run to its end.

@@ -4,6 +4,7 @@ pub mod content;
 pub(crate) mod decode;
 pub mod event;
 pub mod item;
+pub mod mcp;
 pub mod request;
 pub mod response;
 pub mod settings;

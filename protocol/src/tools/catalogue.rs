@@ -1,13 +1,17 @@
 //! The functions that the model is shown, and what a call of each means.
 
+use std::collections::BTreeMap;
+
 use serde_json::value::RawValue;
 
 use super::code_interpreter;
+use super::mcp::{self, ListError, Listed, McpFunction};
 use super::{Availability, Offers};
 use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
+use crate::mcp::names;
 use crate::responses::settings::Settings;
-use crate::responses::tool::{Tool, ToolChoice};
+use crate::responses::tool::{McpTool, Tool, ToolChoice};
 use crate::translate::ChoiceMode;
 
 /// How a call by a name that the model used is treated.
@@ -17,6 +21,8 @@ pub enum Route {
     Function,
     /// Run here.
     CodeInterpreter,
+    /// The MCP tool with this index, run here or shown to the client for approval.
+    Mcp(usize),
 }
 
 impl Route {
@@ -24,10 +30,13 @@ impl Route {
     pub fn is_gateway(self) -> bool {
         match self {
             Self::Function => false,
-            Self::CodeInterpreter => true,
+            Self::CodeInterpreter | Self::Mcp(_) => true,
         }
     }
 }
+
+/// What MCP servers answered, by the index of their tool in the request.
+pub type Lists = BTreeMap<usize, Result<Listed, ListError>>;
 
 /// One function that the model is shown.
 #[derive(Debug)]
@@ -53,12 +62,13 @@ enum Shown {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Vec<Entry>,
+    mcp: Vec<McpFunction>,
 }
 
 impl Catalogue {
     /// What these settings show with these tools on offer; an error when the request names a tool
     /// that should be there and is not.
-    pub fn of(settings: &Settings, offers: &Offers) -> Result<Self, ApiError> {
+    pub fn of(settings: &Settings, offers: &Offers, lists: &Lists) -> Result<Self, ApiError> {
         let mut catalogue = Self::default();
         for (index, tool) in settings.tools.iter().enumerate() {
             match tool {
@@ -72,6 +82,7 @@ impl Catalogue {
                     Availability::Off => {}
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
+                Tool::Mcp(tool) => catalogue.add_mcp(settings, tool, index, lists)?,
                 Tool::Unserved(_) => {}
             }
         }
@@ -79,6 +90,7 @@ impl Catalogue {
             catalogue.entries.retain(|entry| match entry.route {
                 Route::Function => allowed.functions.contains(&entry.name),
                 Route::CodeInterpreter => allowed.has_type(code_interpreter::TYPE),
+                Route::Mcp(_) => allowed.has_type(mcp::TYPE),
             });
         }
         Ok(catalogue)
@@ -98,6 +110,86 @@ impl Catalogue {
                 parameters,
             },
         });
+    }
+
+    /// The tools of a server that answered. Names depend on label and tool alone, except that a
+    /// function of the client with the same name comes first.
+    fn add_mcp(
+        &mut self,
+        settings: &Settings,
+        tool: &McpTool,
+        index: usize,
+        lists: &Lists,
+    ) -> Result<(), ApiError> {
+        let Some(Ok(listed)) = lists.get(&index) else {
+            return Ok(());
+        };
+        let functions = mcp::functions(tool, listed);
+        let refuse = |member: &str, message: &str| {
+            let error = ApiError::new(ApiErrorCode::InvalidValue, message);
+            Err(error.with_param(format!("tools[{index}].{member}")))
+        };
+        if functions.is_empty() && tool.allowed.is_some() {
+            return refuse(
+                "allowed_tools",
+                "none of the allowed tools is one of the MCP server's",
+            );
+        }
+        if self.mcp.len() + functions.len() > mcp::MAX_TOOLS {
+            return refuse(
+                "allowed_tools",
+                "the MCP servers of a request may have 128 tools together: name those that are needed",
+            );
+        }
+        for function in functions {
+            let (label, name) = (&function.server.label, &function.tool.name);
+            let mut model_name = names::model_name(label, name);
+            if has_function(settings, &model_name) {
+                model_name = names::hashed_name(label, name);
+            }
+            self.entries.push(Entry {
+                name: model_name.into(),
+                route: Route::Mcp(self.mcp.len()),
+                shown: Shown::Gateway {
+                    description: mcp::description(&function),
+                    parameters: function.tool.input_schema.clone(),
+                },
+            });
+            self.mcp.push(function);
+        }
+        Ok(())
+    }
+
+    /// The MCP tool of a route.
+    pub(crate) fn mcp(&self, index: usize) -> Option<&McpFunction> {
+        self.mcp.get(index)
+    }
+
+    /// The MCP tool that a server calls so.
+    pub(crate) fn mcp_tool(&self, label: &str, name: &str) -> Option<&McpFunction> {
+        let mut tools = self.mcp.iter();
+        tools.find(|function| *function.server.label == *label && *function.tool.name == *name)
+    }
+
+    /// All MCP tools of a server.
+    pub(crate) fn mcp_tools(&self, label: &str) -> Vec<McpFunction> {
+        let tools = self.mcp.iter();
+        let tools = tools.filter(|function| *function.server.label == *label);
+        tools.cloned().collect()
+    }
+
+    /// The model's name of the first MCP tool of a server, or of the tool that the server calls so.
+    pub(crate) fn mcp_name(&self, label: &str, name: Option<&str>) -> Option<&str> {
+        let entry = self.entries.iter().find(|entry| {
+            let Route::Mcp(at) = entry.route else {
+                return false;
+            };
+            self.mcp.get(at).is_some_and(|function| {
+                *function.server.label == *label
+                    && name.is_none_or(|name| *function.tool.name == *name)
+            })
+        });
+        entry.map(|entry| &*entry.name)
     }
 
     fn has(&self, route: Route) -> bool {
@@ -150,7 +242,7 @@ impl Entry {
                     parameters: function.parameters.as_deref(),
                     strict: function.strict,
                 }),
-                Some(Tool::CodeInterpreter(_) | Tool::Unserved(_)) | None => None,
+                Some(Tool::CodeInterpreter(_) | Tool::Mcp(_) | Tool::Unserved(_)) | None => None,
             },
             Shown::Gateway {
                 description,
@@ -168,11 +260,16 @@ impl Entry {
 /// The first of these names that no function of the client has; the last if all are taken.
 fn free_name(settings: &Settings, names: [&'static str; 2]) -> &'static str {
     let [first, second] = names;
-    let taken = settings
-        .tools
-        .iter()
-        .any(|tool| matches!(tool, Tool::Function(function) if &*function.name == first));
-    if taken { second } else { first }
+    if has_function(settings, first) {
+        second
+    } else {
+        first
+    }
+}
+
+fn has_function(settings: &Settings, name: &str) -> bool {
+    let mut tools = settings.tools.iter();
+    tools.any(|tool| matches!(tool, Tool::Function(function) if &*function.name == name))
 }
 
 fn missing(index: usize, why: &str) -> ApiError {

@@ -7,9 +7,12 @@
 
 pub mod catalogue;
 pub mod code_interpreter;
+pub mod mcp;
 
+use crate::mcp::outcome::Outcome;
 pub use catalogue::{Catalogue, Route};
 use code_interpreter::{CodeCall, CodeOutcome};
+use mcp::McpToolCall;
 
 /// A call that the gateway runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct ToolCall {
 pub enum GatewayCall {
     /// Python, in a sandbox.
     CodeInterpreter(CodeCall),
+    /// A tool of an MCP server.
+    Mcp(McpToolCall),
 }
 
 /// What became of a call, one variant per gateway tool.
@@ -32,6 +37,8 @@ pub enum GatewayCall {
 pub enum ToolOutcome {
     /// Of the code interpreter.
     CodeInterpreter(CodeOutcome),
+    /// Of an MCP tool.
+    Mcp(Outcome),
 }
 
 /// Whether a tool of this gateway can be used at the moment.

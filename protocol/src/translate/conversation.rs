@@ -8,6 +8,7 @@ use crate::responses::item::{
     CodeInterpreterCall, FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, Reasoning,
     Role, ToolStatus,
 };
+use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse, McpCall};
 
 /// One step of a conversation.
 #[derive(Debug)]
@@ -42,6 +43,10 @@ pub(super) enum Call<'a> {
     },
     /// The gateway ran it: the item holds its own result.
     Code(&'a CodeInterpreterCall),
+    /// The gateway had an MCP server run it: the same.
+    Mcp(&'a McpCall),
+    /// The client did not approve it.
+    Declined(&'a McpApprovalRequest, &'a McpApprovalResponse),
 }
 
 /// Where an item came from, for messages about it.
@@ -63,6 +68,7 @@ pub(super) fn arrange<'a>(
         entries: Vec::with_capacity(count),
         open: HashMap::new(),
         early: Vec::new(),
+        asked: HashMap::new(),
     };
     let earlier = history.iter().map(|item| (item, Place::Earlier));
     let own = input.iter().enumerate();
@@ -80,6 +86,8 @@ struct Arranger<'a> {
     open: HashMap<&'a str, (usize, usize)>,
     /// Outputs whose call has not been seen yet.
     early: Vec<(&'a FunctionCallOutput, Place)>,
+    /// Calls that wait for approval, by id.
+    asked: HashMap<&'a str, &'a McpApprovalRequest>,
 }
 
 impl<'a> Arranger<'a> {
@@ -112,19 +120,38 @@ impl<'a> Arranger<'a> {
                     self.early.push((output, place));
                 }
             }
-            Item::CodeInterpreterCall(call) => self.code(call),
+            Item::CodeInterpreterCall(call) => {
+                // Code that was cut was never run: it is left out.
+                if call.status != ToolStatus::Incomplete || call.outputs.is_some() {
+                    self.own(Call::Code(call));
+                }
+            }
+            Item::McpCall(call) => {
+                if call.status != ToolStatus::Incomplete {
+                    self.own(Call::Mcp(call));
+                }
+            }
+            // One that is approved becomes a call of its own.
+            Item::McpApprovalRequest(request) => {
+                self.asked.insert(&request.id, request);
+            }
+            Item::McpApprovalResponse(response) => {
+                let asked = self.asked.remove(&*response.approval_request_id);
+                if let Some(request) = asked.filter(|_| !response.approve) {
+                    self.own(Call::Declined(request, response));
+                }
+            }
+            // The model is shown the tools themselves.
+            Item::McpListTools(_) => {}
         }
     }
 
-    /// Code and its result. Whatever follows was said in knowledge of it, also where the model
-    /// called twice at once: so a later round repeats the words of an earlier one exactly, and the
-    /// model server's prefix cache holds. Code that was cut was never run: it is left out.
-    fn code(&mut self, call: &'a CodeInterpreterCall) {
-        if call.status == ToolStatus::Incomplete && call.outputs.is_none() {
-            return;
-        }
+    /// A call of the gateway's and its result. Whatever follows was said in knowledge of it, also
+    /// where the model called twice at once: so a later round repeats the words of an earlier one
+    /// exactly, and the model server's prefix cache holds.
+    fn own(&mut self, call: Call<'a>) {
         let mut run = self.take_run();
-        run.calls.push(Call::Code(call));
+        run.calls.push(call);
         run.answered = true;
         self.entries.push(Entry::Run(run));
     }
@@ -185,7 +212,7 @@ impl Run<'_> {
             Call::Client { made, output, .. } => {
                 output.is_some() || made.status == ItemStatus::Completed
             }
-            Call::Code(_) => true,
+            Call::Code(_) | Call::Mcp(_) | Call::Declined(..) => true,
         });
         for call in &self.calls {
             if let Call::Client {

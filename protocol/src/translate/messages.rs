@@ -8,9 +8,10 @@ use super::conversation::{Call, Entry, Run};
 use crate::chat::request::{
     ChatCall, ChatCallFunction, ChatContent, ChatMessage, ChatPart, ImageUrl,
 };
+use crate::mcp::names::model_name;
 use crate::responses::content::Part;
 use crate::responses::item::{Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
-use crate::tools::code_interpreter;
+use crate::tools::{code_interpreter, mcp};
 
 /// Names under which the gateway's own tools are shown to the model.
 #[derive(Clone, Copy, Debug)]
@@ -81,11 +82,21 @@ fn chat_call<'a>(call: &Call<'a>, names: Names<'a>) -> ChatCall<'a> {
     let (id, name, arguments) = match call {
         Call::Client { made, .. } => {
             let arguments = Cow::Borrowed(safe_arguments(&made.arguments));
-            (&*made.call_id, &*made.name, arguments)
+            (&*made.call_id, Cow::Borrowed(&*made.name), arguments)
         }
         Call::Code(call) => {
             let arguments = Cow::Owned(code_interpreter::arguments(&call.code));
-            (&*call.id, names.code_interpreter, arguments)
+            (&*call.id, Cow::Borrowed(names.code_interpreter), arguments)
+        }
+        Call::Mcp(call) => {
+            let arguments = Cow::Borrowed(safe_arguments(&call.arguments));
+            let name = model_name(&call.server_label, &call.name);
+            (&*call.id, Cow::Owned(name), arguments)
+        }
+        Call::Declined(request, _) => {
+            let arguments = Cow::Borrowed(safe_arguments(&request.arguments));
+            let name = model_name(&request.server_label, &request.name);
+            (&*request.id, Cow::Owned(name), arguments)
         }
     };
     ChatCall {
@@ -102,6 +113,15 @@ fn answer<'a>(call: &Call<'a>) -> Option<ChatMessage<'a>> {
         Call::Code(call) => {
             let told = code_interpreter::told(call);
             (&*call.id, ChatContent::Text(Cow::Owned(told)))
+        }
+        Call::Mcp(call) => {
+            let told = mcp::told(call);
+            (&*call.id, ChatContent::Text(Cow::Owned(told)))
+        }
+        Call::Declined(request, why) => {
+            let reason = why.reason.as_deref().unwrap_or("no reason was given");
+            let told = format!("not run: the user did not approve this call ({reason})");
+            (&*request.id, ChatContent::Text(Cow::Owned(told)))
         }
     };
     Some(ChatMessage {

@@ -120,6 +120,16 @@ fn tool_choice<'a>(ask: &Ask<'a>) -> Option<ChatToolChoice<'a>> {
             r#type: "function",
             function: ChatName { name },
         },
+        ToolChoice::Mcp { label, name, .. } if forced => {
+            match (name, ask.catalogue.mcp_name(label, name.as_deref())) {
+                (Some(_), Some(name)) => ChatToolChoice::Named {
+                    r#type: "function",
+                    function: ChatName { name },
+                },
+                (None, Some(_)) => ChatToolChoice::Word("required"),
+                (_, None) => ChatToolChoice::Word("auto"),
+            }
+        }
         ToolChoice::OfType { kind, .. } if forced => match named(ask.catalogue, kind) {
             Some(name) => ChatToolChoice::Named {
                 r#type: "function",
@@ -131,6 +141,7 @@ fn tool_choice<'a>(ask: &Ask<'a>) -> Option<ChatToolChoice<'a>> {
         | ToolChoice::Required
         | ToolChoice::Function { .. }
         | ToolChoice::Allowed { .. }
+        | ToolChoice::Mcp { .. }
         | ToolChoice::OfType { .. } => ChatToolChoice::Word("auto"),
     })
 }

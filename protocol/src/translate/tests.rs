@@ -5,6 +5,7 @@ use crate::history;
 use crate::ids::{CountingIds, ResponseId};
 use crate::record::{Chain, Link, Status};
 use crate::responses::request::Rules;
+use crate::tools::catalogue::Lists;
 use crate::tools::{Availability, Offers};
 
 fn decode(body: &str) -> CreateRequest {
@@ -31,7 +32,7 @@ fn asked(
     };
     let body = chat_body(Ask {
         request,
-        catalogue: &Catalogue::of(&request.settings, &offers)?,
+        catalogue: &Catalogue::of(&request.settings, &offers, &Lists::new())?,
         history,
         produced: &[],
         mode,

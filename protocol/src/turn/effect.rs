@@ -1,9 +1,13 @@
 //! What goes into the turn machine and what comes out of it: data only.
 
+use std::sync::Arc;
+
 use crate::chat::fault::UpstreamFault;
 use crate::error::ApiError;
 use crate::record::Record;
 use crate::responses::item::Item;
+use crate::responses::tool::McpServer;
+use crate::tools::mcp::{ListError, Listed};
 use crate::tools::{ToolCall, ToolOutcome};
 
 /// One thing that happened to a turn.
@@ -13,6 +17,13 @@ pub enum Input<'a> {
     History(Vec<Item>),
     /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
     Refused(ApiError),
+    /// The answer to one [`Action::ListTools`].
+    ToolsListed {
+        /// Index of the tool in the request.
+        tool_index: usize,
+        /// The tools, or why there are none.
+        answer: Result<Listed, ListError>,
+    },
     /// The upstream answered 200 and begins to stream.
     UpstreamOpened,
     /// Bytes of the upstream's stream, cut anywhere.
@@ -63,6 +74,14 @@ pub enum Kept {
 pub enum Action {
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
+    /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
+    /// once.
+    ListTools {
+        /// Index of the tool in the request.
+        tool_index: usize,
+        /// The server.
+        server: Arc<McpServer>,
+    },
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
     RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.

@@ -22,6 +22,7 @@
 pub mod effect;
 mod ending;
 mod fault;
+mod listing;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -45,6 +46,7 @@ use crate::translate::{self, Ask, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 use ending::Terminal;
 use fault::Explained;
+use listing::Mcp;
 use tools::ToolLoop;
 
 /// What a turn is made from.
@@ -85,6 +87,7 @@ pub struct Turn {
     /// Items of earlier turns; kept only where a further round may need them.
     history: Vec<Item>,
     tools: ToolLoop,
+    mcp: Mcp,
     phase: Phase,
 }
 
@@ -93,6 +96,11 @@ pub struct Turn {
 enum Phase {
     /// Waiting for the history.
     Fresh,
+    /// MCP servers are asked for their tools.
+    Listing {
+        /// Answers that are still to come.
+        waiting: usize,
+    },
     /// The model was called.
     Calling(CallState),
     /// Gateway tools run.
@@ -173,6 +181,7 @@ impl Turn {
             catalogue: Catalogue::default(),
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
+            mcp: Mcp::default(),
             phase: Phase::Fresh,
         }
     }
@@ -205,7 +214,7 @@ impl Turn {
     /// Takes one input; `now_ms` is Unix milliseconds.
     pub fn step(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match (&mut self.phase, input) {
-            (Phase::Fresh, Input::History(history)) => self.call_model(history, effects),
+            (Phase::Fresh, Input::History(history)) => self.list_tools(history, effects),
             (Phase::Fresh, Input::Refused(error)) => {
                 self.refuse(
                     Refusal {
@@ -215,12 +224,17 @@ impl Turn {
                     effects,
                 );
             }
-            (Phase::Fresh, Input::Cancelled(Cancel::ClientLeft)) => self.end(effects),
+            (Phase::Listing { .. }, Input::ToolsListed { tool_index, answer }) => {
+                self.listed(tool_index, answer, effects);
+            }
+            (Phase::Fresh | Phase::Listing { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
+                self.end(effects);
+            }
             (Phase::Calling(_) | Phase::Running { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
                 self.abandon(effects);
             }
             (
-                Phase::Fresh | Phase::Calling(_) | Phase::Running { .. },
+                Phase::Fresh | Phase::Listing { .. } | Phase::Calling(_) | Phase::Running { .. },
                 Input::Cancelled(Cancel::Shutdown),
             ) => self.fail(fault::stopping(), effects),
             (
@@ -239,7 +253,14 @@ impl Turn {
             (Phase::Storing(_), Input::Stored(kept)) => self.stored(kept, effects),
             // Late news of an upstream that is no longer listened to, or a client that leaves
             // while its record is being committed.
-            (Phase::Fresh | Phase::Running { .. } | Phase::Storing(_) | Phase::Over, _) => {}
+            (
+                Phase::Fresh
+                | Phase::Listing { .. }
+                | Phase::Running { .. }
+                | Phase::Storing(_)
+                | Phase::Over,
+                _,
+            ) => {}
         }
     }
 
@@ -255,19 +276,19 @@ impl Turn {
             Input::History(_)
             | Input::Refused(_)
             | Input::Stored(_)
+            | Input::ToolsListed { .. }
             | Input::ToolEnded { .. }
             | Input::Cancelled(_) => {}
         }
     }
 
-    fn call_model(&mut self, history: Vec<Item>, effects: &mut Effects) {
-        let asked = Catalogue::of(&self.request.settings, &self.offers).and_then(|catalogue| {
-            self.catalogue = catalogue;
-            self.choose_container(&history);
-            let bound = self.request.settings.max_output_tokens;
-            self.body(&history, &[], ChoiceMode::AsAsked, bound)
-        });
-        match asked {
+    /// The first model call of the response.
+    fn call_model(&mut self, effects: &mut Effects) {
+        let history = std::mem::take(&mut self.history);
+        self.choose_container(&history);
+        let bound = self.request.settings.max_output_tokens;
+        let produced = self.composer.items();
+        match self.body(&history, &produced, ChoiceMode::AsAsked, bound) {
             Ok(body) => {
                 if self.catalogue.has_gateway_tools() {
                     self.history = history;
@@ -275,13 +296,7 @@ impl Turn {
                 self.phase = Phase::Calling(CallState::default());
                 effects.actions.push(Action::CallModel(body));
             }
-            Err(error) => self.refuse(
-                Refusal {
-                    error,
-                    retry_after: None,
-                },
-                effects,
-            ),
+            Err(error) => self.fail(Explained::of(error), effects),
         }
     }
 
@@ -340,6 +355,7 @@ impl Turn {
             });
         }
         effects.actions.push(Action::Begin);
+        self.tell_lists(effects);
     }
 
     fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
@@ -408,6 +424,7 @@ impl Turn {
             self.fail(explained, effects);
             return;
         }
+        self.tell_lists(effects);
         let finish = answer.choices.first_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
             normalize::answer(choice, &mut |event| composer.apply(event, &mut out))

@@ -96,7 +96,7 @@ impl Turn {
             .iter()
             .find_map(|tool| match tool {
                 Tool::CodeInterpreter(tool) => Some(&tool.container),
-                Tool::Function(_) | Tool::Unserved(_) => None,
+                Tool::Function(_) | Tool::Mcp(_) | Tool::Unserved(_) => None,
             });
         let container = match choice {
             Some(ContainerChoice::Named(id)) => Container::Named(id.clone()),
@@ -128,7 +128,7 @@ impl Turn {
                     let (composer, mut out) = self.composing(effects);
                     composer.refuse(output_index, why, &mut out);
                 }
-                None => waiting += usize::from(self.run_tool(output_index, effects)),
+                None => waiting += usize::from(self.start_call(output_index, effects)),
             }
         }
         self.phase = Phase::Running { waiting };
@@ -156,13 +156,13 @@ impl Turn {
         limit.is_some_and(|limit| self.tools.calls >= limit)
     }
 
-    fn run_tool(&mut self, output_index: usize, effects: &mut Effects) -> bool {
-        let Some(container) = self.tools.container.clone() else {
-            return false;
-        };
+    /// Lets a pending call run; false when it cannot.
+    pub(super) fn start_call(&mut self, output_index: usize, effects: &mut Effects) -> bool {
+        let container = self.tools.container.clone();
         let memory = self.tools.memory;
         let (composer, mut out) = self.composing(effects);
-        let Some(call) = composer.start(output_index, &container, memory, &mut out) else {
+        let place = container.as_ref().map(|container| (container, memory));
+        let Some(call) = composer.start(output_index, place, &mut out) else {
             return false;
         };
         self.tools.calls += 1;
@@ -192,7 +192,9 @@ impl Turn {
 
     /// Later calls of this response go where this one ran.
     fn note_container(&mut self, outcome: &ToolOutcome) {
-        let ToolOutcome::CodeInterpreter(outcome) = outcome;
+        let ToolOutcome::CodeInterpreter(outcome) = outcome else {
+            return;
+        };
         let ran_in = outcome.container_id.as_deref();
         self.tools.container = match (self.tools.container.take(), ran_in) {
             (Some(Container::Named(id)), None) => Some(Container::Named(id)),
@@ -248,6 +250,10 @@ fn last_container(history: &[Item]) -> Option<&str> {
         | Item::Message(_)
         | Item::Reasoning(_)
         | Item::FunctionCall(_)
-        | Item::FunctionCallOutput(_) => None,
+        | Item::FunctionCallOutput(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_) => None,
     })
 }

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use vllm_responses_protocol::mcp::catalogue::Catalogue;
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
 use vllm_responses_protocol::mcp::wire::{CallOrder, ServerPhase, Snapshot};
+use vllm_responses_protocol::tools::mcp::Listed;
 
 use crate::mcp::messages::{CallTool, ListFailure, RuntimeDown, ServerSummary};
 use crate::mcp::session::MAX_RESULT;
@@ -149,7 +150,7 @@ impl Link {
     }
 
     /// From memory; a server that is still starting is waited for.
-    pub(super) async fn tools(&self, label: &str) -> Result<Arc<Catalogue>, ListFailure> {
+    pub(super) async fn tools(&self, label: &str) -> Result<Listed, ListFailure> {
         let is_settled = |view: &View| match &view.servers {
             None => view.down,
             Some(servers) => servers
@@ -167,7 +168,10 @@ impl Link {
         let server = servers.get(label).ok_or(ListFailure::Unknown)?;
         match &server.summary.phase {
             ServerPhase::Unavailable { reason } => Err(ListFailure::Unavailable(reason.clone())),
-            ServerPhase::Starting | ServerPhase::Available => Ok(Arc::clone(&server.tools)),
+            ServerPhase::Starting | ServerPhase::Available => Ok(Listed {
+                tools: Arc::clone(&server.tools),
+                always_approve: server.summary.always_approve,
+            }),
         }
     }
 

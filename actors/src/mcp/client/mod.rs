@@ -142,9 +142,9 @@ fn fitting(
     listed: <ListTools as actix::Message>::Result,
     call: &CallTool,
 ) -> Result<Arc<ToolEntry>, CallError> {
-    let catalogue =
+    let listed =
         listed.map_err(|failure| CallError::protocol(SERVER_ERROR, failure.to_string()))?;
-    let tool = catalogue.find(&call.tool).ok_or_else(|| {
+    let tool = listed.tools.find(&call.tool).ok_or_else(|| {
         CallError::protocol(UNKNOWN_TOOL, "the MCP server has no tool of this name")
     })?;
     schema::check(&tool.input_schema, &call.arguments)

@@ -12,8 +12,9 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
-use vllm_responses_protocol::mcp::file::HttpKind;
+use vllm_responses_protocol::mcp::file::{DefaultApproval, HttpKind};
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
+use vllm_responses_protocol::tools::mcp::Listed;
 
 use crate::mcp::guard::vet_headers;
 use crate::mcp::messages::{CallTool, ListFailure, RemoteServer};
@@ -61,11 +62,14 @@ impl Remote {
         &self,
         owner: &Owner,
         server: &RemoteServer,
-    ) -> Result<Arc<Catalogue>, ListFailure> {
+    ) -> Result<Listed, ListFailure> {
         let entry = self.entry(owner, server).await?;
         let open = entry.open.get();
         let open = open.ok_or(ListFailure::RuntimeDown)?;
-        Ok(Arc::clone(&open.tools))
+        Ok(Listed {
+            tools: Arc::clone(&open.tools),
+            always_approve: self.settings.default_approval == DefaultApproval::Always,
+        })
     }
 
     pub(super) async fn call(
@@ -140,10 +144,14 @@ impl Remote {
 
     async fn open(&self, server: &RemoteServer) -> Result<Open, ListFailure> {
         let guard = self.settings.guard();
-        let to = guard.vet(&server.url)?;
-        let headers = server.headers.iter().map(|(name, value)| (&**name, value));
-        let headers =
-            vet_headers(headers, server.authorization.as_ref()).map_err(ListFailure::BadHeaders)?;
+        let to = guard.vet(&server.access.url)?;
+        let headers = server
+            .access
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, value));
+        let headers = vet_headers(headers, server.access.authorization.as_ref())
+            .map_err(ListFailure::BadHeaders)?;
         let endpoint = Endpoint::Http {
             to: Box::new(to),
             guard: Arc::new(guard),
@@ -232,12 +240,13 @@ fn key(owner: &Owner, server: &RemoteServer) -> Key {
         hash.update(text);
     };
     put(owner.as_str());
-    put(&server.url);
+    put(&server.access.url);
     put(server
+        .access
         .authorization
         .as_ref()
         .map_or("", |token| token.expose()));
-    for (name, value) in &server.headers {
+    for (name, value) in &server.access.headers {
         put(name);
         put(value.expose());
     }

@@ -5,6 +5,7 @@
 
 mod calls;
 mod hosted;
+mod mcp;
 mod message;
 mod part;
 mod reasoning;
@@ -33,6 +34,10 @@ const TYPES: &[(&str, ReadItem)] = &[
     ("function_call", calls::read_call),
     ("function_call_output", calls::read_output),
     ("code_interpreter_call", hosted::read_code),
+    ("mcp_list_tools", mcp::read_list),
+    ("mcp_call", mcp::read_call),
+    ("mcp_approval_request", mcp::read_request),
+    ("mcp_approval_response", mcp::read_response),
 ];
 
 impl Reader<'_> {

@@ -4,7 +4,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::super::words::words;
-use super::{Tool, has_function};
+use super::{Tool, has_function, mcp};
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
@@ -38,6 +38,15 @@ pub enum ToolChoice {
         mode: AllowedMode,
         /// Which.
         allowed: Allowed,
+        /// The choice as it came, for the echo.
+        raw: Box<RawValue>,
+    },
+    /// A tool of this MCP server, or any of them.
+    Mcp {
+        /// The server.
+        label: Box<str>,
+        /// The tool, as the server names it.
+        name: Option<Box<str>>,
         /// The choice as it came, for the echo.
         raw: Box<RawValue>,
     },
@@ -79,7 +88,9 @@ impl Serialize for ToolChoice {
                 map.serialize_entry("name", name)?;
                 map.end()
             }
-            Self::Allowed { raw, .. } | Self::OfType { raw, .. } => raw.serialize(serializer),
+            Self::Allowed { raw, .. } | Self::Mcp { raw, .. } | Self::OfType { raw, .. } => {
+                raw.serialize(serializer)
+            }
         }
     }
 }
@@ -148,6 +159,7 @@ fn decode_choice_object(
                 raw: raw.to_owned(),
             })
         }
+        "mcp" => mcp::decode_choice(fields, raw, tools, problems),
         _ => Some(ToolChoice::OfType {
             kind: kind.into(),
             raw: raw.to_owned(),

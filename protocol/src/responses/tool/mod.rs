@@ -2,6 +2,7 @@
 
 mod choice;
 mod code_interpreter;
+mod mcp;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 pub(crate) use choice::decode_choice;
 pub use choice::{Allowed, AllowedMode, ToolChoice};
 pub use code_interpreter::{CodeInterpreterTool, ContainerChoice};
+pub use mcp::{Approval, McpAccess, McpServer, McpTool, ToolFilter};
 
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind};
@@ -29,6 +31,8 @@ pub enum Tool {
     Function(FunctionTool),
     /// Python in a sandbox, run by the gateway.
     CodeInterpreter(CodeInterpreterTool),
+    /// The tools of an MCP server, called by the gateway.
+    Mcp(McpTool),
     /// A tool that this gateway does not serve: echoed, not shown to the model (decision 5).
     Unserved(UnservedTool),
 }
@@ -69,6 +73,7 @@ impl Serialize for Tool {
                 map.end()
             }
             Self::CodeInterpreter(tool) => members(&tool.members, serializer),
+            Self::Mcp(tool) => members(&tool.members, serializer),
             Self::Unserved(tool) => members(&tool.members, serializer),
         }
     }
@@ -113,6 +118,7 @@ fn decode_tool(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<To
     };
     match &*kind {
         "function" => decode_function(&mut fields, problems).map(Tool::Function),
+        "mcp" => mcp::decode(fields, problems).map(Tool::Mcp),
         "code_interpreter" => code_interpreter::decode(fields, problems).map(Tool::CodeInterpreter),
         _ => Some(Tool::Unserved(UnservedTool {
             kind: kind.into(),
@@ -164,7 +170,7 @@ fn is_name_character(character: char) -> bool {
 /// The name of a call would not say which of two functions is meant.
 fn refuse_same_name(before: &[Tool], tool: &Tool, place: &Place<'_>, problems: &mut Problems) {
     let Tool::Function(function) = tool else {
-        return;
+        return mcp::refuse_same_label(before, tool, place, problems);
     };
     if has_function(before, &function.name) {
         let place = place.member("name");

@@ -1,5 +1,6 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
+mod mcp;
 mod tools;
 
 use proptest::prelude::*;
@@ -106,6 +107,7 @@ impl Bench {
 fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
+        Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),

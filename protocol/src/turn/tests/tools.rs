@@ -41,7 +41,8 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
-                other @ (Action::Begin
+                other @ (Action::ListTools { .. }
+                | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)
                 | Action::Persist(_)
@@ -92,7 +93,9 @@ impl Loop {
     }
 
     fn container(&self) -> &Container {
-        let GatewayCall::CodeInterpreter(call) = &self.runs[0].call;
+        let GatewayCall::CodeInterpreter(call) = &self.runs[0].call else {
+            panic!("not code");
+        };
         &call.container
     }
 
@@ -489,7 +492,9 @@ proptest! {
             turn.step(Input::UpstreamBytes(&delta(&json!({"tool_calls": [call]}))));
         }
         turn.ends("tool_calls");
-        let GatewayCall::CodeInterpreter(run) = &turn.runs[0].call;
+        let GatewayCall::CodeInterpreter(run) = &turn.runs[0].call else {
+            panic!("not code");
+        };
         prop_assert_eq!(&*run.code, code.as_str());
         let shown: String = turn.bench.events().iter()
             .filter(|event| event["type"] == "response.code_interpreter_call_code.delta")
