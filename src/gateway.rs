@@ -16,6 +16,7 @@ use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::mcp::messages::AwaitRuntime;
 use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
@@ -330,7 +331,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
     if let Some(mcp_runtime) = mcp_runtime {
-        start_mcp_runtime(&mcp_runtime, &supervisor).await?;
+        start_mcp_runtime(&mcp_runtime, &mcp, &supervisor).await?;
     }
     let peers = Peers {
         chains: front.clone().recipient(),
@@ -352,6 +353,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
 /// Starts the process of the operator's MCP servers; ready when those that are required are there.
 async fn start_mcp_runtime(
     child: &Addr<ChildActor>,
+    mcp: &Addr<McpActor>,
     supervisor: &Addr<SupervisorActor>,
 ) -> Result<(), String> {
     let gone = |gone: AskError| gone.to_string();
@@ -359,9 +361,14 @@ async fn start_mcp_runtime(
     let phase = |phase| supervisor.send(AwaitPhase(OwnProcess::McpRuntime, phase));
     // Its own supervision bounds how long this takes.
     tokio::select! {
-        ready = phase(Phase::Ready) => ready.map(drop).map_err(|closed| closed.to_string()),
-        failed = phase(Phase::Failed) => Err(failed.unwrap_or_else(|closed| closed.to_string())),
+        ready = phase(Phase::Ready) => drop(ready.map_err(|closed| closed.to_string())?),
+        failed = phase(Phase::Failed) => {
+            return Err(failed.unwrap_or_else(|closed| closed.to_string()));
+        }
     }
+    ask_actor(mcp, AwaitRuntime, START_LIMIT)
+        .await
+        .map_err(gone)
 }
 
 fn announce(addresses: &[SocketAddr], start: Instant) {

@@ -14,7 +14,7 @@ use vllm_responses_actors::secret::Secret;
 use vllm_responses_protocol::mcp::file::{self, DefaultApproval, McpFile, Surroundings};
 
 use super::Logging;
-use super::raw::{DEFAULT, Raw};
+use super::raw::{Raw, RawValue};
 use super::validate::Reader;
 
 /// Largest `mcp.json`, in bytes.
@@ -154,9 +154,8 @@ impl Reader<'_> {
             let file = PathBuf::from(file);
             return Some(BuiltIn::Spawned { file, port: port? });
         }
-        let flagged = self
-            .value("mcp.port")
-            .is_some_and(|value| value.place != DEFAULT);
+        let flagged = |value: &RawValue| value.place == "`--mcp-port`";
+        let flagged = self.value("mcp.port").is_some_and(flagged);
         if flagged {
             self.problem(
                 "mcp.port",

@@ -118,6 +118,12 @@ pub struct CallTool {
 #[rtype(result = "Result<Vec<ServerSummary>, RuntimeDown>")]
 pub struct ListServers;
 
+/// Wait until the runtime has told of its servers. Sender: start-up, once the runtime is ready. The
+/// reply comes within seconds in any case.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitRuntime;
+
 /// The runtime of the built-in servers does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeDown;

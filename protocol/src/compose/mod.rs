@@ -15,7 +15,7 @@ mod reasoning;
 use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
-use crate::responses::event::{Event, ItemEvent, Writer};
+use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, Writer};
 use crate::responses::item::{CodeOutputs, Item, ItemStatus, ToolStatus};
 use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
 use crate::tools::code_interpreter::Container;
@@ -315,6 +315,11 @@ impl Composer {
             approval_request_id: Some(approved.id.clone()),
         };
         mcp::begin(index, &item, out);
+        out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
+            item_id: &item.id,
+            output_index: index,
+            delta: &approved.arguments,
+        }));
         let arguments = approved.arguments.clone();
         let call = PendingCall::mcp(index, approved.name.clone(), arguments, item, out);
         self.pending.push(call);

@@ -149,6 +149,13 @@ impl Link {
             .collect())
     }
 
+    /// Resolves when the runtime has told of its servers, or when it takes too long.
+    pub(super) async fn until_known(&self) {
+        let mut seen = self.view.subscribe();
+        let known = seen.wait_for(|view| view.servers.is_some());
+        drop(timeout(SLACK, known).await);
+    }
+
     /// From memory; a server that is still starting is waited for.
     pub(super) async fn tools(&self, label: &str) -> Result<Listed, ListFailure> {
         let is_settled = |view: &View| match &view.servers {

@@ -22,7 +22,7 @@ use vllm_responses_protocol::mcp::outcome::{
 };
 use vllm_responses_protocol::mcp::schema;
 
-use super::messages::{CallTool, ListServers, ListTools, ServerRef};
+use super::messages::{AwaitRuntime, CallTool, ListServers, ListTools, ServerRef};
 use super::net::connect::Dialer;
 use super::settings::{HostedSettings, RemoteSettings, RuntimeLink};
 use link::Link;
@@ -85,6 +85,16 @@ impl Handler<ListServers> for McpActor {
 
     fn handle(&mut self, _: ListServers, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.link.servers())
+    }
+}
+
+/// Waits beside the mailbox.
+impl Handler<AwaitRuntime> for McpActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: AwaitRuntime, _: &mut Self::Context) -> Self::Result {
+        let link = Rc::clone(&self.link);
+        Box::pin(async move { link.until_known().await })
     }
 }
 

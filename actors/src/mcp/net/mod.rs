@@ -10,6 +10,8 @@ pub(super) mod http;
 pub(super) mod sse;
 pub(super) mod stdio;
 pub(super) mod streamable;
+#[cfg(test)]
+mod tests;
 
 use tokio::sync::watch;
 

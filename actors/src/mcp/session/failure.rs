@@ -1,11 +1,14 @@
 //! Why something with a server failed: which server, in which phase, by which limit.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::ServiceError;
 use rmcp::service::ClientInitializeError;
+use rmcp::transport::DynamicTransportError;
+use rmcp::transport::streamable_http_client::StreamableHttpError;
 use vllm_responses_protocol::mcp::catalogue::visible;
 use vllm_responses_protocol::mcp::outcome::{CallError, INVALID_PARAMS, SERVER_ERROR, cap};
 
@@ -154,7 +157,11 @@ pub(super) fn reason(error: &ServiceError, progress: &Progress) -> Reason {
     match error {
         ServiceError::McpError(error) => rpc(error),
         ServiceError::TransportClosed => known.unwrap_or(Reason::Closed),
-        ServiceError::TransportSend(_) => known.unwrap_or(Reason::Trouble(Trouble::Broken)),
+        // Calls run side by side: what is inside this error is this call's own trouble.
+        ServiceError::TransportSend(error) => match trouble_in(error) {
+            Some(own) => Reason::Trouble(own),
+            None => known.unwrap_or(Reason::Trouble(Trouble::Broken)),
+        },
         ServiceError::UnexpectedResponse | _ => Reason::Protocol,
     }
 }
@@ -170,6 +177,23 @@ pub(super) fn initialize_reason(error: &ClientInitializeError, progress: &Progre
         ClientInitializeError::ConnectionClosed(_) => known.unwrap_or(Reason::Closed),
         ClientInitializeError::ExpectedInitResponse(_) | _ => Reason::Protocol,
     }
+}
+
+/// What our own HTTP client said, inside of what the SDK made of it.
+fn trouble_in(error: &DynamicTransportError) -> Option<Trouble> {
+    let mut at: Option<&(dyn Error + 'static)> = Some(&*error.error);
+    while let Some(error) = at {
+        if let Some(trouble) = error.downcast_ref::<Trouble>() {
+            return Some(*trouble);
+        }
+        if let Some(StreamableHttpError::Client(trouble)) =
+            error.downcast_ref::<StreamableHttpError<Trouble>>()
+        {
+            return Some(*trouble);
+        }
+        at = error.source();
+    }
+    None
 }
 
 fn rpc(error: &rmcp::ErrorData) -> Reason {

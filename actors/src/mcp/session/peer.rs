@@ -7,7 +7,7 @@
 use rmcp::model::{
     ClientConfig, CreateMessageRequestMethod, CreateMessageRequestParams, CreateMessageResult,
     ElicitRequestParams, ElicitResult, ErrorCode, ErrorData, Implementation,
-    ListRootsRequestMethod, ListRootsResult,
+    ListRootsRequestMethod, ListRootsResult, ProtocolVersion,
 };
 use rmcp::service::{NotificationContext, RequestContext};
 use rmcp::{ClientHandler, RoleClient};
@@ -56,6 +56,8 @@ impl ClientHandler for Refuser {
 
     fn get_info(&self) -> ClientConfig {
         let mut info = ClientConfig::default();
+        // The newest version that still begins with `initialize`.
+        info.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
         info.client_info = Implementation::new("vllm-responses", env!("CARGO_PKG_VERSION"));
         info
     }

@@ -7,7 +7,7 @@ use crate::history;
 use crate::mcp::catalogue::{RawTool, catalogue};
 use crate::mcp::outcome::{CallError, Outcome};
 use crate::tools::mcp::{ListError, Listed};
-use crate::tools::{GatewayCall, ToolCall, ToolOutcome};
+use crate::tools::{ToolCall, ToolOutcome};
 
 fn listed(names: &[&str]) -> Listed {
     let tools = names.iter().map(|name| RawTool {

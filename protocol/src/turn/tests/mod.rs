@@ -11,9 +11,18 @@ use super::*;
 use crate::chat::fault::Waited;
 use crate::ids::{CountingIds, ResponseId};
 use crate::responses::request::Rules;
-use crate::tools::Availability;
+use crate::tools::code_interpreter::CodeCall;
+use crate::tools::{Availability, GatewayCall};
 
 const NOW: i64 = 1_700_000_000_000;
+
+/// The code of a call.
+fn code_of(call: &GatewayCall) -> &CodeCall {
+    match call {
+        GatewayCall::CodeInterpreter(call) => call,
+        GatewayCall::Mcp(_) => panic!("not code"),
+    }
+}
 
 /// A turn and all that it did so far.
 struct Bench {

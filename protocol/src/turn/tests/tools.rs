@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::tools::code_interpreter::{CodeOutcome, Container};
-use crate::tools::{GatewayCall, ToolCall, ToolOutcome};
+use crate::tools::{ToolCall, ToolOutcome};
 
 /// A turn with the code interpreter and a function of the client, and what the model was sent.
 struct Loop {
@@ -93,9 +93,7 @@ impl Loop {
     }
 
     fn container(&self) -> &Container {
-        let GatewayCall::CodeInterpreter(call) = &self.runs[0].call else {
-            panic!("not code");
-        };
+        let call = code_of(&self.runs[0].call);
         &call.container
     }
 
@@ -492,10 +490,7 @@ proptest! {
             turn.step(Input::UpstreamBytes(&delta(&json!({"tool_calls": [call]}))));
         }
         turn.ends("tool_calls");
-        let GatewayCall::CodeInterpreter(run) = &turn.runs[0].call else {
-            panic!("not code");
-        };
-        prop_assert_eq!(&*run.code, code.as_str());
+        prop_assert_eq!(&*code_of(&turn.runs[0].call).code, code.as_str());
         let shown: String = turn.bench.events().iter()
             .filter(|event| event["type"] == "response.code_interpreter_call_code.delta")
             .map(|event| event["delta"].as_str().unwrap().to_owned())
