@@ -99,6 +99,18 @@ sdk_environment() {
   python_environment "$repo/target/venv-sdk" "$repo/tests/clients/python/requirements.txt"
 }
 
+# Prints the folder of the code interpreter (`core`); installs it (50 MB, once) where the user's cache
+# has none of this version. With GATEWAY, that program does it; else it is built first, since an old
+# one would install what belongs to it.
+core_bundle() {
+  local gateway=${GATEWAY:-}
+  if [ -z "$gateway" ]; then
+    (cd "$repo" && cargo build -q --locked --bin vllm-responses) >&2 || return
+    gateway=${CARGO_TARGET_DIR:-$repo/target}/debug/vllm-responses
+  fi
+  "$gateway" setup code-interpreter
+}
+
 # wait_for_http URL SECONDS PID LOG NAME: until URL answers 200. Shows the time it takes;
 # ends the script with the log's tail when process PID ends first.
 wait_for_http() {

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::cache;
 use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::AwaitRuntime;
 use vllm_responses_actors::process;
@@ -25,8 +26,9 @@ use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
-use vllm_responses_actors::tools::Toolbox;
+use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
+use vllm_responses_actors::tools::{Tool, Toolbox};
 use vllm_responses_actors::vllm::messages::AwaitReady;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -48,21 +50,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// Telling an actor of ours to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop.
 ///
 /// # Errors
 /// One sentence that names cause and remedy, when the gateway cannot start.
 pub fn run(config: Config) -> Result<Outcome, String> {
-    install_tls()?;
+    tls::install();
     System::new().block_on(serve(config))
-}
-
-/// Makes `ring` the process's provider of TLS; called once, before anything connects.
-pub(crate) fn install_tls() -> Result<(), String> {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())
 }
 
 /// What [`open`] needs.
@@ -136,12 +133,24 @@ async fn live(
     mut signals: Signals,
     heading: (&[SocketAddr], Instant),
 ) -> Result<Outcome, String> {
+    let python = Arbiter::new();
+    let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
+        .map_err(|error| error.to_string())?;
     let vllm = spawn_vllm(&opening, control).await?;
+    let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool.into_iter().collect();
+    tools.push(Arc::new(McpTools::new(opening.mcp.clone().recipient())));
     let mcp_runtime = opening.mcp_runtime.clone();
-    let outcome = open_and_serve(opening, control, &mut signals, heading).await;
+    let work = (opening, Toolbox::new(tools));
+    let outcome = open_and_serve(work, control, &mut signals, heading).await;
     if let Some(mcp_runtime) = mcp_runtime {
         shutdown::stop_child(&mcp_runtime, &mut signals).await;
     }
+    if let Some(actor) = interpreter.actor {
+        // Its processes end with it; one that does not hear this is ended by its guardian.
+        let _unheard: Result<(), _> =
+            ask_actor(&actor, interpreter::messages::Stop, STOP_LIMIT).await;
+    }
+    python.stop();
     if let Some(vllm) = vllm {
         shutdown::stop_child(&vllm, &mut signals).await;
     }
@@ -150,7 +159,7 @@ async fn live(
 
 /// Brings everything up, and serves until a signal or until a vLLM of ours is given up.
 async fn open_and_serve(
-    opening: Opening,
+    (opening, tools): (Opening, Toolbox),
     control: &Arbiter,
     signals: &mut Signals,
     (addresses, start): (&[SocketAddr], Instant),
@@ -161,7 +170,7 @@ async fn open_and_serve(
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
     tokio::select! {
-        opened = open(opening, control) => opened?,
+        opened = open(opening, tools, control) => opened?,
         error = given_up(&supervisor) => return Err(error),
         _ = signals.next() => return Ok(Outcome::Clean),
     }
@@ -289,7 +298,7 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
 }
 
 /// Brings up everything behind HTTP, in order.
-async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
+async fn open(opening: Opening, tools: Toolbox, control: &Arbiter) -> Result<(), String> {
     let Opening {
         config,
         upstream,
@@ -338,7 +347,7 @@ async fn open(opening: Opening, control: &Arbiter) -> Result<(), String> {
         commits: front.recipient(),
         suspects: vllm.recipient(),
         upstream,
-        tools: Toolbox::new(vec![Arc::new(McpTools::new(mcp.clone().recipient()))]),
+        tools,
         mcp: mcp.recipient(),
         log: TurnLog {
             timings: config.logging.timings,

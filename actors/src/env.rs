@@ -78,6 +78,25 @@ pub fn places_by_descriptors() -> usize {
         .clamp(64, MAX_PLACES)
 }
 
+/// Bytes of memory that this process may hope for: the machine's, or its control group's if less. 1 GiB
+/// where neither says.
+pub fn memory_bytes() -> u64 {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = total_memory(&read("/proc/meminfo"));
+    // `max` is no number: no limit.
+    let group = read("/sys/fs/cgroup/memory.max").trim().parse().ok();
+    machine.into_iter().chain(group).min().unwrap_or(1 << 30)
+}
+
+/// `MemTotal:  16318412 kB` among the kernel's lines.
+fn total_memory(lines: &str) -> Option<u64> {
+    let line = lines
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// Beyond this, more places only mean more memory at stake.
 const MAX_PLACES: usize = 100_000;
 
@@ -86,6 +105,16 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn memory_is_what_the_kernel_says() {
+        assert_eq!(
+            total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2 << 20)
+        );
+        assert_eq!(total_memory("MemTotal: many"), None);
+        assert!(memory_bytes() > 1 << 20);
+    }
 
     #[test]
     fn t1_ids_do_not_repeat() {

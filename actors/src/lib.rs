@@ -7,11 +7,13 @@
 pub mod ask;
 pub mod cache;
 pub mod env;
+pub mod interpreter;
 pub mod mcp;
 pub mod process;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
 pub mod tools;
 pub mod turn;
 pub mod vllm;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::setup;
 use crate::config::table::{CONFIG, Kind, Row, TABLE};
 
 const ABOUT: &str = "A gateway that gives any vLLM server a stateful OpenAI Responses API";
@@ -38,7 +39,8 @@ pub(super) fn command() -> Command {
         .after_help(AFTER)
         .subcommand_required(true)
         .arg_required_else_help(false)
-        .subcommand(configured("serve", "Start the gateway"))
+        .subcommand(configured("serve", "Start the gateway").arg(yes()))
+        .subcommand(setup::command())
         .subcommand(configured(
             "check-config",
             "Print the effective configuration, secrets redacted",
@@ -81,6 +83,13 @@ fn probe() -> Command {
         .arg(Arg::new("url").value_name("URL").required(true))
 }
 
+fn yes() -> Arg {
+    Arg::new("yes")
+        .long("yes")
+        .action(ArgAction::SetTrue)
+        .help("Install what is missing (the code interpreter, 50 MB) without a terminal, too")
+}
+
 fn configured(name: &'static str, about: &'static str) -> Command {
     let command = Command::new(name).about(about).after_help(AFTER);
     with_flags(command, |_| true).arg(
@@ -102,7 +111,8 @@ fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
             format!(", default: {}", row.default)
         };
         let place = match row.kind {
-            Kind::Text if row.key == "upstream.url" => "URL",
+            Kind::Text if matches!(row.key, "upstream.url" | "code_interpreter.url") => "URL",
+            Kind::Text if row.key == "code_interpreter.bundle" => "FOLDER",
             Kind::Text if row.key == "gateway.host" => "HOST",
             Kind::Text => "FILE",
             Kind::Number => "NUMBER",
@@ -116,6 +126,14 @@ fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
             .value_name(place)
             .allow_hyphen_values(row.kind == Kind::Number || row.kind == Kind::Duration)
             .help(format!("{} [env: {}{default}]", row.meaning, row.env));
+        // `--flag` alone means yes; a value needs `=`, since the next word may be another argument.
+        let arg = if row.kind == Kind::Switch {
+            arg.num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+        } else {
+            arg
+        };
         command = command.arg(arg);
     }
     command

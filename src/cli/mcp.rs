@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use vllm_responses_actors::tls;
+
 use super::{USAGE, answer, complain};
 use crate::config::raw::{self, Inputs};
 use crate::config::{Logging, mcp as config};
+use crate::logging;
 use crate::mcp::{probe, runtime};
-use crate::{gateway, logging};
 
 /// Runs the process of the operator's MCP servers until a signal.
 pub(super) fn run_runtime(inputs: &Inputs) -> ExitCode {
@@ -31,7 +33,8 @@ pub(super) fn run_runtime(inputs: &Inputs) -> ExitCode {
     for notice in &file.notices {
         log::warn!("in the file of MCP servers, {notice}");
     }
-    finish(gateway::install_tls().and_then(|()| runtime::run(config, file, inputs.env.clone())))
+    tls::install();
+    finish(runtime::run(config, file, inputs.env.clone()))
 }
 
 /// Lists a server's tools and makes some calls.
@@ -42,7 +45,8 @@ pub(super) fn run_probe(url: &str, calls: &[String]) -> ExitCode {
         timings: false,
         model_messages: false,
     });
-    match gateway::install_tls().and_then(|()| probe::run(url, calls)) {
+    tls::install();
+    match probe::run(url, calls) {
         Ok(text) => answer(&text),
         Err(problem) => finish(Err(problem)),
     }

@@ -2,8 +2,11 @@
 
 mod args;
 mod mcp;
+mod progress;
 mod serve;
+mod setup;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,7 +28,10 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match matches.subcommand() {
-        Some(("serve", given)) => serve::run(&inputs(given, &arguments)),
+        Some(("serve", given)) => {
+            let install = serve::Install::from(given.get_flag("yes"));
+            serve::run(&inputs(given, &arguments), install)
+        }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
         Some(("mcp-runtime", given)) => mcp::run_runtime(&inputs(given, &arguments)),
         Some(("mcp-probe", given)) => {
@@ -33,6 +39,10 @@ pub fn main() -> ExitCode {
             let url = given.get_one::<String>("url").map_or("", String::as_str);
             mcp::run_probe(url, &calls.cloned().collect::<Vec<_>>())
         }
+        Some(("setup", given)) => match given.subcommand() {
+            Some(("code-interpreter", given)) => setup::run(given, &environment()),
+            _ => ExitCode::from(USAGE),
+        },
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))
@@ -50,11 +60,19 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }
 
-/// The only place that looks at the process environment and directory.
 fn inputs(given: &ArgMatches, arguments: &[OsString]) -> Inputs {
     Inputs {
         flags: args::flags(given),
         spawn: args::behind_dashes(given, arguments),
+        ..environment()
+    }
+}
+
+/// The only place that looks at the process environment and directory.
+fn environment() -> Inputs {
+    Inputs {
+        flags: BTreeMap::new(),
+        spawn: None,
         env: std::env::vars_os().collect(),
         directory: std::env::current_dir().unwrap_or_default(),
     }

@@ -1,15 +1,39 @@
 //! `serve`: configuration first, then the log, then the gateway.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use super::{complain, load};
+use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
+
+use super::{complain, load, setup};
 use crate::config::raw::Inputs;
 use crate::gateway;
 use crate::logging;
 use crate::shutdown::Outcome;
 
+/// Whether what is missing may be downloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Install {
+    /// `--yes`.
+    Always,
+    /// Where a person looks on, and can stop it.
+    OnTerminal,
+}
+
+impl From<bool> for Install {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Always } else { Self::OnTerminal }
+    }
+}
+
+impl Install {
+    fn allowed(self) -> bool {
+        self == Self::Always || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
+    }
+}
+
 /// Runs the gateway until it stops.
-pub(super) fn run(inputs: &Inputs) -> ExitCode {
+pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
     let (raw, config) = match load(inputs) {
         Ok(loaded) => loaded,
         Err(code) => return code,
@@ -18,6 +42,7 @@ pub(super) fn run(inputs: &Inputs) -> ExitCode {
     for notice in &raw.notices {
         log::warn!("{notice}");
     }
+    provide_interpreter(&config.interpreter, inputs, install);
     match gateway::run(config) {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Cut(code)) => ExitCode::from(code),
@@ -26,4 +51,30 @@ pub(super) fn run(inputs: &Inputs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Sees to the interpreter that nobody asked for or declined: one that is missing is installed where
+/// that is allowed, and else done without (decision 28). An explicit one was checked with the
+/// configuration. This is before the port is bound, on a thread that serves nobody yet.
+fn provide_interpreter(settings: &CodeInterpreterSettings, inputs: &Inputs, install: Install) {
+    let Mode::Spawn(spawn) = &settings.mode else {
+        return;
+    };
+    if spawn.chosen == Chosen::ByUser || spawn.bundle().is_ok() {
+        return;
+    }
+    if let Some(cache) = spawn.cache.clone().filter(|_| install.allowed()) {
+        log::info!(
+            "the code interpreter is not there yet and is being installed; Ctrl-C stops that"
+        );
+        match setup::install(&setup::default_request(inputs, cache)) {
+            Ok(_) => return,
+            Err(error) => log::warn!("the code interpreter could not be installed: {error}"),
+        }
+    }
+    log::warn!(
+        "no code interpreter: requests for that tool are refused; install it with \
+         `vllm-responses setup code-interpreter`, start with `--yes`, or silence this with \
+         `--code-interpreter disabled`"
+    );
 }

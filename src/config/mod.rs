@@ -3,6 +3,7 @@
 //! Settings of a component live with the component; [`Config`] puts them together.
 
 mod dotenv;
+pub(crate) mod interpreter;
 pub mod mcp;
 pub mod raw;
 pub mod render;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
+use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::mcp::settings::McpSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
@@ -34,6 +36,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// Redis, when on.
     pub cache: Option<CacheSettings>,
+    /// Who runs Python for the model.
+    pub interpreter: CodeInterpreterSettings,
     /// Bounds on what clients may send.
     pub limits: Limits,
     /// Bounds of the tool loop.
@@ -160,7 +164,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Gathers and judges the configuration, the keys file and `mcp.json` included.
+/// Gathers and judges the configuration, the keys file, `mcp.json` and a wanted interpreter included.
 ///
 /// # Errors
 /// All problems at once, ready to be printed one a line.
@@ -197,5 +201,27 @@ pub fn load(inputs: &Inputs) -> (Raw, Result<Config, Vec<String>>) {
             judged = Err(problems);
         }
     }
+    if let Ok(config) = &judged
+        && let Some(problem) = missing_interpreter(&raw, config)
+    {
+        judged = Err(vec![problem]);
+    }
     (raw, judged)
+}
+
+/// An interpreter that was asked for has to be there (decision 28).
+fn missing_interpreter(raw: &Raw, config: &Config) -> Option<String> {
+    let Mode::Spawn(spawn) = &config.interpreter.mode else {
+        return None;
+    };
+    if spawn.chosen == Chosen::ByDefault {
+        return None;
+    }
+    let error = spawn.bundle().err()?;
+    let key = match spawn.bundle {
+        Some(_) => "code_interpreter.bundle",
+        None => "code_interpreter.mode",
+    };
+    let place = raw.values.get(key).map_or(key, |value| &value.place);
+    Some(format!("{place}: {error}"))
 }

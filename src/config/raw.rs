@@ -1,7 +1,7 @@
 //! Loose values with their origin, merged from the layers. Nothing is judged here but names.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
@@ -40,6 +40,8 @@ pub struct Raw {
     pub spawn: Option<Vec<String>>,
     /// `RUST_LOG`, when set.
     pub rust_log: Option<String>,
+    /// Where programs of this user keep what they can get again: `XDG_CACHE_HOME`, or `~/.cache`.
+    pub cache_home: Option<PathBuf>,
     /// Errors of names and files.
     pub problems: Vec<String>,
     /// Worth a line in the log, but no reason to stop.
@@ -80,6 +82,7 @@ impl Source for Layer {
 pub fn gather(inputs: &Inputs) -> Raw {
     let mut raw = Raw {
         spawn: inputs.spawn.clone(),
+        cache_home: cache_home(&inputs.env),
         ..Raw::default()
     };
     let flags = flag_layer(inputs);
@@ -285,6 +288,15 @@ fn notice_overruled_upstream(flags: &Layer, lower: &[&Layer], raw: &mut Raw) {
         raw.notices
             .push("`VR_LLM_API_BASE` is ignored: `--upstream` differs from it".to_owned());
     }
+}
+
+/// A relative path is to be ignored, says the XDG specification.
+fn cache_home(env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
+    let folder = |name: &str| {
+        let path = PathBuf::from(env.get(OsStr::new(name))?);
+        path.is_absolute().then_some(path)
+    };
+    folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))
 }
 
 /// `; did you mean ...?` for the nearest name, or nothing when none is near.

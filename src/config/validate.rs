@@ -40,6 +40,7 @@ pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
     }
 }
 
+/// Reads keys and collects what is wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) raw: &'a Raw,
     pub(super) problems: Vec<String>,
@@ -94,7 +95,11 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    fn number(&mut self, key: &str, range: std::ops::RangeInclusive<usize>) -> Option<usize> {
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> Option<usize> {
         let rule = format!(
             "must be a whole number; write one from {} to {}",
             range.start(),
@@ -102,6 +107,13 @@ impl<'a> Reader<'a> {
         );
         self.read(key, &rule, |text| {
             text.parse().ok().filter(|number| range.contains(number))
+        })
+    }
+
+    /// A size of at least so many bytes.
+    pub(super) fn size(&mut self, key: &str, rule: &str, least: usize) -> Option<usize> {
+        self.read(key, rule, |text| {
+            values::size(text).filter(|bytes| *bytes >= least)
         })
     }
 
@@ -125,6 +137,7 @@ impl<'a> Reader<'a> {
         let upstream = self.upstream();
         let store = self.store();
         let cache = self.cache();
+        let interpreter = self.interpreter();
         let limits = self.limits();
         let loop_limits = self.loop_limits();
         let protocol = self.protocol();
@@ -136,6 +149,7 @@ impl<'a> Reader<'a> {
             upstream: upstream?,
             store: store?,
             cache,
+            interpreter: interpreter?,
             limits: limits?,
             loop_limits: loop_limits?,
             protocol: protocol?,
@@ -324,11 +338,8 @@ impl<'a> Reader<'a> {
     }
 
     fn limits(&mut self) -> Option<Limits> {
-        let body = self.read(
-            "limits.body",
-            "must be a size of at least one byte; write for example `32MiB`",
-            |text| values::size(text).filter(|bytes| *bytes > 0),
-        );
+        let rule = "must be a size of at least one byte; write for example `32MiB`";
+        let body = self.size("limits.body", rule, 1);
         let depth = self.number("limits.json_depth", 1..=127);
         let flight = self.number("limits.max_in_flight", 0..=1_000_000);
         Some(Limits {

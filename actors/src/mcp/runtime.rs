@@ -101,6 +101,7 @@ pub fn supervise(
         output: Output::Prefixed,
         grace: GRACE,
         limits: Vec::new(),
+        sandbox: None,
     };
     let numbers = ChildSettings {
         ready: ReadySettings {

@@ -15,7 +15,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::errno::Errno;
@@ -26,7 +28,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::sys::{self, ChildSetup, Limit, LimitKind};
+use super::sandbox::{Prepared, Sandbox};
+use super::spec::ChildSpec;
+use super::sys::{self, ChildSetup, Confine, Limit, LimitKind};
 use super::tree;
 
 /// The first argument that makes the binary a guardian.
@@ -38,23 +42,38 @@ pub(super) const KILL: u8 = b'K';
 /// Exit code when the child could not be started or the command line is not ours.
 const UNUSABLE: u8 = 125;
 
-/// The command line that makes a guardian for `program`; [`Order::parse`] reads it back.
-pub(super) fn arguments(
-    name: &str,
-    control: i32,
-    limits: &[Limit],
-    program: &OsStr,
-    args: &[OsString],
-) -> Vec<OsString> {
-    let mut line: Vec<OsString> = vec![ARGUMENT.into(), name.into(), control.to_string().into()];
+/// Says that the child is walled in; [`READ`] and [`EXECUTE`] follow.
+const WALLED: &str = "walled";
+/// A path that a walled child may read.
+const READ: &str = "read=";
+/// A program that a walled child may run.
+const EXECUTE: &str = "execute=";
+
+/// The command line that makes a guardian for the child of `spec`; [`Order::parse`] reads it back.
+pub(super) fn arguments(control: i32, spec: &ChildSpec) -> Vec<OsString> {
+    let mut line: Vec<OsString> = vec![
+        ARGUMENT.into(),
+        (&spec.name).into(),
+        control.to_string().into(),
+    ];
     line.extend(
-        limits
+        spec.limits
             .iter()
             .map(|l| format!("{}={}", l.kind.name(), l.value).into()),
     );
+    if let Some(sandbox) = &spec.sandbox {
+        line.push(WALLED.into());
+        let named = |word: &str, path: &Path| {
+            let mut word = OsString::from(word);
+            word.push(path);
+            word
+        };
+        line.extend(sandbox.read.iter().map(|path| named(READ, path)));
+        line.extend(sandbox.execute.iter().map(|path| named(EXECUTE, path)));
+    }
     line.push("--".into());
-    line.push(program.into());
-    line.extend_from_slice(args);
+    line.push(spec.program.clone());
+    line.extend_from_slice(&spec.args);
     line
 }
 
@@ -64,6 +83,7 @@ struct Order {
     name: String,
     control: i32,
     limits: Vec<Limit>,
+    sandbox: Option<Sandbox>,
     program: OsString,
     args: Vec<OsString>,
 }
@@ -74,28 +94,49 @@ impl Order {
         let name = line.next()?.into_string().ok()?;
         let control = line.next()?.to_str()?.parse().ok()?;
         let mut limits = Vec::new();
+        let mut sandbox: Option<Sandbox> = None;
         loop {
             let word = line.next()?;
             if word == "--" {
                 break;
             }
-            let (kind, value) = word.to_str()?.split_once('=')?;
-            let kind = LimitKind::ALL
-                .into_iter()
-                .find(|known| known.name() == kind)?;
-            limits.push(Limit {
-                kind,
-                value: value.parse().ok()?,
-            });
+            if word == WALLED {
+                sandbox = Some(Sandbox::default());
+            } else if let Some(walled) = &mut sandbox {
+                if let Some(path) = path_behind(&word, READ) {
+                    walled.read.push(path);
+                } else {
+                    walled.execute.push(path_behind(&word, EXECUTE)?);
+                }
+            } else {
+                limits.push(limit(word.to_str()?)?);
+            }
         }
         Some(Self {
             name,
             control,
             limits,
+            sandbox,
             program: line.next()?,
             args: line.collect(),
         })
     }
+}
+
+fn limit(word: &str) -> Option<Limit> {
+    let (kind, value) = word.split_once('=')?;
+    let kind = LimitKind::ALL
+        .into_iter()
+        .find(|known| known.name() == kind)?;
+    Some(Limit {
+        kind,
+        value: value.parse().ok()?,
+    })
+}
+
+fn path_behind(word: &OsStr, name: &str) -> Option<PathBuf> {
+    let path = word.as_bytes().strip_prefix(name.as_bytes())?;
+    Some(OsStr::from_bytes(path).into())
 }
 
 /// Runs as guardian until nothing is left to guard. `line` is what follows [`ARGUMENT`].
@@ -279,10 +320,18 @@ fn arm(name: &str) -> io::Result<SignalFd> {
 fn start_child(order: Order) -> io::Result<Pid> {
     let mut command = Command::new(order.program);
     command.args(order.args);
+    let confine = match &order.sandbox {
+        Some(sandbox) => {
+            let mut walls = Prepared::new(sandbox)?;
+            let put_on: Confine = Box::new(move || walls.put_on());
+            Some(put_on)
+        }
+        None => None,
+    };
     let setup = ChildSetup {
         parent: Pid::this(),
         limits: order.limits,
-        confine: None,
+        confine,
     };
     sys::prepare_child(&mut command, setup);
     let child = command.spawn()?;
@@ -307,22 +356,44 @@ fn tell(control: &mut UnixStream, line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::process::spec::{EnvPolicy, Output, Stdin};
 
     #[test]
     fn the_command_line_reads_back() {
-        let limits = LimitKind::ALL.map(|kind| Limit { kind, value: 12 });
-        let args: Vec<OsString> = vec!["serve".into(), "--".into(), "core=1".into()];
-        let line = arguments("vllm", 7, &limits, OsStr::new("/bin/vllm"), &args);
-        let order = Order::parse(line.into_iter().skip(1)).unwrap();
-        let expected = Order {
-            name: "vllm".into(),
-            control: 7,
-            limits: limits.to_vec(),
-            program: "/bin/vllm".into(),
-            args,
+        let walls = Sandbox {
+            read: vec!["/a=b".into(), "/c".into()],
+            execute: vec!["/bin/x".into()],
         };
-        assert_eq!(order, expected);
+        for sandbox in [None, Some(Sandbox::default()), Some(walls)] {
+            let spec = ChildSpec {
+                name: "vllm".into(),
+                program: "/bin/vllm".into(),
+                args: vec!["serve".into(), "--".into(), "core=1".into()],
+                directory: None,
+                env: EnvPolicy::Only(Vec::new()),
+                stdin: Stdin::Null,
+                output: Output::Captured,
+                grace: Duration::ZERO,
+                limits: LimitKind::ALL
+                    .map(|kind| Limit { kind, value: 12 })
+                    .to_vec(),
+                sandbox,
+            };
+            let line = arguments(7, &spec);
+            let order = Order::parse(line.into_iter().skip(1)).unwrap();
+            let expected = Order {
+                name: spec.name,
+                control: 7,
+                limits: spec.limits,
+                sandbox: spec.sandbox,
+                program: spec.program,
+                args: spec.args,
+            };
+            assert_eq!(order, expected);
+        }
     }
 
     #[test]
@@ -331,6 +402,8 @@ mod tests {
             vec![],
             vec!["n", "x", "--", "p"],
             vec!["n", "3", "what=1", "--", "p"],
+            vec!["n", "3", "read=/", "--", "p"],
+            vec!["n", "3", "walled", "core=1", "--", "p"],
         ] {
             assert_eq!(Order::parse(line.iter().map(OsString::from)), None);
         }

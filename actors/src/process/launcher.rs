@@ -103,6 +103,15 @@ impl Child {
         report.clone()
     }
 
+    /// As [`Child::wait`], without being a handle: who only waits does not keep it alive.
+    pub fn ended(&self) -> impl Future<Output = ()> + 'static {
+        let mut exit = self.exit.clone();
+        async move {
+            // An error means that the launcher was lost, and the child with it.
+            drop(exit.wait_for(Option::is_some).await);
+        }
+    }
+
     /// Closes its held stdin, sends SIGTERM to its group, after the grace of its specification
     /// SIGKILL, and waits for the end.
     pub async fn stop(&self) -> Option<ExitReport> {
@@ -187,7 +196,10 @@ impl Desk {
         let mut control = BufReader::new(UnixStream::from_std(ends.control)?);
         let pid = read_start(&mut control).await?;
 
-        let sink = (spec.output != Output::Captured).then(|| self.sink.clone());
+        let sink = match spec.output {
+            Output::Prefixed | Output::Protocol => Some(self.sink.clone()),
+            Output::Captured | Output::Exchange => None,
+        };
         let (pump, lines) = Pump::new(&spec.name, sink);
         let (orders, received) = mpsc::channel(ORDERS);
         let (report, exit) = watch::channel(None);
@@ -228,7 +240,7 @@ impl Desk {
         let (output, errors) = io::pipe()?;
         let mut command = Command::new(&self.binary);
         let number = std::os::fd::AsRawFd::as_raw_fd(&theirs);
-        let line = guardian::arguments(&spec.name, number, &spec.limits, &spec.program, &spec.args);
+        let line = guardian::arguments(number, spec);
         std::os::unix::process::CommandExt::arg0(&mut command, "guardian");
         command
             .args(line)
@@ -250,7 +262,7 @@ impl Desk {
             command.stdin(reader);
             ends.stdin = Some(writer);
         }
-        if spec.output == Output::Protocol {
+        if matches!(spec.output, Output::Protocol | Output::Exchange) {
             let (reader, writer) = io::pipe()?;
             command.stdout(writer);
             ends.stdout = Some(reader);

@@ -9,6 +9,7 @@
 //! - [`Child`] is the handle: `wait`, `stop`, `kill`. When the last handle is dropped, the child is killed.
 //! - `guardian` and `init` are what our own binary becomes through [`entry`]; `tree` is their view of
 //!   `/proc`, `mark` recognises what is left when a guardian is killed too, `sys` is the unsafe part.
+//! - [`sandbox`] is the wall around a child that runs code of strangers.
 //! - [`actor`] keeps one child running under a restart policy; [`readiness`] is its probing.
 //!
 //! When an [`ExitReport`] arrives, no process of that child's tree is left.
@@ -24,6 +25,7 @@ pub mod messages;
 mod output;
 pub mod readiness;
 mod run;
+pub mod sandbox;
 mod spec;
 mod supervise;
 mod sys;
@@ -36,7 +38,7 @@ pub use launcher::{Child, Launcher};
 pub use mark::sweep_leftovers;
 pub use output::LAST_LINES;
 pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
-pub use sys::{Confine, Limit, LimitKind};
+pub use sys::{Limit, LimitKind};
 
 /// Runs what our binary is besides a gateway, and returns its exit code; `None` for a gateway.
 ///

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::Child;
+use super::sandbox::Sandbox;
 use super::sys::Limit;
 
 /// A child to be started.
@@ -33,6 +34,8 @@ pub struct ChildSpec {
     pub grace: Duration,
     /// Resource limits.
     pub limits: Vec<Limit>,
+    /// The wall around it, as far as this machine's kernel can build one; none for trusted programs.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// A child's environment (decision 14). Children never see `VR_*` unless it is set for them.
@@ -103,6 +106,9 @@ pub enum Output {
     Captured,
     /// Standard output is a pipe for the caller, standard error goes to the sink.
     Protocol,
+    /// Standard output is a pipe for the caller, standard error is only kept: what a program writes
+    /// that runs code of strangers has no place in our log.
+    Exchange,
 }
 
 /// A started child with the caller's ends of its pipes.

@@ -88,12 +88,11 @@ impl LimitKind {
     }
 }
 
-/// A last restriction before exec (a file-system or system-call filter). It runs under the rules at
-/// the head of this file: system calls only.
-pub type Confine = fn() -> io::Result<()>;
+/// A last restriction before exec (a file-system or system-call filter). Where the forking process has
+/// other threads it runs under the rules at the head of this file: system calls only.
+pub(super) type Confine = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
 /// How a program is prepared between fork and exec.
-#[derive(Debug)]
 pub(super) struct ChildSetup {
     /// The process that forks. If it is gone by the time the death signal is armed, the child gives
     /// up: that signal would never come.
@@ -106,7 +105,7 @@ pub(super) struct ChildSetup {
 
 /// Makes `command` start a program that dies with its parent **thread**, in a group of its own, with
 /// descriptors 0, 1 and 2 only, and with no signal blocked or ignored.
-pub(super) fn prepare_child(command: &mut Command, setup: ChildSetup) {
+pub(super) fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
     command.process_group(0);
     let hook = move || {
         reset_signals();
@@ -116,9 +115,14 @@ pub(super) fn prepare_child(command: &mut Command, setup: ChildSetup) {
         }
         for limit in &setup.limits {
             setrlimit(limit.kind.resource(), limit.value, limit.value)?;
+            if limit.kind == LimitKind::FileSize {
+                // A write beyond the limit is then an error for the program instead of its death.
+                // SAFETY: ignoring a signal runs no code of ours.
+                unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            }
         }
         close_on_exec_from(3);
-        setup.confine.map_or(Ok(()), |confine| confine())
+        setup.confine.as_mut().map_or(Ok(()), |confine| confine())
     };
     // SAFETY: the hook makes system calls only; its captures were allocated before the fork and are
     // only read.
@@ -175,6 +179,36 @@ pub(super) fn adopt_control(number: RawFd) -> io::Result<UnixStream> {
     // SAFETY: the descriptor is open (just checked) and nothing else in this fresh, single-threaded
     // process knows its number.
     Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// The version of the kernel's Landlock; 0 when it has none, or none that we may use.
+pub(super) fn landlock_version() -> u32 {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no memory and only returns a number.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// Whether a filter of system calls can refuse one with an error number.
+pub(super) fn has_seccomp() -> bool {
+    let action: u32 = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: the call reads one number, which lives until it returns.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
+    answer == 0
 }
 
 /// Unblocks all signals and gives each its default action: a program started by `nohup` or by a

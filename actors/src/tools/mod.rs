@@ -38,6 +38,9 @@ pub trait Tool: fmt::Debug + Send + Sync {
         context: CallContext,
         call: GatewayCall,
     ) -> Result<BoxFuture<'static, ToolOutcome>, GatewayCall>;
+
+    /// The response that used this interpreter session has ended.
+    fn release(&self, _owner: &Owner, _container: &str) {}
 }
 
 /// The gateway's tools; cheap to clone.
@@ -61,6 +64,13 @@ impl Toolbox {
             tool.offer(&mut offers);
         }
         offers
+    }
+
+    /// Tells the tools that the response which used this interpreter session has ended.
+    pub fn release(&self, owner: &Owner, container: &str) {
+        for tool in &*self.tools {
+            tool.release(owner, container);
+        }
     }
 
     /// Runs a call with the tool that takes it.

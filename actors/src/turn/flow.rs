@@ -16,6 +16,9 @@ use super::TurnActor;
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
 const GATHER: usize = 32 * 1024;
+/// How much of an answer's beginning is translated before the client is handed anything: a model
+/// server may have much ready at once, and the first token is not to wait for the last.
+const BEGINNING: usize = 1024;
 /// Longest whole answer that is buffered.
 const MAX_WHOLE: usize = 64 * 1024 * 1024;
 
@@ -52,6 +55,11 @@ impl TurnActor {
             let more = self.gather(ctx, task);
             if !self.effects.bytes.is_empty() {
                 ready!(self.hand_over(task));
+                if !self.unread.is_empty() {
+                    // The HTTP layer is to write the beginning before the rest is translated.
+                    task.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             } else if self.turn.is_over() {
                 ctx.stop();
                 return Poll::Ready(());
@@ -64,12 +72,22 @@ impl TurnActor {
     /// Feeds the machine with what the upstream has ready, up to one buffer's worth. Says whether
     /// the upstream may have more ready. Nothing is read while the client owes a read.
     fn gather(&mut self, ctx: &mut Context<Self>, task: &mut TaskContext<'_>) -> bool {
+        if !self.unread.is_empty() {
+            let rest = std::mem::take(&mut self.unread);
+            self.take(Read::Bytes(rest), ctx);
+        }
         while self.effects.bytes.len() < GATHER && !self.turn.is_over() {
             let Some(upstream) = &mut self.upstream else {
                 return false;
             };
             let read = match upstream.poll_next_unpin(task) {
                 Poll::Pending => return false,
+                Poll::Ready(Some(Ok(bytes))) if self.begins(&bytes) => {
+                    let mut beginning = bytes;
+                    self.unread = beginning.split_off(BEGINNING);
+                    self.take(Read::Bytes(beginning), ctx);
+                    return true;
+                }
                 Poll::Ready(Some(Ok(bytes))) => Read::Bytes(bytes),
                 Poll::Ready(Some(Err(_broken))) => Read::Broken,
                 Poll::Ready(None) => Read::Ended,
@@ -77,6 +95,12 @@ impl TurnActor {
             self.take(read, ctx);
         }
         true
+    }
+
+    /// Whether these bytes begin a stream's answer and are more than its beginning.
+    fn begins(&mut self, bytes: &Bytes) -> bool {
+        let first = !std::mem::replace(&mut self.begun, true);
+        first && bytes.len() > BEGINNING && self.turn.delivery() == Delivery::Events
     }
 
     fn take(&mut self, read: Read, ctx: &mut Context<Self>) {

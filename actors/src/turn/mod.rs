@@ -113,6 +113,10 @@ pub(crate) struct TurnActor {
     outlet: PollSender<Bytes>,
     /// The answer being read.
     upstream: Option<Answer>,
+    /// What was read and is not translated yet; see `flow`.
+    unread: Bytes,
+    /// Whether anything of an answer was read.
+    begun: bool,
     /// A whole answer so far, for a client that does not stream.
     whole: Vec<u8>,
     /// Wakes [`Flow`] after effects that something else caused.
@@ -146,6 +150,8 @@ impl TurnActor {
             head: Some(head),
             outlet: PollSender::new(body),
             upstream: None,
+            unread: Bytes::new(),
+            begun: false,
             whole: Vec::new(),
             flow: None,
             calling: None,
@@ -365,6 +371,11 @@ impl Actor for TurnActor {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        // However the turn ended: nobody waits for its tools any more.
+        self.tools.cancel();
+        if let Some(container) = self.turn.container() {
+            self.permit.peers.tools.release(&self.owner, container);
+        }
         let log = self.permit.peers.log;
         if log.timings {
             self.timings

@@ -82,6 +82,7 @@ fn spec(command: &VllmCommand, settings: &SpawnSettings) -> ChildSpec {
         output: Output::Prefixed,
         grace: GRACE,
         limits: Vec::new(),
+        sandbox: None,
     }
 }
 

@@ -62,6 +62,7 @@ pub(crate) fn spec(name: &str, script: &[&str]) -> ChildSpec {
         output: Output::Captured,
         grace: Duration::from_secs(30),
         limits: Vec::new(),
+        sandbox: None,
     }
 }
 

@@ -4,3 +4,4 @@ pub mod answer;
 pub mod chunk;
 pub mod fault;
 pub mod request;
+pub mod template;

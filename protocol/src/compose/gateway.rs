@@ -141,21 +141,19 @@ impl PendingCall {
     /// Says that it runs; gives what is to be run. `None` when it cannot be.
     pub(crate) fn start(
         &mut self,
-        container: Option<(&Container, Option<u64>)>,
+        container: Option<&Container>,
         out: &mut Out<'_>,
     ) -> Option<ToolCall> {
         let output_index = self.output_index;
         let call = match &mut self.item {
             PendingItem::Code(item) => {
-                let (container, memory) = container?;
                 item.status = ToolStatus::Interpreting;
                 out.emit(&Event::CodeInterpreting(ItemPlace {
                     item_id: &item.id,
                     output_index,
                 }));
                 GatewayCall::CodeInterpreter(CodeCall {
-                    container: container.clone(),
-                    memory,
+                    container: container?.clone(),
                     code: item.code.clone(),
                 })
             }

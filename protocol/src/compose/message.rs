@@ -3,6 +3,7 @@
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::responses::content::{LogProb, OutputText, Part};
+use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{
     ContentDelta, Event, ItemEvent, PartEvent, PartView, RefusalDone, TextDelta, TextDone,
     delta_logprobs,
@@ -25,6 +26,7 @@ enum OpenPart {
     Text {
         text: String,
         logprobs: Vec<LogProb>,
+        frame: DeltaFrame,
     },
     Refusal(String),
 }
@@ -60,23 +62,34 @@ impl MessageDraft {
             self.open = OpenPart::Text {
                 text: String::new(),
                 logprobs: Vec::new(),
+                frame: DeltaFrame::default(),
             };
         }
-        out.emit(&Event::TextDelta(TextDelta {
-            item_id: &self.id,
-            output_index: self.index,
-            content_index: self.closed.len(),
-            delta,
-            logprobs: &delta_logprobs(&logprobs),
-        }));
-        if let OpenPart::Text {
+        let (item_id, output_index, content_index) = (&*self.id, self.index, self.closed.len());
+        let event = |delta, logprobs| {
+            Event::TextDelta(TextDelta {
+                item_id,
+                output_index,
+                content_index,
+                delta,
+                logprobs,
+            })
+        };
+        let OpenPart::Text {
             text,
             logprobs: all,
+            frame,
         } = &mut self.open
-        {
-            text.push_str(delta);
-            all.extend(logprobs);
+        else {
+            return;
+        };
+        if logprobs.is_empty() {
+            out.delta(frame, delta, || event("", &[]));
+        } else {
+            out.emit(&event(delta, &delta_logprobs(&logprobs)));
         }
+        text.push_str(delta);
+        all.extend(logprobs);
     }
 
     /// More refusal.
@@ -132,7 +145,7 @@ impl MessageDraft {
         let (item_id, output_index, content_index) = (&*self.id, self.index, self.closed.len());
         let part = match std::mem::replace(&mut self.open, OpenPart::None) {
             OpenPart::None => return,
-            OpenPart::Text { text, logprobs } => {
+            OpenPart::Text { text, logprobs, .. } => {
                 out.emit(&Event::TextDone(TextDone {
                     item_id,
                     output_index,

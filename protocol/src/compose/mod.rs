@@ -15,6 +15,7 @@ mod reasoning;
 use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
+use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, Writer};
 use crate::responses::item::{CodeOutputs, Item, ItemStatus, ToolStatus};
 use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
@@ -66,6 +67,16 @@ pub(crate) struct Out<'a> {
 impl Out<'_> {
     fn emit(&mut self, event: &Event<'_>) {
         self.writer.event(self.buffer, event);
+    }
+
+    /// Emits a delta whose event, but for the delta, is always the same.
+    fn delta<'e>(
+        &mut self,
+        frame: &mut DeltaFrame,
+        delta: &str,
+        event: impl FnOnce() -> Event<'e>,
+    ) {
+        self.writer.delta(self.buffer, frame, delta, event);
     }
 }
 
@@ -281,7 +292,7 @@ impl Composer {
     pub(crate) fn start(
         &mut self,
         output_index: usize,
-        container: Option<(&Container, Option<u64>)>,
+        container: Option<&Container>,
         out: &mut Out<'_>,
     ) -> Option<ToolCall> {
         let mut pending = self.pending.iter_mut();

@@ -2,6 +2,7 @@
 
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
+use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{ContentDelta, ContentDone, Event, ItemEvent, PartEvent, PartView};
 use crate::responses::item::{Item, ItemStatus, Reasoning, ReasoningPart};
 
@@ -11,6 +12,7 @@ pub(super) struct ReasoningDraft {
     index: usize,
     id: Box<str>,
     text: String,
+    frame: DeltaFrame,
 }
 
 impl ReasoningDraft {
@@ -20,6 +22,7 @@ impl ReasoningDraft {
             index,
             id: ids::fresh(Prefix::Reasoning, out.ids),
             text: String::new(),
+            frame: DeltaFrame::default(),
         };
         let item = draft.item(ItemStatus::InProgress, Vec::new());
         out.emit(&Event::ItemAdded(ItemEvent {
@@ -35,12 +38,15 @@ impl ReasoningDraft {
 
     /// More thinking.
     pub(super) fn text(&mut self, delta: &str, out: &mut Out<'_>) {
-        out.emit(&Event::ReasoningDelta(ContentDelta {
-            item_id: &self.id,
-            output_index: self.index,
-            content_index: 0,
-            delta,
-        }));
+        let (item_id, output_index) = (&*self.id, self.index);
+        out.delta(&mut self.frame, delta, || {
+            Event::ReasoningDelta(ContentDelta {
+                item_id,
+                output_index,
+                content_index: 0,
+                delta: "",
+            })
+        });
         self.text.push_str(delta);
     }
 

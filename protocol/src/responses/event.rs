@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use super::content::{LogProb, Part};
+use super::delta::DeltaFrame;
 use super::item::{Item, ReasoningPart};
 use crate::json_text;
 
@@ -369,6 +370,26 @@ impl Writer {
         buffer.extend_from_slice(b"\n\n");
     }
 
+    /// Appends a frame that differs from the item's other deltas in its number and its delta alone.
+    /// `event` is the event with an empty delta; it is asked for once per `frame`.
+    pub(crate) fn delta<'e>(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        frame: &mut DeltaFrame,
+        delta: &str,
+        event: impl FnOnce() -> Event<'e>,
+    ) {
+        if self.delivery == Delivery::Whole {
+            return;
+        }
+        if frame.is_empty() {
+            let event = event();
+            *frame = DeltaFrame::of(event.name(self.reasoning), &event);
+        }
+        frame.write(buffer, self.sequence, delta);
+        self.sequence += 1;
+    }
+
     /// Appends a lifecycle frame whose `response` is what `resource` appends.
     pub fn lifecycle(
         &mut self,
@@ -387,16 +408,21 @@ impl Writer {
 
     /// Everything of a frame up to its own members.
     fn open(&mut self, buffer: &mut Vec<u8>, name: &'static str) {
-        for piece in [
-            "event: ",
-            name,
-            "\ndata: {\"type\":\"",
-            name,
-            "\",\"sequence_number\":",
-        ] {
-            buffer.extend_from_slice(piece.as_bytes());
-        }
+        append_head(buffer, name);
         json_text::append(buffer, &self.sequence);
         self.sequence += 1;
+    }
+}
+
+/// Everything of a frame up to its number.
+pub(super) fn append_head(buffer: &mut Vec<u8>, name: &'static str) {
+    for piece in [
+        "event: ",
+        name,
+        "\ndata: {\"type\":\"",
+        name,
+        "\",\"sequence_number\":",
+    ] {
+        buffer.extend_from_slice(piece.as_bytes());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod content;
 pub(crate) mod decode;
+pub(crate) mod delta;
 pub mod event;
 pub mod item;
 pub mod mcp;

@@ -34,8 +34,6 @@ pub(crate) fn shown() -> (Box<str>, Option<Box<RawValue>>) {
 pub struct CodeCall {
     /// Where.
     pub container: Container,
-    /// Bytes of memory for Python; `None` for the configured limit.
-    pub memory: Option<u64>,
     /// Python.
     pub code: Box<str>,
 }

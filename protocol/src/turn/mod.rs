@@ -30,10 +30,11 @@ mod tools;
 use crate::chat::answer::Answer;
 use crate::chat::chunk::{ChatUsage, Chunk};
 use crate::chat::fault::UpstreamFault;
+use crate::chat::template::{Piece, Template};
 use crate::compose::{Composer, Out, ParallelCalls};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
-use crate::normalize::{self, FinishReason};
+use crate::normalize::{self, FinishReason, ModelEvent};
 use crate::record::Status;
 use crate::responses::event::{Delivery, ReasoningEvents, Writer};
 use crate::responses::item::{CodeOutputs, Item};
@@ -80,6 +81,7 @@ pub struct Turn {
     downstream: Downstream,
     writer: Writer,
     decoder: Decoder,
+    template: Template,
     composer: Composer,
     usage: Option<Usage>,
     offers: Offers,
@@ -175,6 +177,7 @@ impl Turn {
             downstream: Downstream::Held,
             writer: Writer::new(delivery, seed.reasoning_events),
             decoder: Decoder::default(),
+            template: Template::default(),
             composer: Composer::new(parallel, code_outputs),
             usage: None,
             offers: seed.offers,
@@ -392,6 +395,15 @@ impl Turn {
 
     /// Takes one chunk of the stream.
     fn chunk(&mut self, data: &[u8], effects: &mut Effects) -> Result<(), Explained> {
+        if let Some((piece, text)) = self.template.recognise(data) {
+            let (composer, mut out) = self.composing(effects);
+            let event = match piece {
+                Piece::Text => ModelEvent::Text(text, Vec::new()),
+                Piece::Reasoning => ModelEvent::Reasoning(text),
+            };
+            composer.apply(event, &mut out);
+            return Ok(());
+        }
         // A derived struct would also be read from an array.
         if data.trim_ascii_start().first() != Some(&b'{') {
             return Err(fault::bad_chunk());
@@ -401,6 +413,7 @@ impl Turn {
         if let Some(error) = &chunk.error {
             return Err(fault::explain_in_stream(error));
         }
+        self.template.learn(data, &chunk);
         let finish = chunk.choices.0.as_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
             normalize::chunk(choice, &mut |event| composer.apply(event, &mut out))

@@ -47,8 +47,6 @@ pub(super) struct ToolLoop {
     last_round: bool,
     /// The interpreter session; set when the model is first shown the interpreter.
     pub(super) container: Option<Container>,
-    /// Bytes of memory that the request gives the interpreter.
-    memory: Option<u64>,
 }
 
 impl ToolLoop {
@@ -84,6 +82,16 @@ impl Turn {
         (self.tools.rounds > 0).then(|| started.saturating_add(self.tools.limits.wall_ms))
     }
 
+    /// The interpreter session that code of this response ran in.
+    pub fn container(&self) -> Option<&str> {
+        let used = self
+            .tools
+            .container
+            .as_ref()
+            .filter(|_| self.tools.calls > 0);
+        used.map(Container::id)
+    }
+
     /// Chooses the interpreter session: the named one, else the chain's last, else a fresh one.
     pub(super) fn choose_container(&mut self, history: &[Item]) {
         if self.catalogue.name_of(Route::CodeInterpreter).is_none() {
@@ -100,13 +108,10 @@ impl Turn {
             });
         let container = match choice {
             Some(ContainerChoice::Named(id)) => Container::Named(id.clone()),
-            Some(ContainerChoice::Auto { memory }) => {
-                self.tools.memory = *memory;
-                match last_container(history) {
-                    Some(id) => Container::Continued(id.into()),
-                    None => Container::Fresh(ids::fresh(Prefix::Container, &mut *self.ids)),
-                }
-            }
+            Some(ContainerChoice::Auto) => match last_container(history) {
+                Some(id) => Container::Continued(id.into()),
+                None => Container::Fresh(ids::fresh(Prefix::Container, &mut *self.ids)),
+            },
             None => return,
         };
         self.tools.container = Some(container);
@@ -159,10 +164,8 @@ impl Turn {
     /// Lets a pending call run; false when it cannot.
     pub(super) fn start_call(&mut self, output_index: usize, effects: &mut Effects) -> bool {
         let container = self.tools.container.clone();
-        let memory = self.tools.memory;
         let (composer, mut out) = self.composing(effects);
-        let place = container.as_ref().map(|container| (container, memory));
-        let Some(call) = composer.start(output_index, place, &mut out) else {
+        let Some(call) = composer.start(output_index, container.as_ref(), &mut out) else {
             return false;
         };
         self.tools.calls += 1;

@@ -73,6 +73,9 @@ class Gateway:
         binary = os.environ.get("VLLM_RESPONSES_BIN", REPO / "target/debug/vllm-responses")
         self.port, self.log = free_port(), folder / "gateway.log"
         self.url = f"http://127.0.0.1:{self.port}"
+        bundle = os.environ.get("TEST_INTERPRETER_BUNDLE")
+        if bundle:
+            environment = {"VR_CODE_INTERPRETER_BUNDLE": bundle} | environment
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("VR_")}
         self.process = subprocess.Popen(
             [str(binary), "serve", "--upstream", upstream_url, "--gateway-host", "127.0.0.1", "--gateway-port", str(self.port)],
@@ -223,6 +226,20 @@ def recorder():
 @pytest.fixture
 def client(gateway, upstream, recorder):
     with sync_client(gateway.url, recorder) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def science_gateway(upstream_server, tmp_path_factory):
+    bundle = os.environ["TEST_INTERPRETER_SCIENCE_BUNDLE"]
+    process = Gateway(tmp_path_factory.mktemp("science"), upstream_server.url, VR_CODE_INTERPRETER_BUNDLE=bundle)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def science_client(science_gateway, upstream, recorder):
+    with sync_client(science_gateway.url, recorder) as client:
         yield client
 
 

@@ -27,6 +27,7 @@ MODELS = {
     "reasoning-content": "the same in the older field `reasoning_content`",
     "tools": "calls the first tool, then reports its result",
     "parallel": "calls each tool once, argument pieces interleaved",
+    "python": "calls the code interpreter with the last user message, then says what it gave",
     "json": "writes the object that the JSON schema asks for",
     "image": "says which image it was given",
     "logprobs": "answers with log probabilities",
@@ -150,6 +151,15 @@ def answer_tools(body):
     return Answer(calls=called(body, tools if body["model"] == "parallel" else tools[:1]), finish="tool_calls")
 
 
+def answer_python(body, asked):
+    if body["messages"][-1]["role"] == "tool":
+        return Answer(text="It gave: " + text_of(body["messages"][-1]["content"]))
+    named = [t["function"]["name"] for t in body.get("tools") or [] if "code_interpreter" in t["function"]["name"]]
+    if not named:
+        return Answer(text="I have no interpreter.")
+    return Answer(calls=[("call_0", named[0], json.dumps({"code": asked}))], finish="tool_calls")
+
+
 def answer_image(messages):
     parts = last(messages, "user").get("content")
     urls = [p["image_url"]["url"] for p in parts if p["type"] == "image_url"] if isinstance(parts, list) else []
@@ -168,6 +178,8 @@ def answer(body):
         return answer_remember(messages)
     if model in ("tools", "parallel"):
         return answer_tools(body)
+    if model == "python":
+        return answer_python(body, asked)
     if model == "json":
         return answer_json(body)
     if model == "image":

@@ -2,6 +2,7 @@
 
 mod bad;
 mod effective;
+mod setup;
 mod spawn;
 mod start;
 

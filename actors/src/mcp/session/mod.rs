@@ -367,6 +367,7 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
         output: Output::Protocol,
         grace: GRACE,
         limits: Vec::new(),
+        sandbox: None,
     };
     let spawned = launcher.spawn(spec).await;
     spawned.map_err(|error| error.to_string().into())

@@ -7,8 +7,6 @@ use crate::error::ApiErrorCode;
 use crate::ids::MAX_ID_LEN;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
-const GIB: u64 = 1 << 30;
-
 /// Python in a sandbox.
 #[derive(Clone, Debug)]
 pub struct CodeInterpreterTool {
@@ -22,10 +20,7 @@ pub struct CodeInterpreterTool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerChoice {
     /// The conversation's, or a fresh one.
-    Auto {
-        /// Bytes of memory; `None` for the configured limit.
-        memory: Option<u64>,
-    },
+    Auto,
     /// This one.
     Named(Box<str>),
 }
@@ -40,7 +35,7 @@ pub(super) fn decode(
     let members = kept_members(fields);
     let raw = members.iter().find(|(name, _)| &**name == "container");
     let container = match raw {
-        None => ContainerChoice::Auto { memory: None },
+        None => ContainerChoice::Auto,
         Some((_, raw)) => decode_container(raw, &place, problems)?,
     };
     Some(CodeInterpreterTool { container, members })
@@ -52,7 +47,7 @@ fn decode_container(
     problems: &mut Problems,
 ) -> Option<ContainerChoice> {
     match kind(raw) {
-        Kind::Null => Some(ContainerChoice::Auto { memory: None }),
+        Kind::Null => Some(ContainerChoice::Auto),
         Kind::String => {
             let id = read::text(raw).filter(|id| !id.is_empty() && id.len() <= MAX_ID_LEN);
             if id.is_none() {
@@ -92,17 +87,14 @@ fn decode_auto(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Co
             unsupported(&place, "the interpreter has no network", problems);
         }
     }
-    let memory = match fields.string("memory_limit", problems).as_deref() {
-        None => None,
-        Some("1g") => Some(GIB),
-        Some("4g") => Some(4 * GIB),
-        Some(_) => {
-            let why = "Python runs as 32-bit WebAssembly here: `1g` or `4g`";
-            unsupported(&place.member("memory_limit"), why, problems);
-            None
-        }
-    };
-    Some(ContainerChoice::Auto { memory })
+    // Both are mapped to the configured limits: the process is there before the request.
+    let served = ["1g", "4g"];
+    let memory = fields.string("memory_limit", problems);
+    if memory.is_some_and(|memory| !served.contains(&&*memory)) {
+        let why = "Python runs as 32-bit WebAssembly here: `1g` or `4g`";
+        unsupported(&place.member("memory_limit"), why, problems);
+    }
+    Some(ContainerChoice::Auto)
 }
 
 fn unsupported(place: &Place<'_>, why: &str, problems: &mut Problems) {

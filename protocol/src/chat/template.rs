@@ -1,0 +1,178 @@
+//! Chunks of one stream differ in one string: they are known again by their bytes.
+//!
+//! A model server writes the same chunk for every token, but for the text in it. Once one such chunk
+//! was parsed, the next is compared with it: the same bytes before and after a plain string are the
+//! same JSON with another string, and nothing has to be parsed. Whatever differs in anything else is
+//! parsed.
+
+use super::chunk::{Chunk, Delta};
+
+/// What the one string is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Piece {
+    /// Answer text.
+    #[default]
+    Text,
+    /// Thinking.
+    Reasoning,
+}
+
+/// The bytes around the string of the last chunk that said one thing only.
+#[derive(Debug, Default)]
+pub struct Template {
+    /// Before and behind it; empty before the first such chunk.
+    around: Vec<u8>,
+    /// Length of what is before it.
+    before: usize,
+    piece: Piece,
+}
+
+impl Template {
+    /// The string of a chunk that differs from the template in nothing else; never empty.
+    pub fn recognise<'a>(&self, data: &'a [u8]) -> Option<(Piece, &'a str)> {
+        if self.around.is_empty() {
+            return None;
+        }
+        let (before, behind) = self.around.split_at_checked(self.before)?;
+        let inner = data.strip_prefix(before)?.strip_suffix(behind)?;
+        let is_plain = !inner.is_empty() && !inner.iter().any(|byte| needs_escape(*byte));
+        let text = std::str::from_utf8(inner).ok().filter(|_| is_plain)?;
+        Some((self.piece, text))
+    }
+
+    /// Takes a parsed chunk for the template if it says one thing only. `chunk` is borrowed from
+    /// `data`.
+    pub fn learn(&mut self, data: &[u8], chunk: &Chunk<'_>) {
+        let Some((piece, text)) = only_piece(chunk) else {
+            return;
+        };
+        // A string with escapes is a copy and lies elsewhere.
+        let Some(start) = text.as_ptr().addr().checked_sub(data.as_ptr().addr()) else {
+            return;
+        };
+        let end = start.saturating_add(text.len());
+        let (Some(before), Some(behind)) = (data.get(..start), data.get(end..)) else {
+            return;
+        };
+        if before.last() == Some(&b'"') && behind.first() == Some(&b'"') {
+            self.around.clear();
+            self.around.extend_from_slice(before);
+            self.around.extend_from_slice(behind);
+            self.before = start;
+            self.piece = piece;
+        }
+    }
+}
+
+/// Whether a byte cannot stand for itself in a JSON string.
+pub(crate) fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// The one string of a chunk that says nothing else.
+fn only_piece<'a>(chunk: &'a Chunk<'_>) -> Option<(Piece, &'a str)> {
+    if chunk.error.is_some() || chunk.usage.is_some() {
+        return None;
+    }
+    let choice = chunk.choices.0.as_ref()?;
+    if choice.logprobs.is_some() || choice.finish_reason.is_some() {
+        return None;
+    }
+    let Delta {
+        content,
+        reasoning,
+        reasoning_content: None,
+        refusal: None,
+        tool_calls: None,
+    } = choice.delta.as_ref()?
+    else {
+        return None;
+    };
+    match (content, reasoning) {
+        (Some(text), None) => Some((Piece::Text, text.as_str())),
+        (None, Some(text)) => Some((Piece::Reasoning, text.as_str())),
+        (Some(_), Some(_)) | (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn learnt(data: &str) -> Template {
+        let mut template = Template::default();
+        template.learn(data.as_bytes(), &serde_json::from_str(data).unwrap());
+        template
+    }
+
+    fn chunk(text: &str) -> String {
+        json!({"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]})
+            .to_string()
+    }
+
+    #[test]
+    fn the_same_chunk_with_another_text_is_known_again() {
+        let template = learnt(&chunk("a"));
+        for text in ["b", "longer text", "é😀"] {
+            let next = chunk(text);
+            let known = template.recognise(next.as_bytes());
+            assert_eq!(known, Some((Piece::Text, text)));
+        }
+    }
+
+    #[test]
+    fn what_differs_in_anything_else_is_not() {
+        let template = learnt(&chunk("a"));
+        let other_id = chunk("b").replace("\"c\"", "\"d\"");
+        let ended = chunk("b").replace("null", "\"stop\"");
+        for data in [
+            &chunk(""),
+            &chunk("a\"b"),
+            &chunk("a\n"),
+            &other_id,
+            &ended,
+            "{}",
+            "",
+        ] {
+            assert_eq!(template.recognise(data.as_bytes()), None, "{data}");
+        }
+        let mut bad_utf8 = chunk("b").into_bytes();
+        let place = bad_utf8.iter().position(|byte| *byte == b'b').unwrap();
+        bad_utf8[place] = 0xFF;
+        assert_eq!(template.recognise(&bad_utf8), None);
+    }
+
+    #[test]
+    fn chunks_that_say_more_are_no_template() {
+        for data in [
+            r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":[{"delta":{"content":"a","reasoning":"b"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[{"delta":{"content":"a","tool_calls":[]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"\u0061"}}]}"#,
+            r#"{"choices":[{"delta":{"role":"assistant"}}]}"#,
+        ] {
+            assert_eq!(learnt(data).recognise(data.as_bytes()), None, "{data}");
+        }
+    }
+
+    proptest! {
+        /// What is recognised is what parsing would have said.
+        #[test]
+        fn recognising_is_parsing(first in any::<String>(), next in any::<String>(), cut in any::<prop::sample::Index>()) {
+            let template = learnt(&chunk(&first));
+            let mut data = chunk(&next);
+            if cut.index(4) == 0 {
+                data.truncate(data.floor_char_boundary(cut.index(data.len())));
+            }
+            if let Some((piece, text)) = template.recognise(data.as_bytes()) {
+                prop_assert_eq!(piece, Piece::Text);
+                let parsed: Chunk<'_> = serde_json::from_str(&data).unwrap();
+                prop_assert_eq!(only_piece(&parsed), Some((Piece::Text, text)));
+            }
+        }
+    }
+}
