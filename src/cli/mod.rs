@@ -1,10 +1,12 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod db;
 mod mcp;
 mod progress;
 mod serve;
 mod setup;
+mod status;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -39,10 +41,12 @@ pub fn main() -> ExitCode {
             let url = given.get_one::<String>("url").map_or("", String::as_str);
             mcp::run_probe(url, &calls.cloned().collect::<Vec<_>>())
         }
+        Some(("db", given)) => db::run(given),
         Some(("setup", given)) => match given.subcommand() {
             Some(("code-interpreter", given)) => setup::run(given, &environment()),
             _ => ExitCode::from(USAGE),
         },
+        Some(("status", given)) => status::run(given, &environment()),
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))

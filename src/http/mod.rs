@@ -10,6 +10,7 @@ mod mcp;
 mod models;
 mod responses;
 pub mod state;
+mod status;
 mod stream;
 
 use actix_web::http::Method;
@@ -27,6 +28,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/responses")
                         .route(web::post().to(responses::create::create))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/responses/input_tokens")
+                        .route(web::post().to(responses::create::input_tokens))
                         .default_service(wrong_method()),
                 )
                 .service(
@@ -63,6 +69,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/chat/completions")
                         .route(web::post().to(chat::passthrough))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/status")
+                        .route(web::get().to(status::status))
                         .default_service(wrong_method()),
                 )
                 .default_service(web::route().to(unknown_path)),

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr};
 use actix_rt::Arbiter;
+use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::mcp::messages::AwaitRuntime;
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
 use vllm_responses_actors::mcp::runtime::{self, RuntimeEnv};
 use vllm_responses_actors::mcp::settings::{BuiltIn, HostedSettings, McpSettings, RuntimeLink};
 use vllm_responses_actors::process::actor::ChildActor;
+use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::supervisor::messages::{AwaitPhase, OwnProcess};
 
 use crate::config::Logging;
 
@@ -64,6 +68,26 @@ impl Mcp {
             McpActor::new(link, hosted, remote, dialer)
         })
     }
+}
+
+/// Starts the runtime's process; ready when the servers that are required are there.
+pub(crate) async fn start_runtime(
+    child: &Addr<ChildActor>,
+    mcp: &Addr<McpActor>,
+    supervisor: &Addr<SupervisorActor>,
+    limit: Duration,
+) -> Result<(), String> {
+    let gone = |gone: AskError| gone.to_string();
+    ask_actor(child, Start, limit).await.map_err(gone)?;
+    let phase = |phase| supervisor.send(AwaitPhase(OwnProcess::McpRuntime, phase));
+    // Its own supervision bounds how long this takes.
+    tokio::select! {
+        ready = phase(Phase::Ready) => drop(ready.map_err(|closed| closed.to_string())?),
+        failed = phase(Phase::Failed) => {
+            return Err(failed.map_or_else(|closed| closed.to_string(), |end| end.last_error));
+        }
+    }
+    ask_actor(mcp, AwaitRuntime, limit).await.map_err(gone)
 }
 
 /// What the runtime is told, under the names that its own configuration has.

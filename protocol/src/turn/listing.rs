@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use super::effect::{Action, Effects, Refusal};
-use super::{Phase, Turn};
+use super::{Phase, Purpose, Turn};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{self, Prefix};
 use crate::responses::item::Item;
@@ -80,7 +80,7 @@ impl Turn {
             };
             return self.refuse(refusal, effects);
         }
-        if self.mcp.approved.is_empty() {
+        if self.mcp.approved.is_empty() || self.purpose == Purpose::Count {
             self.call_model(effects);
         } else {
             self.run_approved(effects);
@@ -95,7 +95,11 @@ impl Turn {
                 return Err(refusal);
             }
         }
-        self.catalogue = Catalogue::of(&self.request.settings, &self.offers, &self.mcp.lists)?;
+        let items = self.history.iter().chain(&self.request.input);
+        let loaded = items.flat_map(Item::loaded_tools);
+        let (settings, lists) = (&self.request.settings, &self.mcp.lists);
+        self.catalogue = Catalogue::of(settings, &self.offers, lists, loaded)?;
+        self.choose_container();
         self.mcp.tell = self.lists_to_tell();
         self.mcp.approved = self.approved()?;
         Ok(())
@@ -204,7 +208,13 @@ fn mcp_servers(tools: &[Tool]) -> Vec<(usize, Arc<McpServer>)> {
     let tools = tools.iter().enumerate();
     let servers = tools.filter_map(|(index, tool)| match tool {
         Tool::Mcp(tool) => Some((index, Arc::clone(&tool.server))),
-        Tool::Function(_) | Tool::CodeInterpreter(_) | Tool::Unserved(_) => None,
+        Tool::Function(_)
+        | Tool::Custom(_)
+        | Tool::Namespace(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Unserved(_) => None,
     });
     servers.collect()
 }
