@@ -47,8 +47,9 @@ struct View {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Link {
-    runtime: Option<RuntimeLink>,
-    client: RuntimeClient,
+    /// `None` without built-in servers; then there is no HTTP client either, which has a copy of the
+    /// system's TLS roots.
+    runtime: Option<(RuntimeLink, RuntimeClient)>,
     settings: HostedSettings,
     view: watch::Sender<View>,
 }
@@ -69,8 +70,7 @@ impl Link {
             down: false,
         };
         Self {
-            runtime,
-            client: RuntimeClient(client(CONNECT)),
+            runtime: runtime.map(|link| (link, RuntimeClient(client(CONNECT)))),
             settings,
             view: watch::Sender::new(view),
         }
@@ -78,12 +78,12 @@ impl Link {
 
     /// Keeps the copy fresh for as long as the actor lives.
     pub(super) async fn follow(&self) {
-        let Some(runtime) = &self.runtime else {
+        let Some((link, http)) = &self.runtime else {
             return;
         };
         let mut since = 0;
         loop {
-            if let Some(snapshot) = self.poll(runtime, since).await {
+            if let Some(snapshot) = poll(link, http, since).await {
                 since = snapshot.revision;
                 self.take(snapshot);
                 continue;
@@ -102,20 +102,6 @@ impl Link {
             });
             sleep(PAUSE_AFTER_FAILURE).await;
         }
-    }
-
-    async fn poll(&self, runtime: &RuntimeLink, since: u64) -> Option<Snapshot> {
-        let path = format!("/internal/mcp/servers?since={since}");
-        let request = runtime.authorize(self.client.0.get(runtime.endpoint(&path)));
-        let answered = async {
-            let mut answer = request.send().await.ok()?;
-            if answer.status().as_u16() != 200 {
-                return None;
-            }
-            answer.body().limit(MAX_SNAPSHOT).await.ok()
-        };
-        let body = timeout(POLL_LIMIT, answered).await.ok()??;
-        serde_json::from_slice(&body).ok()
     }
 
     fn take(&self, snapshot: Snapshot) {
@@ -186,7 +172,7 @@ impl Link {
         let failed = |message: &str| Outcome::Failed {
             error: CallError::protocol(SERVER_ERROR, message),
         };
-        let Some(runtime) = &self.runtime else {
+        let Some((link, http)) = &self.runtime else {
             return failed("there is no MCP runtime");
         };
         let order = CallOrder {
@@ -194,9 +180,9 @@ impl Link {
             tool: call.tool.clone(),
             arguments: call.arguments.clone(),
         };
-        let request = self.client.0.post(runtime.endpoint("/internal/mcp/call"));
+        let request = http.0.post(link.endpoint("/internal/mcp/call"));
         let answered = async {
-            let sent = runtime.authorize(request).send_json(&order).await;
+            let sent = link.authorize(request).send_json(&order).await;
             let mut answer = sent.map_err(|_unreachable| "the MCP runtime does not answer")?;
             match answer.status().as_u16() {
                 200 => {}
@@ -215,6 +201,21 @@ impl Link {
             Err(_elapsed) => failed("the MCP runtime does not answer"),
         }
     }
+}
+
+/// The state of all servers, once it is another than `since`; `None` when there is no answer.
+async fn poll(link: &RuntimeLink, http: &RuntimeClient, since: u64) -> Option<Snapshot> {
+    let path = format!("/internal/mcp/servers?since={since}");
+    let request = link.authorize(http.0.get(link.endpoint(&path)));
+    let answered = async {
+        let mut answer = request.send().await.ok()?;
+        if answer.status().as_u16() != 200 {
+            return None;
+        }
+        answer.body().limit(MAX_SNAPSHOT).await.ok()
+    };
+    let body = timeout(POLL_LIMIT, answered).await.ok()??;
+    serde_json::from_slice(&body).ok()
 }
 
 impl RuntimeLink {
