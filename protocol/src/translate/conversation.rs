@@ -88,21 +88,20 @@ fn part(item: &Item) -> Part<'_> {
         {
             Part::Nothing
         }
-        Item::CodeInterpreterCall(_) => Part::Hosted,
         Item::McpCall(call) if call.status == ToolStatus::Incomplete => Part::Nothing,
-        Item::McpCall(_) => Part::Hosted,
+        Item::CodeInterpreterCall(_) | Item::McpCall(_) => Part::Hosted,
         Item::McpApprovalRequest(_) => Part::Asked,
         Item::McpApprovalResponse(response) => Part::Decided(response),
-        // The model is shown the tools themselves.
-        Item::McpListTools(_) => Part::Nothing,
         Item::Kept(item) => match item.kind.role() {
             KeptRole::Call => Part::Call(&item.call_id),
             KeptRole::Output => Part::Output(&item.call_id),
             KeptRole::Whole => Part::Hosted,
         },
-        Item::AdditionalTools(_) | Item::ConfigurationUpdate(_) | Item::ItemReference(_) => {
-            Part::Nothing
-        }
+        // Of lists the model is shown the tools themselves.
+        Item::McpListTools(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_) => Part::Nothing,
     }
 }
 

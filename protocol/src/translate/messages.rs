@@ -12,6 +12,7 @@ use crate::chat::request::{
 use crate::json_text::compact;
 use crate::mcp::names::model_name;
 use crate::responses::content::Part;
+use crate::responses::emulated::EmulatedCall;
 use crate::responses::item::{Item, Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
 use crate::tools::{Catalogue, Route, code_interpreter, mcp, shown};
 
@@ -118,14 +119,7 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
                 Cow::Owned(compact(safe_arguments(call.arguments.get()))),
             )
         }
-        Item::EmulatedCall(call) => {
-            let kind = call.action.kind();
-            let name = catalogue.name_of(Route::Emulated(kind));
-            (
-                Cow::Borrowed(name.unwrap_or(kind.as_str())),
-                Cow::Owned(call.action.arguments()),
-            )
-        }
+        Item::EmulatedCall(call) => emulated(call, catalogue),
         Item::CodeInterpreterCall(call) => {
             let name = catalogue.name_of(Route::CodeInterpreter);
             (
@@ -164,6 +158,16 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
         r#type: "function",
         function: ChatCallFunction { name, arguments },
     })
+}
+
+/// Name and arguments of a call of a shell or patch tool.
+fn emulated<'a>(call: &EmulatedCall, catalogue: &'a Catalogue) -> (Cow<'a, str>, Cow<'a, str>) {
+    let kind = call.action.kind();
+    let name = catalogue.name_of(Route::Emulated(kind));
+    (
+        Cow::Borrowed(name.unwrap_or(kind.as_str())),
+        Cow::Owned(call.action.arguments()),
+    )
 }
 
 /// The model's name of an MCP tool, also of one that it is not shown any more.
