@@ -27,11 +27,11 @@ pub(crate) struct Place(store_fixture::Place);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(store_fixture::Place::sqlite())
+        Self::sqlite()
     }
 
-    pub(crate) fn sqlite() -> Option<Self> {
-        Some(Self::new())
+    pub(crate) fn sqlite() -> Self {
+        Self(store_fixture::Place::sqlite())
     }
 
     /// None, with a word about it, where there is no PostgreSQL.

@@ -196,9 +196,6 @@ mod tests {
         assert_eq!(echoed(&with(forced), r#""none""#).unwrap().1, forced);
         let error = echoed(&with(r#"{"type":"function","name":"g"}"#), r#""auto""#).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("tool_choice.name"));
-        // Items of earlier turns may load it: without inheritance it is looked for among those.
-        let alone = decode(&with(forced), OmittedTools::None).unwrap();
-        assert!(!alone.inherits_tools());
     }
 
     #[test]
