@@ -13,14 +13,15 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::{AskError, ask_actor};
-use vllm_responses_actors::cache;
+use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::AwaitRuntime;
-use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
+use vllm_responses_actors::process::{self, ExitKind};
+use vllm_responses_actors::seal;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
@@ -29,18 +30,21 @@ use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
-use vllm_responses_actors::vllm::messages::AwaitReady;
+use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
+use vllm_responses_protocol::seal::SealKeys;
 
+use crate::banner::{self, Ready};
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
-use crate::http::state::{AppState, McpDoors, StoreDoors};
+use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
 use crate::mcp::wire::Mcp;
 use crate::shutdown::{self, Outcome, Signals};
+use crate::status::{self, ToolStatus};
 
 /// A client that has sent no whole request head by then is cut off (fault C3).
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -53,11 +57,26 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// Telling an actor of ours to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+/// Why the gateway ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One sentence that names cause and remedy.
+    pub problem: String,
+    /// What the process ends with: 1, or the code of the child that it cannot do without.
+    pub code: u8,
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self { problem, code: 1 }
+    }
+}
+
 /// Runs the gateway until it is told to stop.
 ///
 /// # Errors
-/// One sentence that names cause and remedy, when the gateway cannot start.
-pub fn run(config: Config) -> Result<Outcome, String> {
+/// When the gateway cannot start, or is to end with a child.
+pub fn run(config: Config) -> Result<Outcome, Failure> {
     tls::install();
     System::new().block_on(serve(config))
 }
@@ -68,11 +87,12 @@ struct Opening {
     upstream: UpstreamSettings,
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
+    observers: watch::Sender<Observers>,
     mcp: Addr<McpActor>,
     mcp_runtime: Option<Addr<ChildActor>>,
 }
 
-async fn serve(config: Config) -> Result<Outcome, String> {
+async fn serve(config: Config) -> Result<Outcome, Failure> {
     let start = Instant::now();
     let upstream = match &config.upstream {
         Upstream::External(settings) => (**settings).clone(),
@@ -90,12 +110,19 @@ async fn serve(config: Config) -> Result<Outcome, String> {
         SupervisorActor::new(capacity)
     });
     let (doors, doors_seen) = watch::channel(None);
-    let watched = (keys_seen, doors_seen);
+    let (observers, observers_seen) = watch::channel(Observers::default());
+    let seal_keys = seal::open(&config.privacy.seal, &config.store.database)?;
+    let watched = (keys_seen, doors_seen, observers_seen);
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
-    let peers = (supervisor.clone(), mcp_actor.clone());
-    let state = app_state(&config, upstream.clone(), peers, watched);
+    let (up, chief) = (upstream.clone(), (supervisor.clone(), mcp_actor.clone()));
+    let state = app_state(&config, up, chief, seal_keys, watched);
     let (server, addresses) = listen(&config.gateway, state)?;
+    let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
+    log::info!(
+        "listening: {}; /v1 answers 503 until everything behind it is up",
+        urls.join(" ")
+    );
     let handle = server.handle();
     let (gone, server_gone) = oneshot::channel::<()>();
     let serving = async move {
@@ -109,12 +136,13 @@ async fn serve(config: Config) -> Result<Outcome, String> {
             upstream,
             supervisor,
             doors,
+            observers,
             mcp: mcp_actor,
             mcp_runtime: mcp.child,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
-            _ = server_gone => Err("the HTTP server ended by itself".to_owned()),
+            _ = server_gone => Err("the HTTP server ended by itself".to_owned().into()),
         };
         handle.stop(true).await;
         outcome
@@ -132,11 +160,15 @@ async fn live(
     control: &Arbiter,
     mut signals: Signals,
     heading: (&[SocketAddr], Instant),
-) -> Result<Outcome, String> {
+) -> Result<Outcome, Failure> {
     let python = Arbiter::new();
     let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
         .map_err(|error| error.to_string())?;
     let vllm = spawn_vllm(&opening, control).await?;
+    let observed = interpreter.actor.clone().map(Addr::recipient);
+    opening
+        .observers
+        .send_modify(|observers| observers.interpreter = observed);
     let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool.into_iter().collect();
     tools.push(Arc::new(McpTools::new(opening.mcp.clone().recipient())));
     let mcp_runtime = opening.mcp_runtime.clone();
@@ -151,10 +183,12 @@ async fn live(
             ask_actor(&actor, interpreter::messages::Stop, STOP_LIMIT).await;
     }
     python.stop();
-    if let Some(vllm) = vllm {
-        shutdown::stop_child(&vllm, &mut signals).await;
+    let Some(vllm) = vllm else { return outcome };
+    let stopped = shutdown::stop_child(&vllm, &mut signals).await;
+    match outcome {
+        Ok(Outcome::Clean) => Ok(stopped),
+        Ok(Outcome::Cut(_)) | Err(_) => outcome,
     }
-    outcome
 }
 
 /// Brings everything up, and serves until a signal or until a vLLM of ours is given up.
@@ -163,19 +197,28 @@ async fn open_and_serve(
     control: &Arbiter,
     signals: &mut Signals,
     (addresses, start): (&[SocketAddr], Instant),
-) -> Result<Outcome, String> {
+) -> Result<Outcome, Failure> {
     let lifecycle = opening.config.lifecycle;
+    let format = opening.config.logging.format;
     let supervisor = opening.supervisor.clone();
-    let keyless = opening.config.api_keys_file.is_none();
+    let mut ready = Ready {
+        urls: addresses.iter().map(banner::api_url).collect(),
+        model: None,
+        tools: Vec::new(),
+        store: banner::place(&opening.config.store),
+        keyed: opening.config.api_keys_file.is_some(),
+        took_ms: 0,
+    };
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
     tokio::select! {
-        opened = open(opening, tools, control) => opened?,
+        opened = open(opening, tools, control) => (ready.model, ready.tools) = opened?,
         error = given_up(&supervisor) => return Err(error),
         _ = signals.next() => return Ok(Outcome::Clean),
     }
-    announce(addresses, start);
-    if keyless {
+    ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    ready.announce(format);
+    if !ready.keyed {
         warn_of_open_door(addresses);
     }
     tokio::select! {
@@ -199,6 +242,12 @@ async fn spawn_vllm(
     let Upstream::Spawn(spawned) = &opening.config.upstream else {
         return Ok(None);
     };
+    log::info!(
+        "vLLM: starting {} with the model {}; it will be at {}",
+        spawned.spawn.program,
+        spawned.command.model,
+        spawned.upstream.base_url
+    );
     let vllm = spawn::supervise(
         &spawned.command,
         &spawned.spawn,
@@ -210,16 +259,26 @@ async fn spawn_vllm(
     ask_actor(&vllm, Start, START_LIMIT)
         .await
         .map_err(|gone| gone.to_string())?;
+    let observed = vllm.clone().recipient();
+    opening
+        .observers
+        .send_modify(|observers| observers.children.push(("vllm", observed)));
     Ok(Some(vllm))
 }
 
-/// Resolves when a vLLM of ours is given up, with its last error; never without one.
-async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
+/// Resolves when a vLLM of ours is given up; never without one.
+async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
     match supervisor
         .send(AwaitPhase(OwnProcess::Vllm, Phase::Failed))
         .await
     {
-        Ok(error) => error,
+        Ok(reached) => Failure {
+            problem: format!(
+                "vLLM was given up: {}; what it wrote is above",
+                reached.last_error
+            ),
+            code: reached.exit.map_or(1, ExitKind::exit_code),
+        },
         Err(_gone) => std::future::pending().await,
     }
 }
@@ -228,13 +287,15 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> String {
 type Watched = (
     watch::Receiver<Option<Arc<KeyRing>>>,
     watch::Receiver<Option<StoreDoors>>,
+    watch::Receiver<Observers>,
 );
 
 fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
     (supervisor, mcp): (Addr<SupervisorActor>, Addr<McpActor>),
-    (keys, store): Watched,
+    seal_keys: SealKeys,
+    (keys, store, observers): Watched,
 ) -> AppState {
     AppState {
         keys,
@@ -244,13 +305,18 @@ fn app_state(
             tools: mcp.recipient(),
         },
         store,
+        observers,
+        started: Instant::now(),
         upstream,
         rules: Rules {
             max_depth: config.limits.json_depth,
             strict_requests: config.protocol.requests == Strictness::Strict,
             strict_tools: config.protocol.tools == Strictness::Strict,
+            retention: config.privacy.retention,
+            omitted_tools: config.protocol.omitted_tools,
         },
         loop_limits: config.loop_limits,
+        seal_keys: Arc::new(seal_keys),
         reasoning_events: match config.protocol.reasoning_events {
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
@@ -297,100 +363,119 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
     Ok((server.run(), addresses))
 }
 
-/// Brings up everything behind HTTP, in order.
-async fn open(opening: Opening, tools: Toolbox, control: &Arbiter) -> Result<(), String> {
-    let Opening {
-        config,
-        upstream,
-        supervisor,
-        doors,
-        mcp,
-        mcp_runtime,
-    } = opening;
-    let reports = supervisor.clone().recipient::<Report>();
-    let front = cache::start(config.store)
+/// Brings up everything behind HTTP, in order. The model to try, and the tools on offer.
+async fn open(
+    opening: Opening,
+    tools: Toolbox,
+    control: &Arbiter,
+) -> Result<(Option<String>, Vec<ToolStatus>), String> {
+    let front = open_store(&opening).await?;
+    let (vllm, model) = open_upstream(&opening, control).await?;
+    if let Some(mcp_runtime) = &opening.mcp_runtime {
+        start_mcp_runtime(mcp_runtime, &opening).await?;
+    }
+    let offered = status::tools(tools.offers());
+    opening
+        .observers
+        .send_modify(|observers| observers.tools = tools.clone());
+    let peers = Peers {
+        mcp: opening.mcp.clone().recipient(),
+        chains: front.clone().recipient(),
+        commits: front.recipient(),
+        suspects: vllm.recipient(),
+        upstream: opening.upstream,
+        tools,
+        log: TurnLog {
+            timings: opening.config.logging.timings,
+            model_messages: opening.config.logging.model_messages,
+        },
+    };
+    let opened = messages::Opened(Arc::new(peers));
+    ask_actor(&opening.supervisor, opened, START_LIMIT)
+        .await
+        .map_err(|gone| gone.to_string())?;
+    Ok((model, offered))
+}
+
+/// Starts the process of the operator's MCP servers; ready when those that are required are there.
+async fn start_mcp_runtime(child: &Addr<ChildActor>, opening: &Opening) -> Result<(), String> {
+    let gone = |gone: AskError| gone.to_string();
+    ask_actor(child, Start, START_LIMIT).await.map_err(gone)?;
+    let supervisor = &opening.supervisor;
+    let phase = |phase| supervisor.send(AwaitPhase(OwnProcess::McpRuntime, phase));
+    // Its own supervision bounds how long this takes.
+    tokio::select! {
+        ready = phase(Phase::Ready) => drop(ready.map_err(|closed| closed.to_string())?),
+        failed = phase(Phase::Failed) => {
+            let failed = failed.map(|reached| reached.last_error);
+            return Err(failed.unwrap_or_else(|closed| closed.to_string()));
+        }
+    }
+    let known = ask_actor(&opening.mcp, AwaitRuntime, START_LIMIT).await;
+    known.map_err(gone)
+}
+
+/// Opens and migrates the store; from then on stored responses are served.
+async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
+    let settings = opening.config.store.clone();
+    log::info!("store: opening ({})", banner::place(&settings));
+    let front = cache::start(settings, opening.config.cache.clone())
         .await
         .map_err(|error| error.to_string())?;
-    doors.send_replace(Some(StoreDoors {
+    opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),
         remove: front.clone().recipient(),
     }));
-    reports.do_send(Report {
+    opening.observers.send_modify(|observers| {
+        observers.store = Some(front.clone().recipient());
+        observers.cache = Some(front.clone().recipient());
+    });
+    opening.supervisor.do_send(Report {
         component: Component::Store,
         health: Health::Ready,
     });
-    let (settings, watcher) = (upstream.clone(), reports.clone());
+    Ok(front)
+}
+
+/// Waits for the upstream, ours or not; the model to try, if one is known.
+async fn open_upstream(
+    opening: &Opening,
+    control: &Arbiter,
+) -> Result<(Addr<VllmActor>, Option<String>), String> {
+    let (supervisor, settings) = (&opening.supervisor, opening.upstream.clone());
+    let limit = settings.ready_timeout.saturating_add(START_LIMIT);
+    let url = settings.base_url.clone();
+    let reports = supervisor.clone().recipient::<Report>();
     let vllm = VllmActor::start_in_arbiter(&control.handle(), move |_| {
-        VllmActor::new(settings, watcher)
+        VllmActor::new(settings, reports)
     });
-    let limit = upstream.ready_timeout.saturating_add(START_LIMIT);
-    if let Upstream::Spawn(_) = config.upstream {
+    let observed = vllm.clone().recipient();
+    opening
+        .observers
+        .send_modify(|observers| observers.upstream = Some(observed));
+    if let Upstream::Spawn(_) = opening.config.upstream {
         // Ready in its supervisor's eyes: an end after this is one of a server that worked.
         ask_actor(
-            &supervisor,
+            supervisor,
             AwaitPhase(OwnProcess::Vllm, Phase::Ready),
             limit,
         )
         .await
         .map_err(|gone| gone.to_string())?;
     }
+    log::info!("upstream: waiting for {url}");
     ask_actor(&vllm, AwaitReady, limit)
         .await
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
-    if let Some(mcp_runtime) = mcp_runtime {
-        start_mcp_runtime(&mcp_runtime, &mcp, &supervisor).await?;
-    }
-    let peers = Peers {
-        chains: front.clone().recipient(),
-        commits: front.recipient(),
-        suspects: vllm.recipient(),
-        upstream,
-        tools,
-        mcp: mcp.recipient(),
-        log: TurnLog {
-            timings: config.logging.timings,
-            model_messages: config.logging.model_messages,
-        },
+    let seen = ask_actor(&vllm, Observe, START_LIMIT).await;
+    let listed = seen.map_err(|gone| gone.to_string())?.model;
+    let model = match &opening.config.upstream {
+        Upstream::External(_) => listed,
+        Upstream::Spawn(spawned) => spawned.command.served_names.first().cloned().or(listed),
     };
-    ask_actor(&supervisor, messages::Opened(Arc::new(peers)), START_LIMIT)
-        .await
-        .map_err(|gone| gone.to_string())
-}
-
-/// Starts the process of the operator's MCP servers; ready when those that are required are there.
-async fn start_mcp_runtime(
-    child: &Addr<ChildActor>,
-    mcp: &Addr<McpActor>,
-    supervisor: &Addr<SupervisorActor>,
-) -> Result<(), String> {
-    let gone = |gone: AskError| gone.to_string();
-    ask_actor(child, Start, START_LIMIT).await.map_err(gone)?;
-    let phase = |phase| supervisor.send(AwaitPhase(OwnProcess::McpRuntime, phase));
-    // Its own supervision bounds how long this takes.
-    tokio::select! {
-        ready = phase(Phase::Ready) => drop(ready.map_err(|closed| closed.to_string())?),
-        failed = phase(Phase::Failed) => {
-            return Err(failed.unwrap_or_else(|closed| closed.to_string()));
-        }
-    }
-    ask_actor(mcp, AwaitRuntime, START_LIMIT)
-        .await
-        .map_err(gone)
-}
-
-fn announce(addresses: &[SocketAddr], start: Instant) {
-    let ready_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    for address in addresses {
-        let ip = address.ip();
-        let host = if ip.is_unspecified() {
-            "127.0.0.1".to_owned()
-        } else {
-            ip.to_string()
-        };
-        log::info!(ready_ms; "ready: http://{host}:{}/v1/responses", address.port());
-    }
+    Ok((vllm, model))
 }
 
 fn warn_of_open_door(addresses: &[SocketAddr]) {

@@ -6,6 +6,7 @@
 //! `vllm-responses-actors`; every rule of the API is in `vllm-responses-protocol`.
 #![forbid(unsafe_code)]
 
+mod banner;
 pub mod cli;
 pub mod config;
 pub mod gateway;
@@ -14,3 +15,4 @@ pub mod keys;
 pub mod logging;
 pub mod mcp;
 mod shutdown;
+pub mod status;

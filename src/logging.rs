@@ -10,13 +10,15 @@ use serde::ser::SerializeMap;
 
 use crate::config::{LogFormat, Logging};
 
-/// What libraries may not say: names of spans, and messages of MCP servers, which the SDK quotes.
-const QUIET: &str = "tracing::span=warn,rmcp=off,sse_stream=off";
+/// What is never said: the MCP SDK quotes what servers send.
+const SILENT: &str = "rmcp=off,sse_stream=off";
 
 /// Starts the log. A second call changes nothing and returns false.
 pub fn init(settings: &Logging) -> bool {
     let mut builder = Builder::new();
-    builder.parse_filters(&format!("{},{QUIET}", settings.filter));
+    // What actix says of its own start is no news to people; a filter that names it gets it.
+    let quiet = "actix_server=warn,tracing::span=warn";
+    builder.parse_filters(&format!("{quiet},{},{SILENT}", settings.filter));
     match settings.format {
         LogFormat::Text => builder.format(|out, record| {
             let time = out.timestamp_millis().to_string();

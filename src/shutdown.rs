@@ -98,11 +98,17 @@ pub(crate) async fn wait_and_drain(
 }
 
 /// Stops a child with everything it started; a second signal does not wait for its grace.
-pub(crate) async fn stop_child(child: &Addr<ChildActor>, signals: &mut Signals) {
+pub(crate) async fn stop_child(child: &Addr<ChildActor>, signals: &mut Signals) -> Outcome {
     log::info!("stopping the child processes");
     tokio::select! {
-        stopped = ask_actor(child, Stop, CHILD_LIMIT) => told(stopped),
-        Caught(_) = signals.next() => log::warn!("second signal: the child processes are killed"),
+        stopped = ask_actor(child, Stop, CHILD_LIMIT) => {
+            told(stopped);
+            Outcome::Clean
+        }
+        Caught(code) = signals.next() => {
+            log::warn!("second signal: the child processes are killed");
+            Outcome::Cut(code)
+        }
     }
 }
 

@@ -15,8 +15,10 @@ const MAX_FILE_LINES: usize = 500;
 const ALLOWED: &[(&str, &[&str])] = &[(
     "protocol/Cargo.toml",
     &[
+        "base64",
         "bytes",
         "memchr",
+        "ring",
         "serde",
         "serde_json",
         "sha2",

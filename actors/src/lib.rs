@@ -10,6 +10,7 @@ pub mod env;
 pub mod interpreter;
 pub mod mcp;
 pub mod process;
+pub mod seal;
 pub mod secret;
 pub mod store;
 pub mod supervisor;

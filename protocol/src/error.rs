@@ -33,6 +33,8 @@ pub enum ApiErrorCode {
     MutuallyExclusiveParameters,
     /// A tool or feature that this gateway does not serve.
     UnsupportedValue,
+    /// Sealed content that does not open.
+    InvalidEncryptedContent,
     /// The response to continue is unknown, expired, of another owner, or was not stored.
     PreviousResponseNotFound,
     /// The prompt is longer than the model takes.
@@ -106,6 +108,7 @@ impl ApiErrorCode {
                 line(Some("mutually_exclusive_parameters"), REQUEST, 400)
             }
             Self::UnsupportedValue => line(Some("unsupported_value"), REQUEST, 400),
+            Self::InvalidEncryptedContent => line(Some("invalid_encrypted_content"), REQUEST, 400),
             Self::PreviousResponseNotFound => {
                 line(Some("previous_response_not_found"), REQUEST, 400)
             }

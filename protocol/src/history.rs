@@ -50,6 +50,16 @@ pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
     Ok(items)
 }
 
+/// The items that the chain's last response took in and made itself.
+pub fn own_items(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+    let mut items = Vec::new();
+    let position = chain.links.len().saturating_sub(1);
+    if let Some(link) = chain.links.last() {
+        append(link, &mut items).ok_or(CorruptHistory { position })?;
+    }
+    Ok(items)
+}
+
 /// A stored response as clients see it that did not ask for the outputs of the code interpreter. The
 /// store keeps them, since the model needs them on later turns.
 pub(crate) fn without_code_outputs(response: &str) -> Cow<'_, str> {

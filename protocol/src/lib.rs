@@ -16,6 +16,7 @@ pub mod mcp;
 pub mod normalize;
 pub mod record;
 pub mod responses;
+pub mod seal;
 pub mod secret;
 pub mod sse;
 pub mod tools;

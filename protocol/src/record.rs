@@ -109,6 +109,10 @@ pub struct Link {
 pub struct Chain {
     /// Oldest first.
     pub links: Vec<Arc<Link>>,
+    /// Of the last link, as in [`Record::expires_at_ms`].
+    pub expires_at_ms: Option<i64>,
+    /// Of the last link, as in [`Record::settings`]; `None` unless they were asked for.
+    pub settings: Option<Arc<str>>,
 }
 
 /// One response as `GET /v1/responses/{id}` returns it, still in two parts.

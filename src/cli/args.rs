@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::setup;
+use super::status;
 use crate::config::table::{CONFIG, Kind, Row, TABLE};
 
 const ABOUT: &str = "A gateway that gives any vLLM server a stateful OpenAI Responses API";
@@ -22,7 +23,8 @@ Where configuration comes from, strongest first:
 
 Exit codes:
   0    stopped cleanly, or the answer was given
-  1    failed while starting or running
+  1    failed while starting or running; where a vLLM of its own was the
+       cause, that one's code (128 and the signal's number)
   2    wrong usage or configuration; every problem is on stderr
   130  stopped at once by a second SIGINT
   143  stopped at once by a second SIGTERM";
@@ -56,6 +58,8 @@ pub(super) fn command() -> Command {
             },
         ))
         .subcommand(probe())
+        .subcommand(status::command())
+        .subcommand(super::db::command())
         .subcommand(
             Command::new("keys")
                 .about("API keys of clients")
@@ -139,12 +143,15 @@ fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
     command
 }
 
-/// Flags that were given, by TOML key.
+/// Flags that were given, by TOML key; a command without a flag has not been given it.
 pub(super) fn flags(given: &ArgMatches) -> BTreeMap<&'static str, String> {
     TABLE
         .iter()
         .filter(|row| row.flag.is_some())
-        .filter_map(|row| Some((row.key, given.try_get_one::<String>(row.key).ok()??.clone())))
+        .filter_map(|row| {
+            let value = given.try_get_one::<String>(row.key).ok()??;
+            Some((row.key, value.clone()))
+        })
         .collect()
 }
 

@@ -1,10 +1,12 @@
 //! The command line: what was asked, and the commands that answer without a gateway.
 
 mod args;
+mod db;
 mod mcp;
 mod progress;
 mod serve;
 mod setup;
+mod status;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
             serve::run(&inputs(given, &arguments), install)
         }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("db", given)) => db::run(given),
         Some(("mcp-runtime", given)) => mcp::run_runtime(&inputs(given, &arguments)),
         Some(("mcp-probe", given)) => {
             let calls = given.get_many::<String>("call").unwrap_or_default();
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
             Some(("code-interpreter", given)) => setup::run(given, &environment()),
             _ => ExitCode::from(USAGE),
         },
+        Some(("status", given)) => status::run(given, &environment()),
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 new_key(given.get_one::<String>("name").map_or("", String::as_str))

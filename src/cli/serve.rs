@@ -7,7 +7,7 @@ use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettin
 
 use super::{complain, load, setup};
 use crate::config::raw::Inputs;
-use crate::gateway;
+use crate::gateway::{self, Failure};
 use crate::logging;
 use crate::shutdown::Outcome;
 
@@ -46,9 +46,9 @@ pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
     match gateway::run(config) {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Cut(code)) => ExitCode::from(code),
-        Err(problem) => {
+        Err(Failure { problem, code }) => {
             complain(&[format!("error: {problem}")]);
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }

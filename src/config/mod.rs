@@ -17,9 +17,11 @@ use std::time::Duration;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::mcp::settings::McpSettings;
+use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::responses::request::{OmittedTools, Retention};
 use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys;
@@ -44,6 +46,8 @@ pub struct Config {
     pub loop_limits: LoopLimits,
     /// Choices of the wire protocol.
     pub protocol: ProtocolSettings,
+    /// What is kept, and how what is not kept is sealed.
+    pub privacy: Privacy,
     /// How a stop goes.
     pub lifecycle: Lifecycle,
     /// What is logged and how.
@@ -107,6 +111,17 @@ pub struct ProtocolSettings {
     pub requests: Strictness,
     /// What an unknown tool causes.
     pub tools: Strictness,
+    /// What omitted tools mean.
+    pub omitted_tools: OmittedTools,
+}
+
+/// What is kept, and how what is not kept is sealed.
+#[derive(Clone, Debug)]
+pub struct Privacy {
+    /// Whether responses may be kept at all.
+    pub retention: Retention,
+    /// How reasoning is sealed for clients.
+    pub seal: SealSettings,
 }
 
 /// Whose names reasoning events carry.
@@ -162,6 +177,19 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Gathers the configuration and judges what concerns the database only.
+///
+/// # Errors
+/// All problems at once, those of names and files included.
+pub fn load_store(inputs: &Inputs) -> Result<StoreSettings, Vec<String>> {
+    validate::store(&raw::gather(inputs))
+}
+
+/// A duration as configuration spells it, `30s` or `2h`; at most a hundred years.
+pub fn duration(text: &str) -> Option<Duration> {
+    values::duration(text)
 }
 
 /// Gathers and judges the configuration, the keys file, `mcp.json` and a wanted interpreter included.

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
+use vllm_responses_actors::secret::Secret;
 
 use super::dotenv;
 use super::table::{CONFIG, Row, TABLE};
@@ -42,11 +43,16 @@ pub struct Raw {
     pub rust_log: Option<String>,
     /// Where programs of this user keep what they can get again: `XDG_CACHE_HOME`, or `~/.cache`.
     pub cache_home: Option<PathBuf>,
+    /// `VR_API_KEY`, when set: what `status` shows to a gateway that has keys.
+    pub client_key: Option<Secret>,
     /// Errors of names and files.
     pub problems: Vec<String>,
     /// Worth a line in the log, but no reason to stop.
     pub notices: Vec<String>,
 }
+
+/// Read by `status` only, so it is no key of the configuration.
+const CLIENT_KEY: &str = "VR_API_KEY";
 
 /// Place of a value that nobody set.
 pub const DEFAULT: &str = "default";
@@ -205,6 +211,8 @@ fn dotenv_layer(inputs: &Inputs, raw: &mut Raw) -> Layer {
 fn put_variable(layer: &mut Layer, name: &str, text: &str, whence: &str, raw: &mut Raw) {
     if let Some(row) = TABLE.iter().find(|row| row.env == name) {
         layer.put(row.key, text, &format!("`{name}`{whence}"));
+    } else if name == CLIENT_KEY {
+        raw.client_key.get_or_insert_with(|| Secret::new(text));
     } else if name.starts_with("VR_") {
         let hint = suggestion(name, TABLE.iter().map(|row| row.env));
         raw.notices.push(format!(

@@ -95,6 +95,7 @@ the exit code is 2. `vllm-responses check-config` prints the effective values an
 Secrets have no flag and are never printed.
 
 API keys: `vllm-responses keys new NAME` prints a new key and the line for the file of `VR_API_KEYS_FILE`.
+`vllm-responses status` takes its own key from `VR_API_KEY`, which is no setting of the gateway.
 
 This page is made from the key table in `src/config/table.rs`;
 `UPDATE_GENERATED=1 cargo test --lib config::render` writes it and `config/default.toml` anew.

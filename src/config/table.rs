@@ -107,9 +107,11 @@ pub const TABLE: &[Row] = &[
     Row::new("upstream.hold_status", "VR_HOLD_STATUS", "5s", Duration).means("How long the client's status line waits for the upstream's."),
     Row::new("upstream.keep_alive", "VR_KEEP_ALIVE", "15s", Duration).means("Silence towards a streaming client after which a comment is sent."),
 
-    Row::new("store.database", "VR_DB_PATH", "vllm_responses.db", Text).secret().means("Where responses are kept: a file path, `sqlite:///FILE` or `postgresql://USER@HOST/DB`."),
+    Row::new("store.database", "VR_DB_PATH", "vllm_responses.db", Text).secret().means("Where responses are kept: a file path, `sqlite:///FILE` or `postgresql://USER@HOST/DB?sslmode=MODE`."),
     Row::new("store.synchronous", "VR_DB_SYNCHRONOUS", "normal", Choice(&["normal", "full"])).means("SQLite: `full` survives a power cut, `normal` a crash of the process."),
+    Row::new("store.pool_size", "VR_DB_POOL_SIZE", "8", Number).means("PostgreSQL: most connections that this process opens, at least 2."),
     Row::new("store.retention", "VR_RETENTION", "", Duration).means("Age at which a response expires; unset keeps it for ever."),
+    Row::new("store.purge_interval", "VR_DB_PURGE_INTERVAL", "60s", Duration).means("How often expired and deleted responses are removed; 0 leaves it to `vllm-responses db purge`."),
 
     Row::new("cache.enabled", "VR_RESPONSE_STORE_CACHE", "false", Switch).means("Whether Redis caches stored responses."),
     Row::new("cache.redis_host", "VR_REDIS_HOST", "localhost", Text).means("Host of Redis, when no Redis URL is given."),
@@ -152,6 +154,11 @@ pub const TABLE: &[Row] = &[
     Row::new("protocol.reasoning_events", "VR_REASONING_EVENTS", "openai", Choice(&["openai", "open_responses"])).means("Whose names reasoning events carry."),
     Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),
     Row::new("protocol.strict_tools", "VR_STRICT_TOOLS", "false", Switch).means("Whether an unknown tool is refused instead of left out."),
+    Row::new("protocol.inherit_tools", "VR_INHERIT_TOOLS", "false", Switch).means("Whether a request that continues a response and omits `tools` has that response's."),
+
+    Row::new("privacy.zdr", "VR_ZDR", "false", Switch).means("Whether no response may be kept: `store: true` and everything that continues by id are refused."),
+    Row::new("privacy.seal_keys", "VR_SEAL_KEYS", "", Text).secret().means("Keys of 64 hexadecimal digits, comma between, that seal reasoning for clients: the first seals, all open; unset makes one and keeps it beside the SQLite file."),
+    Row::new("privacy.seal_max_age", "VR_SEAL_MAX_AGE", "", Duration).means("Age at which sealed reasoning is refused; unset accepts it as long as its key is known."),
 
     Row::new("mcp.file", "VR_MCP_CONFIG_PATH", "", Text).flag("--mcp-config").means("`mcp.json` with the operator's MCP servers; when given, the gateway starts their runtime."),
     Row::new("mcp.port", "VR_MCP_PORT", "5981", Number).flag("--mcp-port").means("Port of that runtime, on 127.0.0.1."),

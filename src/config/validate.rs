@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use url::Url;
 use vllm_responses_actors::cache::settings::CacheSettings;
+use vllm_responses_actors::seal::{self, SealSettings};
 use vllm_responses_actors::secret::Secret;
+use vllm_responses_actors::store::messages::Extent;
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
+use vllm_responses_protocol::responses::request::{OmittedTools, Retention};
 use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
-    Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, ProtocolSettings,
+    Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, Privacy, ProtocolSettings,
     ReasoningEvents, SpawnUpstream, Strictness, Upstream, values,
 };
 
@@ -36,6 +39,22 @@ pub fn validate(raw: &Raw) -> Result<Config, Vec<String>> {
     let config = reader.config();
     match config {
         Some(config) if reader.problems.is_empty() => Ok(config),
+        _ => Err(reader.problems),
+    }
+}
+
+/// Judges the keys of the store.
+///
+/// # Errors
+/// As [`validate`].
+pub fn store(raw: &Raw) -> Result<StoreSettings, Vec<String>> {
+    let mut reader = Reader {
+        raw,
+        problems: raw.problems.clone(),
+    };
+    let store = reader.store();
+    match store {
+        Some(store) if reader.problems.is_empty() => Ok(store),
         _ => Err(reader.problems),
     }
 }
@@ -136,11 +155,12 @@ impl<'a> Reader<'a> {
         let gateway = self.gateway();
         let upstream = self.upstream();
         let store = self.store();
-        let cache = self.cache();
         let interpreter = self.interpreter();
         let limits = self.limits();
         let loop_limits = self.loop_limits();
         let protocol = self.protocol();
+        let privacy = self.privacy();
+        let cache = self.cache(protocol.map(|protocol| protocol.omitted_tools));
         let lifecycle = self.lifecycle();
         let logging = self.logging();
         let mcp = self.mcp();
@@ -153,6 +173,7 @@ impl<'a> Reader<'a> {
             limits: limits?,
             loop_limits: loop_limits?,
             protocol: protocol?,
+            privacy: privacy?,
             lifecycle: lifecycle?,
             logging: logging?,
             mcp: mcp?,
@@ -278,10 +299,7 @@ impl<'a> Reader<'a> {
         let database = Database::parse(text)
             .map_err(|rule| self.problem("store.database", &rule))
             .ok();
-        if matches!(database, Some(Database::Postgres(_))) {
-            let rule = "this build keeps responses in SQLite only; give the path of a file";
-            self.problem("store.database", rule);
-        }
+        let pool_size = self.number("store.pool_size", 2..=1000);
         let synchronous =
             self.read(
                 "store.synchronous",
@@ -296,15 +314,18 @@ impl<'a> Reader<'a> {
             Some(_) => self.positive("store.retention").map(Some),
             None => Some(None),
         };
+        let purge_interval = self.duration("store.purge_interval");
         Some(StoreSettings {
             database: database?,
             synchronous: synchronous?,
+            pool_size: pool_size.and_then(|size| u32::try_from(size).ok())?,
             retention: retention?,
+            purge_interval: Some(purge_interval?).filter(|interval| !interval.is_zero()),
         })
     }
 
     /// `None` when the cache is off, or wrong and then reported.
-    fn cache(&mut self) -> Option<CacheSettings> {
+    fn cache(&mut self, omitted_tools: Option<OmittedTools>) -> Option<CacheSettings> {
         const URL: &str =
             "must be `redis://HOST` or `rediss://HOST`, with port, user and database as needed";
         let enabled = self.switch("cache.enabled");
@@ -326,15 +347,13 @@ impl<'a> Reader<'a> {
         let settings = CacheSettings {
             url: url?,
             ttl: ttl?,
+            limit: CacheSettings::LIMIT,
+            extent: match omitted_tools? {
+                OmittedTools::None => Extent::Items,
+                OmittedTools::Inherited => Extent::WithSettings,
+            },
         };
-        if enabled? {
-            self.problem(
-                "cache.enabled",
-                "this build has no Redis cache; write `false`",
-            );
-            return Some(settings);
-        }
-        None
+        enabled?.then_some(settings)
     }
 
     fn limits(&mut self) -> Option<Limits> {
@@ -369,10 +388,44 @@ impl<'a> Reader<'a> {
             .switch("protocol.strict_requests")
             .map(Strictness::from);
         let tools = self.switch("protocol.strict_tools").map(Strictness::from);
+        let inherit = self.switch("protocol.inherit_tools");
         Some(ProtocolSettings {
             reasoning_events: reasoning_events?,
             requests: requests?,
             tools: tools?,
+            omitted_tools: if inherit? {
+                OmittedTools::Inherited
+            } else {
+                OmittedTools::None
+            },
+        })
+    }
+
+    fn privacy(&mut self) -> Option<Privacy> {
+        const KEYS: &str = "must be keys of 64 hexadecimal digits each, comma between; make one with \
+             `openssl rand -hex 32`";
+        let zdr = self.switch("privacy.zdr");
+        let max_age = match self.optional("privacy.seal_max_age") {
+            Some(_) => self.positive("privacy.seal_max_age").map(Some),
+            None => Some(None),
+        };
+        let keys = match self.optional("privacy.seal_keys") {
+            Some(_) => self.read("privacy.seal_keys", KEYS, |text| {
+                let keys = text.split(',').map(|digits| seal::parse(digits.trim()));
+                keys.collect()
+            }),
+            None => Some(Vec::new()),
+        };
+        Some(Privacy {
+            retention: if zdr? {
+                Retention::None
+            } else {
+                Retention::Asked
+            },
+            seal: SealSettings {
+                keys: keys?,
+                max_age: max_age?,
+            },
         })
     }
 

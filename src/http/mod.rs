@@ -10,6 +10,7 @@ mod mcp;
 mod models;
 mod responses;
 pub mod state;
+mod status;
 mod stream;
 
 use actix_web::http::Method;
@@ -27,6 +28,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/responses")
                         .route(web::post().to(responses::create::create))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/responses/input_tokens")
+                        .route(web::post().to(responses::create::input_tokens))
                         .default_service(wrong_method()),
                 )
                 .service(
@@ -50,19 +56,15 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(models::one))
                         .default_service(wrong_method()),
                 )
-                .service(
-                    web::resource("/mcp/servers")
-                        .route(web::get().to(mcp::servers))
-                        .default_service(wrong_method()),
-                )
-                .service(
-                    web::resource("/mcp/servers/{server_label}/tools")
-                        .route(web::get().to(mcp::tools))
-                        .default_service(wrong_method()),
-                )
+                .configure(mcp_routes)
                 .service(
                     web::resource("/chat/completions")
                         .route(web::post().to(chat::passthrough))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/status")
+                        .route(web::get().to(status::status))
                         .default_service(wrong_method()),
                 )
                 .default_service(web::route().to(unknown_path)),
@@ -70,6 +72,21 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .route("/health", web::get().to(health::alive))
         .route("/health/ready", web::get().to(health::ready))
         .default_service(web::route().to(unknown_path));
+}
+
+fn mcp_routes(config: &mut web::ServiceConfig) {
+    let wrong_method = || web::route().to(wrong_method);
+    config
+        .service(
+            web::resource("/mcp/servers")
+                .route(web::get().to(mcp::servers))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/mcp/servers/{server_label}/tools")
+                .route(web::get().to(mcp::tools))
+                .default_service(wrong_method()),
+        );
 }
 
 async fn unknown_path() -> HttpResponse {

@@ -1,18 +1,24 @@
 //! What every handler may use: addresses and settled facts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Addr, Recipient};
 use tokio::sync::watch;
+use vllm_responses_actors::cache::messages as cache;
+use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
-use vllm_responses_actors::store::messages::{Fetch, LoadChain, Remove};
+use vllm_responses_actors::process::messages as process;
+use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::Refused;
+use vllm_responses_actors::tools::Toolbox;
+use vllm_responses_actors::vllm::messages as vllm;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
+use vllm_responses_protocol::seal::SealKeys;
 use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys::KeyRing;
@@ -28,6 +34,10 @@ pub struct AppState {
     pub mcp: McpDoors,
     /// Stored responses, once the store is open.
     pub store: watch::Receiver<Option<StoreDoors>>,
+    /// Whom the status page asks.
+    pub observers: watch::Receiver<Observers>,
+    /// When the gateway began.
+    pub started: Instant,
     /// Where models and chat completions are.
     pub upstream: UpstreamSettings,
     /// How requests are read.
@@ -36,6 +46,8 @@ pub struct AppState {
     pub loop_limits: LoopLimits,
     /// Names of the reasoning events.
     pub reasoning_events: ReasoningEvents,
+    /// What seals reasoning for clients.
+    pub seal_keys: Arc<SealKeys>,
     /// Longest request body, in bytes.
     pub body_limit: usize,
     /// Age at which responses expire.
@@ -55,6 +67,23 @@ impl AppState {
     pub(super) fn doors(&self) -> Result<StoreDoors, Refused> {
         self.store.borrow().clone().ok_or(Refused::Starting)
     }
+}
+
+/// Whom the status page asks; grows as components come up.
+#[derive(Clone, Debug, Default)]
+pub struct Observers {
+    /// The store.
+    pub store: Option<Recipient<store::Observe>>,
+    /// The cache in front of it.
+    pub cache: Option<Recipient<cache::Observe>>,
+    /// The upstream's watcher.
+    pub upstream: Option<Recipient<vllm::Observe>>,
+    /// The code interpreter, when it is ours.
+    pub interpreter: Option<Recipient<interpreter::Observe>>,
+    /// Child processes, by name.
+    pub children: Vec<(&'static str, Recipient<process::Observe>)>,
+    /// The tools.
+    pub tools: Toolbox,
 }
 
 /// What can be asked of the cache and the store behind it.

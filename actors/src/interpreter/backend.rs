@@ -51,6 +51,16 @@ pub struct Ran {
     pub end: End,
 }
 
+impl Default for Ran {
+    /// Of a call that was cut off before it brought anything.
+    fn default() -> Self {
+        Self {
+            gathered: Gathered::default(),
+            end: End::Died("stopped".to_owned()),
+        }
+    }
+}
+
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::Owner;
 
-use super::limits::{CallLimits, MIB};
+use super::limits::CallLimits;
 use crate::process::sandbox::Walls;
 
 /// Run code. Sender: a turn, for each `code_interpreter_call`.
@@ -166,24 +166,4 @@ pub struct InterpreterStatus {
     pub last_error: Option<String>,
     /// The walls that this machine's kernel offers.
     pub walls: Walls,
-}
-
-/// How many processes this memory allows, each reckoned at 512 MiB, half of it left to others.
-pub fn most_live_within(memory_bytes: u64) -> usize {
-    const EACH: u64 = 512 * MIB;
-    usize::try_from(memory_bytes / 2 / EACH)
-        .unwrap_or(usize::MAX)
-        .clamp(2, 64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_bounds_the_number_of_processes() {
-        assert_eq!(most_live_within(0), 2);
-        assert_eq!(most_live_within(24 * 1024 * MIB), 24);
-        assert_eq!(most_live_within(u64::MAX), 64);
-    }
 }

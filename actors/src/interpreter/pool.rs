@@ -173,6 +173,11 @@ impl Pool {
         self.workers.remove(&id);
     }
 
+    /// Whether something of it is left.
+    pub fn has(&self, id: WorkerId) -> bool {
+        self.workers.contains_key(&id)
+    }
+
     /// Whether calls that wait are to be refused.
     pub fn is_broken(&self) -> bool {
         self.failed_in_a_row >= self.settings.break_after && self.stock() == 0

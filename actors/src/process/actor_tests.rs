@@ -22,6 +22,8 @@ struct Scripted {
     pid: u32,
     end: watch::Sender<Option<ExitReport>>,
     calls: Rc<RefCell<Vec<&'static str>>>,
+    /// Does not hear SIGTERM.
+    deaf: bool,
 }
 
 impl Scripted {
@@ -49,7 +51,9 @@ impl Running for Scripted {
 
     fn stop(&self) -> LocalBoxFuture<'static, Option<ExitReport>> {
         self.calls.borrow_mut().push("stop");
-        self.end(ExitKind::Signal(15));
+        if !self.deaf {
+            self.end(ExitKind::Signal(15));
+        }
         self.wait()
     }
 
@@ -67,6 +71,7 @@ struct Stage {
     started: RefCell<Vec<Scripted>>,
     calls: Rc<RefCell<Vec<&'static str>>>,
     serves: Cell<bool>,
+    deaf: Cell<bool>,
 }
 
 impl Stage {
@@ -91,6 +96,7 @@ impl Launch for Entrance {
                 pid,
                 end: watch::Sender::new(None),
                 calls,
+                deaf: stage.deaf.get(),
             };
             stage.started.borrow_mut().push(child.clone());
             let running: Rc<dyn Running> = Rc::new(child);
@@ -364,4 +370,17 @@ async fn stop_ends_a_load_and_a_backoff() {
     play.actor.send(Stop).await.unwrap();
     assert_eq!(play.after(60_000).await.phase, Phase::Stopped);
     assert_eq!(play.stage.started.borrow().len(), 2);
+}
+
+#[actix::test]
+async fn a_deaf_child_is_killed_soon_while_it_loads() {
+    let play = Play::new(settings());
+    play.stage.serves.set(false);
+    play.stage.deaf.set(true);
+    play.start().await;
+    let begin = tokio::time::Instant::now();
+    play.actor.send(Stop).await.unwrap();
+    assert_eq!(begin.elapsed().as_secs(), 2);
+    assert_eq!(*play.stage.calls.borrow(), ["stop", "kill"]);
+    assert_eq!(play.after(0).await.phase, Phase::Stopped);
 }

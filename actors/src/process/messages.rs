@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::{Message, MessageResponse};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::spec::ExitKind;
 
@@ -34,7 +34,7 @@ pub struct PhaseChanged {
 }
 
 /// Where a child is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Not running, as asked.

@@ -10,13 +10,16 @@ use std::time::Duration;
 use actix::Recipient;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::messages::{ChildStatus, Phase, PhaseChanged};
 use super::readiness::{HealthSettings, Probe, ProbeCounter, ReadySettings, ask, wait_ready};
 use super::spec::{ChildSpec, ExitKind, ExitReport, SpawnError};
 use super::{Child, Launcher};
 use crate::supervisor::restart::{Failure, RestartPolicy, RestartSettings, Verdict};
+
+/// Grace of a child that is stopped before it was ever ready.
+const LOADING_GRACE: Duration = Duration::from_secs(2);
 
 /// Starts a child; called for every (re)start, so it may choose a fresh port or token.
 pub trait Launch {
@@ -256,7 +259,7 @@ impl Supervision {
         let mut stop = self.stop.clone();
         tokio::select! {
             biased;
-            () = stopped(&mut stop) => return self.end_as_asked(running).await,
+            () = stopped(&mut stop) => return self.end_while_loading(running).await,
             report = running.wait() => return failed(report, "before it was ready", Duration::ZERO),
             ready = self.until_ready(running) => if let Err(reason) = ready {
                 return self.end_as_failed(running, reason, Duration::ZERO).await;
@@ -306,6 +309,16 @@ impl Supervision {
     async fn end_as_asked(&self, running: &Rc<dyn Running>) -> End {
         self.enter(Phase::Stopping, None);
         running.stop().await;
+        End::Asked
+    }
+
+    /// A child that serves nobody yet has nothing to finish: it gets less than its usual grace. (vLLM
+    /// does not hear SIGTERM while its engine starts, measured.)
+    async fn end_while_loading(&self, running: &Rc<dyn Running>) -> End {
+        self.enter(Phase::Stopping, None);
+        if timeout(LOADING_GRACE, running.stop()).await.is_err() {
+            running.kill().await;
+        }
         End::Asked
     }
 

@@ -1,8 +1,11 @@
 //! What the store can be asked. `CacheActor` answers the same messages and stands in front of it.
 
 use actix::Message;
+use serde::{Deserialize, Serialize};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Stored};
+
+use super::facts::StoreFacts;
 
 /// Why the store could not answer. Never carries stored content or a database URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +39,17 @@ pub struct LoadChain {
     pub owner: Owner,
     /// The last response of the chain.
     pub id: ResponseId,
+    /// How much of it.
+    pub extent: Extent,
+}
+
+/// How much of a chain is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Its items.
+    Items,
+    /// Its items, and the settings of its last response.
+    WithSettings,
 }
 
 /// One response; `None` as in [`LoadChain`]. Sender: the GET handler.
@@ -58,3 +72,48 @@ pub struct Remove {
     /// Which.
     pub id: ResponseId,
 }
+
+/// How is the store? Sender: the status page, through `CacheActor`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<StoreObservation, StoreError>")]
+pub struct Observe;
+
+/// State of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoreObservation {
+    /// Which database.
+    pub backend: Backend,
+    /// Writes that wait for their group.
+    pub queued_writes: usize,
+    /// Writes that may wait; beyond it the store is busy.
+    pub queue_capacity: usize,
+    /// Why a read or a write last failed.
+    pub last_error: Option<String>,
+}
+
+/// Which database keeps the responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+/// The word that names the present generation of cache entries; `None` before there was any. Every
+/// replica that trusts a cache reads it again and again. Sender: `CacheActor`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Option<String>, StoreError>")]
+pub struct ReadEpoch;
+
+/// Begin a new generation of cache entries under this word, which nobody used before. The reply comes
+/// after the commit. Sender: `CacheActor`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct BeginEpoch(pub String);
+
+/// What the store has done so far. `StoreActor` answers it at once. Sender: metrics, tests.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "StoreFacts")]
+pub struct ReadFacts;

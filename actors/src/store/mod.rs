@@ -1,35 +1,44 @@
-//! `StoreActor`: responses in SQLite, durable and owned.
+//! `StoreActor`: responses in SQLite or PostgreSQL, durable and owned.
 //!
 //! It guarantees: a commit is answered after it is durable as configured; a row belongs to one owner
 //! and no query crosses that line; a deleted or expired response reads as unknown.
 
+mod backend;
+pub mod copy;
+pub mod desk;
+pub mod facts;
+mod failure;
 pub mod messages;
 mod migrate;
-mod queries;
+mod postgres;
+pub mod postgres_url;
 mod rows;
 mod schema;
 pub mod settings;
 mod sqlite;
+pub mod sweep;
+mod tls;
 mod writer;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
-use diesel::sqlite::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
+use tokio::sync::{mpsc, oneshot, watch};
+use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
-use messages::{Commit, Fetch, LoadChain, Remove, StoreError};
-use rows::Prepared;
-use settings::{Database, StoreSettings};
-use sqlite::{Readers, Wrapped};
-use writer::{What, Write};
-
-/// How long a write may wait for its commit. SQLite's own wait for a lock is as long, but a write may
-/// stand in the queue behind one that waits.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
+use backend::{Engine, Readers};
+use facts::{Counters, StoreFacts};
+use messages::{
+    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, ReadFacts, Remove,
+    StoreError, StoreObservation,
+};
+use rows::{MAX_LINKS, Prepared};
+use settings::StoreSettings;
+use writer::{Job, What, Write};
 
 /// Why the store cannot be opened. One line, naming the setting.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +54,18 @@ pub enum StoreStartError {
         "the database of `VR_DB_PATH` belongs to a newer version of vllm-responses: start that version"
     )]
     NewerSchema,
-    /// Not built in.
-    #[error("this build stores in SQLite only: set `VR_DB_PATH` to a file")]
-    Unsupported,
+    /// The cache in front of it is set up wrongly.
+    #[error("{0}")]
+    Cache(String),
+    /// An older version made it, and it may not be touched.
+    #[error("the database has not this version's schema yet: run `vllm-responses db migrate`")]
+    OlderSchema,
+    /// No server, no permission, no certificate.
+    #[error(
+        "the PostgreSQL server of `VR_DB_PATH` cannot be used ({0}): check that it runs, and the \
+         URL's host, port, database, user, password and `sslmode`"
+    )]
+    Server(String),
 }
 
 impl From<diesel::result::Error> for StoreStartError {
@@ -59,9 +77,16 @@ impl From<diesel::result::Error> for StoreStartError {
 /// See the module.
 pub struct StoreActor {
     readers: Readers,
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::Sender<Job>,
+    /// How long a write may wait for its commit.
+    write_limit: Duration,
+    /// How often ended responses are removed.
+    purge_interval: Option<Duration>,
     /// Moves into the writer when the actor starts.
-    writer: Option<(Wrapped, mpsc::Receiver<Write>)>,
+    writer: Option<(Engine, mpsc::Receiver<Job>)>,
+    /// Told by the work that runs beside the actor.
+    last_error: watch::Sender<Option<String>>,
+    counters: Rc<Counters>,
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -74,15 +99,29 @@ impl StoreActor {
     /// Opens and migrates the database. To be called on the arbiter the actor will live on: its
     /// connections belong to that runtime.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreStartError> {
-        let Database::Sqlite(path) = &settings.database else {
-            return Err(StoreStartError::Unsupported);
-        };
-        let (connection, readers) = sqlite::open(path, settings.synchronous).await?;
+        let (readers, engine) = backend::open(settings).await?;
         let (writes, queue) = mpsc::channel(writer::QUEUE);
         Ok(Self {
             readers,
             writes,
-            writer: Some((connection, queue)),
+            write_limit: engine.write_limit(),
+            purge_interval: settings.purge_interval,
+            writer: Some((engine, queue)),
+            counters: Rc::default(),
+            last_error: watch::Sender::new(None),
+        })
+    }
+
+    /// Work that runs beside the mailbox; its failure is remembered for [`Observe`].
+    fn noted<R: 'static>(
+        &self,
+        work: impl Future<Output = Result<R, StoreError>> + 'static,
+    ) -> ResponseFuture<Result<R, StoreError>> {
+        let last_error = self.last_error.clone();
+        Box::pin(async move {
+            work.await.inspect_err(|error| {
+                last_error.send_replace(Some(error.to_string()));
+            })
         })
     }
 
@@ -91,12 +130,20 @@ impl StoreActor {
     /// A write that is given up may still land, if its transaction had begun; nobody is told so.
     fn write(&self, what: What) -> ResponseFuture<Result<bool, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        let queued = self.writes.try_send(Write { what, reply });
-        Box::pin(async move {
-            queued.map_err(|_full| StoreError::Busy)?;
-            tokio::time::timeout(WRITE_LIMIT, answer)
+        let queued = self.writes.try_send(Job::Write(Write { what, reply }));
+        let limit = self.write_limit;
+        let counters = Rc::clone(&self.counters);
+        self.noted(async move {
+            queued.map_err(|_full| {
+                counters.note(|facts| facts.refused += 1);
+                StoreError::Busy
+            })?;
+            tokio::time::timeout(limit, answer)
                 .await
-                .map_err(|_elapsed| StoreError::Busy)?
+                .map_err(|_elapsed| {
+                    counters.note(|facts| facts.timed_out += 1);
+                    StoreError::Busy
+                })?
                 .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
         })
     }
@@ -107,8 +154,13 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        if let Some((connection, queue)) = self.writer.take() {
-            ctx.spawn(writer::run(connection, queue).into_actor(self));
+        if let Some((engine, queue)) = self.writer.take() {
+            let writer = writer::run(engine, queue, Rc::clone(&self.counters));
+            ctx.spawn(writer.into_actor(self));
+        }
+        if let Some(interval) = self.purge_interval {
+            let sweeper = sweep::run(self.readers.clone(), self.writes.clone(), interval);
+            ctx.spawn(sweeper.into_actor(self));
         }
     }
 }
@@ -128,6 +180,9 @@ impl Handler<Remove> for StoreActor {
     type Result = ResponseFuture<Result<bool, StoreError>>;
 
     fn handle(&mut self, Remove { owner, id }: Remove, _: &mut Self::Context) -> Self::Result {
+        if is_impossible(&id) {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
         self.write(What::Delete {
             owner,
             id,
@@ -142,24 +197,37 @@ impl Handler<LoadChain> for StoreActor {
 
     fn handle(
         &mut self,
-        LoadChain { owner, id }: LoadChain,
+        LoadChain { owner, id, extent }: LoadChain,
         _: &mut Self::Context,
     ) -> Self::Result {
         let readers = self.readers.clone();
+        let counters = Rc::clone(&self.counters);
         let now_ms = SystemClock.now_ms();
-        Box::pin(async move {
-            let query = move |connection: &mut SqliteConnection| {
-                queries::chain(connection, &owner, &id, now_ms)
-            };
-            let rows = sqlite::read(&readers, query).await?;
-            if rows.len() > queries::MAX_LINKS {
+        self.noted(async move {
+            if is_impossible(&id) {
+                return Ok(None);
+            }
+            let rows = readers.chain(owner.clone(), id.clone(), now_ms).await;
+            let rows = rows.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
+            if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
+            let Some(expires_at_ms) = rows.last().map(rows::LinkRow::expires_at_ms) else {
+                return Ok(None);
+            };
             let links: Vec<Arc<Link>> = rows
                 .into_iter()
                 .map(rows::LinkRow::link)
                 .collect::<Result<_, _>>()?;
-            Ok(Some(Chain { links }).filter(|chain| !chain.links.is_empty()))
+            let settings = match extent {
+                Extent::Items => None,
+                Extent::WithSettings => Some(readers.settings_of(owner, id).await?.into()),
+            };
+            Ok(Some(Chain {
+                links,
+                expires_at_ms,
+                settings,
+            }))
         })
     }
 }
@@ -170,13 +238,69 @@ impl Handler<Fetch> for StoreActor {
 
     fn handle(&mut self, Fetch { owner, id }: Fetch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
+        let counters = Rc::clone(&self.counters);
         let now_ms = SystemClock.now_ms();
-        Box::pin(async move {
-            let query = move |connection: &mut SqliteConnection| {
-                queries::fetch(connection, &owner, &id, now_ms)
-            };
-            let row = sqlite::read(&readers, query).await?;
+        self.noted(async move {
+            if is_impossible(&id) {
+                return Ok(None);
+            }
+            let row = readers.fetch(owner, id, now_ms).await;
+            let row = row.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
             Ok(row.map(Stored::from))
         })
     }
+}
+
+/// Synchronous: a copy of what is known.
+impl Handler<Observe> for StoreActor {
+    type Result = Result<StoreObservation, StoreError>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let queue_capacity = self.writes.max_capacity();
+        Ok(StoreObservation {
+            backend: self.readers.backend(),
+            queued_writes: queue_capacity - self.writes.capacity(),
+            queue_capacity,
+            last_error: self.last_error.borrow().clone(),
+        })
+    }
+}
+
+impl Handler<ReadFacts> for StoreActor {
+    type Result = MessageResult<ReadFacts>;
+
+    fn handle(&mut self, ReadFacts: ReadFacts, _: &mut Self::Context) -> Self::Result {
+        let (connections, idle) = self.readers.connections();
+        MessageResult(StoreFacts {
+            queued: self.writes.max_capacity() - self.writes.capacity(),
+            connections,
+            idle,
+            ..self.counters.snapshot()
+        })
+    }
+}
+
+/// Many at once, bounded by the readers.
+impl Handler<ReadEpoch> for StoreActor {
+    type Result = ResponseFuture<Result<Option<String>, StoreError>>;
+
+    fn handle(&mut self, ReadEpoch: ReadEpoch, _: &mut Self::Context) -> Self::Result {
+        let readers = self.readers.clone();
+        Box::pin(async move { readers.epoch().await })
+    }
+}
+
+/// Many at once, bounded by the writer's queue.
+impl Handler<BeginEpoch> for StoreActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, BeginEpoch(word): BeginEpoch, _: &mut Self::Context) -> Self::Result {
+        let written = self.write(What::BeginEpoch(word));
+        Box::pin(async move { written.await.map(|_changed| ()) })
+    }
+}
+
+/// No id that was ever stored has a NUL in it, and PostgreSQL refuses to be asked for one.
+fn is_impossible(id: &ResponseId) -> bool {
+    id.as_str().contains('\0')
 }

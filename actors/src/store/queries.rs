@@ -1,101 +1,47 @@
 //! The statements, one function each, named for their purpose. SQL is portable.
+//!
+//! This text is compiled twice, as a module of `sqlite` and of `postgres`: diesel's traits differ per
+//! database, and one generic function would need a page of bounds. The parent says what `Connection`
+//! and `Database` are; its `settled` makes a future of what a statement gives, ready at once on SQLite.
 
-use diesel::dsl::exists;
-use diesel::prelude::*;
+use std::collections::{BTreeMap, HashSet};
+
+use diesel::QueryResult;
+use diesel::dsl::{auto_type, exists, not};
+use diesel::prelude::{
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods,
+    OptionalExtension, QueryDsl,
+};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_types::{BigInt, Text};
-use diesel::sqlite::SqliteConnection;
+use diesel::sql_types::{BigInt, Nullable, Text};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
-use super::rows::{LinkRow, Prepared, StoredRow};
-use super::schema::{responses, settings};
+use super::{Connection, Database, RunQueryDsl, insert_responses, insert_settings, settled};
+use crate::store::rows::{DeadRow, LinkRow, MAX_LINKS, Prepared, PurgedRow, StoredRow};
+use crate::store::schema::{cache_epoch, responses, settings};
+use crate::store::writer::{Attempt, Purged, What};
 
-/// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
-pub(super) const MAX_LINKS: usize = 10_000;
+diesel::alias!(responses as children: Children);
 
-/// The asked-for response must be live; its ancestors only have to be there. Oldest first.
-const CHAIN: &str = "\
-WITH RECURSIVE chain (id, previous_response_id, depth) AS (
-    SELECT id, previous_response_id, 0 FROM responses
-    WHERE id = $1 AND owner = $2 AND deleted_at IS NULL
-      AND (expires_at IS NULL OR expires_at > $3)
-  UNION ALL
-    SELECT parent.id, parent.previous_response_id, chain.depth + 1
-    FROM responses AS parent JOIN chain ON parent.id = chain.previous_response_id
-    WHERE parent.owner = $2 AND chain.depth < $4
-)
-SELECT responses.id, responses.status, responses.input_items, responses.response
-FROM chain JOIN responses ON responses.id = chain.id
-ORDER BY chain.depth DESC";
-
-/// Inserts one response and, unless they are there, its settings.
-///
-/// An asker who got no answer may ask again: the same response of the same owner, already there, is
-/// left as it is, deleted or not. Any other response under a taken id is a unique violation.
-pub(super) fn insert(connection: &mut SqliteConnection, new: &Prepared) -> QueryResult<()> {
-    let inserted = diesel::insert_into(responses::table)
-        .values(new.response())
-        .on_conflict_do_nothing()
-        .execute(connection)?;
-    if inserted == 0 {
-        return if is_there(connection, new)? {
-            Ok(())
-        } else {
-            Err(DieselError::DatabaseError(
-                DatabaseErrorKind::UniqueViolation,
-                Box::new("another response has this id".to_owned()),
-            ))
-        };
-    }
-    diesel::insert_into(settings::table)
-        .values(new.settings())
-        .on_conflict_do_nothing()
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Whether this very response is kept already.
-fn is_there(connection: &mut SqliteConnection, new: &Prepared) -> QueryResult<bool> {
-    let (record, settings_hash) = new.parts();
-    let same = responses::table
-        .filter(responses::id.eq(record.id.as_str()))
-        .filter(responses::owner.eq(record.owner.as_str()))
-        .filter(responses::response.eq(&*record.response))
-        .filter(responses::input_items.eq(&*record.input_items))
-        .filter(responses::settings_hash.eq(settings_hash));
-    diesel::select(exists(same)).get_result(connection)
-}
-
-/// Marks a live response as deleted; says whether there was one.
-pub(super) fn delete(
-    connection: &mut SqliteConnection,
-    owner: &Owner,
-    id: &ResponseId,
-    now_ms: i64,
-) -> QueryResult<bool> {
-    let live = responses::table
-        .filter(responses::id.eq(id.as_str()))
-        .filter(responses::owner.eq(owner.as_str()))
-        .filter(responses::deleted_at.is_null())
-        .filter(
-            responses::expires_at
-                .is_null()
-                .or(responses::expires_at.gt(now_ms)),
-        );
-    let changed = diesel::update(live)
-        .set(responses::deleted_at.eq(now_ms))
-        .execute(connection)?;
-    Ok(changed > 0)
+/// What makes a response live. Nothing else decides it.
+#[auto_type]
+pub(in crate::store) fn live(now_ms: i64) -> _ {
+    responses::deleted_at.is_null().and(
+        responses::expires_at
+            .is_null()
+            .or(responses::expires_at.gt(now_ms)),
+    )
 }
 
 /// One live response with its settings.
-pub(super) fn fetch(
-    connection: &mut SqliteConnection,
+pub(in crate::store) async fn fetch(
+    connection: &mut Connection,
     owner: &Owner,
     id: &ResponseId,
     now_ms: i64,
 ) -> QueryResult<Option<StoredRow>> {
-    responses::table
+    let query = responses::table
         .inner_join(
             settings::table.on(settings::owner
                 .eq(responses::owner)
@@ -103,28 +49,288 @@ pub(super) fn fetch(
         )
         .filter(responses::id.eq(id.as_str()))
         .filter(responses::owner.eq(owner.as_str()))
-        .filter(responses::deleted_at.is_null())
-        .filter(
-            responses::expires_at
-                .is_null()
-                .or(responses::expires_at.gt(now_ms)),
-        )
-        .select((responses::response, settings::json))
-        .first(connection)
-        .optional()
+        .filter(live(now_ms))
+        .select((responses::response, settings::json));
+    settled(query.first(connection)).await.optional()
 }
 
 /// The chain that ends with a live response; empty when there is none.
-pub(super) fn chain(
-    connection: &mut SqliteConnection,
+pub(in crate::store) async fn chain(
+    connection: &mut Connection,
     owner: &Owner,
     id: &ResponseId,
     now_ms: i64,
 ) -> QueryResult<Vec<LinkRow>> {
-    diesel::sql_query(CHAIN)
-        .bind::<Text, _>(id.as_str())
-        .bind::<Text, _>(owner.as_str())
-        .bind::<BigInt, _>(now_ms)
-        .bind::<BigInt, _>(i64::try_from(MAX_LINKS).unwrap_or(i64::MAX))
-        .load(connection)
+    let query = Chain {
+        owner: owner.as_str(),
+        id: id.as_str(),
+        live: live(now_ms),
+        deepest: i64::try_from(MAX_LINKS).unwrap_or(i64::MAX),
+    };
+    settled(query.load(connection)).await
+}
+
+/// The asked-for response must be live; its ancestors only have to be there. Oldest first.
+///
+/// Diesel has no recursive query, and its raw ones are prepared anew each time; this one is kept.
+pub(in crate::store) struct Chain<'a> {
+    owner: &'a str,
+    id: &'a str,
+    live: live,
+    deepest: i64,
+}
+
+impl QueryId for Chain<'_> {
+    type QueryId = Chain<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Chain<'_> {
+    type SqlType = (Text, Text, Text, Text, Nullable<BigInt>);
+}
+
+impl QueryFragment<Database> for Chain<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Database>) -> QueryResult<()> {
+        out.push_sql(
+            "WITH RECURSIVE chain (id, previous_response_id, depth) AS (\
+             SELECT id, previous_response_id, 0 FROM responses WHERE id = ",
+        );
+        out.push_bind_param::<Text, _>(self.id)?;
+        out.push_sql(" AND owner = ");
+        out.push_bind_param::<Text, _>(self.owner)?;
+        out.push_sql(" AND ");
+        self.live.walk_ast(out.reborrow())?;
+        out.push_sql(
+            " UNION ALL \
+             SELECT parent.id, parent.previous_response_id, chain.depth + 1 \
+             FROM responses AS parent JOIN chain ON parent.id = chain.previous_response_id \
+             WHERE parent.owner = ",
+        );
+        out.push_bind_param::<Text, _>(self.owner)?;
+        out.push_sql(" AND chain.depth < ");
+        out.push_bind_param::<BigInt, _>(&self.deepest)?;
+        out.push_sql(
+            ") SELECT responses.id, responses.status, responses.input_items, responses.response, \
+             responses.expires_at \
+             FROM chain JOIN responses ON responses.id = chain.id ORDER BY chain.depth DESC",
+        );
+        Ok(())
+    }
+}
+
+/// Writes a group, what is new first; says of each write whether it changed something. To be called in
+/// a transaction.
+pub(in crate::store) async fn write_all(
+    connection: &mut Connection,
+    group: &[What],
+    attempt: Attempt,
+) -> QueryResult<Vec<bool>> {
+    let new: Vec<&Prepared> = group.iter().filter_map(What::new_response).collect();
+    if !new.is_empty() {
+        insert(connection, &new).await?;
+    }
+    let mut changed = Vec::with_capacity(group.len());
+    for what in group {
+        changed.push(match what {
+            What::Insert(_) => true,
+            What::Delete { owner, id, now_ms } => {
+                delete(connection, (owner, id), *now_ms, attempt).await?
+            }
+            What::BeginEpoch(word) => {
+                begin_epoch(connection, word).await?;
+                true
+            }
+        });
+    }
+    Ok(changed)
+}
+
+/// Inserts responses and what of their settings is not there.
+///
+/// An asker who got no answer may ask again: the same response of the same owner, already there, is
+/// left as it is, deleted or not. Any other response under a taken id is a unique violation.
+async fn insert(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    let mut inserted = insert_responses(connection, new).await?;
+    for one in new {
+        // An id that stands twice in a group was taken by the first.
+        if !inserted.remove(one.parts().0.id.as_str()) && !is_there(connection, one).await? {
+            return Err(DieselError::DatabaseError(
+                DatabaseErrorKind::UniqueViolation,
+                Box::new("another response has this id".to_owned()),
+            ));
+        }
+    }
+    // Most of a group shares its settings. In one order everywhere: two gateways that insert the same
+    // new settings wait for each other, and must not do so in a circle.
+    let settings: BTreeMap<_, _> = new.iter().map(|one| (one.settings_key(), *one)).collect();
+    let settings: Vec<&Prepared> = settings.into_values().collect();
+    insert_settings(connection, &settings).await
+}
+
+/// Whether this very response is kept already.
+async fn is_there(connection: &mut Connection, new: &Prepared) -> QueryResult<bool> {
+    let (record, settings_hash) = new.parts();
+    let same = responses::table
+        .filter(responses::id.eq(record.id.as_str()))
+        .filter(responses::owner.eq(record.owner.as_str()))
+        .filter(responses::response.eq(&*record.response))
+        .filter(responses::input_items.eq(&*record.input_items))
+        .filter(responses::settings_hash.eq(settings_hash));
+    settled(diesel::select(exists(same)).get_result(connection)).await
+}
+
+/// Marks a live response as deleted; says whether there was one. Its expiry moves too, so that one
+/// index finds all that may be purged.
+async fn delete(
+    connection: &mut Connection,
+    (owner, id): (&Owner, &ResponseId),
+    now_ms: i64,
+    attempt: Attempt,
+) -> QueryResult<bool> {
+    let mine = responses::table
+        .filter(responses::id.eq(id.as_str()))
+        .filter(responses::owner.eq(owner.as_str()));
+    let mark = (
+        responses::deleted_at.eq(now_ms),
+        responses::expires_at.eq(now_ms),
+    );
+    let statement = diesel::update(mine.filter(live(now_ms))).set(mark);
+    let changed = settled(statement.execute(connection)).await? > 0;
+    if changed || attempt == Attempt::First {
+        return Ok(changed);
+    }
+    // The first attempt may have been committed although its connection broke.
+    let done = mine.filter(responses::deleted_at.eq(now_ms));
+    settled(diesel::select(exists(done)).get_result(connection)).await
+}
+
+/// Responses that ended before `before_ms`, in the order of their end, behind `after`.
+pub(in crate::store) async fn dead(
+    connection: &mut Connection,
+    (ended, id): (i64, &str),
+    before_ms: i64,
+    limit: i64,
+) -> QueryResult<Vec<DeadRow>> {
+    let children_of = children.filter(
+        children
+            .field(responses::previous_response_id)
+            .eq(responses::id.nullable()),
+    );
+    let behind = responses::expires_at
+        .gt(ended)
+        .or(responses::expires_at.eq(ended).and(responses::id.gt(id)));
+    let query = responses::table
+        .filter(responses::expires_at.ge(ended))
+        .filter(responses::expires_at.lt(before_ms))
+        .filter(behind)
+        .order((responses::expires_at, responses::id))
+        .limit(limit)
+        .select((
+            responses::expires_at.assume_not_null(),
+            responses::id,
+            exists(children_of),
+        ));
+    settled(query.load(connection)).await
+}
+
+/// Removes these responses where they ended before `before_ms` and nothing continues them, then their
+/// ancestors for the same reason, until `most` rows were tried. To be called in a transaction.
+pub(in crate::store) async fn purge(
+    connection: &mut Connection,
+    mut ids: Vec<String>,
+    before_ms: i64,
+    most: usize,
+) -> QueryResult<Purged> {
+    let mut purged = Purged::default();
+    let mut tries = most;
+    while tries > 0 && !ids.is_empty() {
+        let batch = ids.split_off(ids.len().saturating_sub(tries));
+        tries -= batch.len();
+        for row in purge_leaves(connection, &batch, before_ms).await? {
+            purged.rows += 1;
+            purged.settings.insert((row.owner, row.settings_hash));
+            ids.extend(row.previous_response_id);
+        }
+    }
+    purged.left = ids;
+    Ok(purged)
+}
+
+/// Removes those of these responses that ended before `before_ms` and that nothing continues.
+async fn purge_leaves(
+    connection: &mut Connection,
+    ids: &[String],
+    before_ms: i64,
+) -> QueryResult<Vec<PurgedRow>> {
+    let children_of = children.filter(
+        children
+            .field(responses::previous_response_id)
+            .eq(responses::id.nullable()),
+    );
+    let leaves = responses::table
+        .filter(responses::id.eq_any(ids))
+        .filter(responses::expires_at.lt(before_ms))
+        .filter(not(exists(children_of)));
+    let statement = diesel::delete(leaves).returning((
+        responses::previous_response_id,
+        responses::owner,
+        responses::settings_hash,
+    ));
+    settled(statement.get_results(connection)).await
+}
+
+/// Removes those of these settings (owner, hash) that no response has any more. To be called while
+/// nobody else can write settings: one who finds them there would rely on them.
+pub(in crate::store) async fn drop_settings(
+    connection: &mut Connection,
+    candidates: &HashSet<(String, String)>,
+) -> QueryResult<()> {
+    for (owner, hash) in candidates {
+        let users = responses::table
+            .filter(responses::settings_hash.eq(hash))
+            .filter(responses::owner.eq(owner));
+        let unused = settings::table
+            .filter(settings::owner.eq(owner))
+            .filter(settings::hash.eq(hash))
+            .filter(not(exists(users)));
+        settled(diesel::delete(unused).execute(connection)).await?;
+    }
+    Ok(())
+}
+
+/// The settings of a response, live or not; its chain was found, so it is there.
+pub(in crate::store) async fn settings_of(
+    connection: &mut Connection,
+    owner: &Owner,
+    id: &ResponseId,
+) -> QueryResult<String> {
+    let query = responses::table
+        .inner_join(
+            settings::table.on(settings::owner
+                .eq(responses::owner)
+                .and(settings::hash.eq(responses::settings_hash))),
+        )
+        .filter(responses::id.eq(id.as_str()))
+        .filter(responses::owner.eq(owner.as_str()))
+        .select(settings::json);
+    settled(query.first(connection)).await
+}
+
+/// There is one row, since there is one generation of cache entries.
+const EPOCH_ROW: i32 = 1;
+
+/// The word of the present generation of cache entries.
+pub(in crate::store) async fn epoch(connection: &mut Connection) -> QueryResult<Option<String>> {
+    let query = cache_epoch::table.find(EPOCH_ROW).select(cache_epoch::word);
+    settled(query.first(connection)).await.optional()
+}
+
+/// Begins a new generation of cache entries.
+async fn begin_epoch(connection: &mut Connection, word: &str) -> QueryResult<()> {
+    let statement = diesel::insert_into(cache_epoch::table)
+        .values((cache_epoch::id.eq(EPOCH_ROW), cache_epoch::word.eq(word)))
+        .on_conflict(cache_epoch::id)
+        .do_update()
+        .set(cache_epoch::word.eq(word));
+    settled(statement.execute(connection)).await.map(drop)
 }

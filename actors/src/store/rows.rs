@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use diesel::sql_types::Text;
-use diesel::{Insertable, Queryable, QueryableByName};
+use diesel::{Insertable, Queryable};
 use sha2::{Digest as _, Sha256};
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Link, Record, SCHEMA_VERSION, Status, Stored};
 
 use super::messages::StoreError;
 use super::schema::{responses, settings};
+
+/// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
+pub(super) const MAX_LINKS: usize = 10_000;
 
 /// A response about to be inserted.
 #[derive(Insertable)]
@@ -46,7 +48,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(record: Box<Record>) -> Self {
+    pub(super) fn new(mut record: Box<Record>) -> Self {
+        // PostgreSQL has no NUL in text. The JSON columns escape it, and this one is for looking only.
+        if record.model.contains('\0') {
+            record.model = record.model.replace('\0', "\u{fffd}").into();
+        }
         let hash = format!("{:x}", Sha256::digest(record.settings.as_bytes()));
         Self { record, hash }
     }
@@ -54,6 +60,11 @@ impl Prepared {
     /// The record and the hash of its settings.
     pub(super) fn parts(&self) -> (&Record, &str) {
         (&self.record, &self.hash)
+    }
+
+    /// What tells its settings from others.
+    pub(super) fn settings_key(&self) -> (&Owner, &str) {
+        (&self.record.owner, &self.hash)
     }
 
     pub(super) fn response(&self) -> NewResponse<'_> {
@@ -84,19 +95,21 @@ impl Prepared {
 }
 
 /// One response of a chain.
-#[derive(QueryableByName)]
+#[derive(Queryable)]
 pub(super) struct LinkRow {
-    #[diesel(sql_type = Text)]
     id: String,
-    #[diesel(sql_type = Text)]
     status: String,
-    #[diesel(sql_type = Text)]
     input_items: String,
-    #[diesel(sql_type = Text)]
     response: String,
+    expires_at: Option<i64>,
 }
 
 impl LinkRow {
+    /// Unix milliseconds.
+    pub(super) fn expires_at_ms(&self) -> Option<i64> {
+        self.expires_at
+    }
+
     pub(super) fn link(self) -> Result<Arc<Link>, StoreError> {
         Ok(Arc::new(Link {
             id: ResponseId::new(&self.id),
@@ -121,4 +134,63 @@ impl From<StoredRow> for Stored {
             settings: row.settings.into(),
         }
     }
+}
+
+/// A response that has ended.
+#[derive(Debug, Queryable)]
+pub(super) struct DeadRow {
+    /// When, in Unix milliseconds.
+    pub(super) ended_ms: i64,
+    pub(super) id: String,
+    /// Whether a response continues it, live or not.
+    pub(super) is_continued: bool,
+}
+
+/// What is left to do after a response was removed.
+#[derive(Queryable)]
+pub(super) struct PurgedRow {
+    pub(super) previous_response_id: Option<String>,
+    pub(super) owner: String,
+    pub(super) settings_hash: String,
+}
+
+/// A whole row of `responses`, for moving.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable, Queryable)]
+#[diesel(table_name = responses)]
+pub(super) struct KeptRow {
+    pub(super) id: String,
+    pub(super) previous_response_id: Option<String>,
+    pub(super) owner: String,
+    pub(super) model: String,
+    pub(super) status: String,
+    pub(super) created_at: i64,
+    pub(super) completed_at: Option<i64>,
+    pub(super) expires_at: Option<i64>,
+    pub(super) deleted_at: Option<i64>,
+    pub(super) input_items: String,
+    pub(super) response: String,
+    pub(super) settings_hash: String,
+    pub(super) schema_version: i32,
+}
+
+impl KeptRow {
+    /// Whether this is the other row at another time of its life.
+    pub(super) fn is_same_response(&self, other: &Self) -> bool {
+        let then = Self {
+            owner: other.owner.clone(),
+            expires_at: other.expires_at,
+            deleted_at: other.deleted_at,
+            ..self.clone()
+        };
+        then == *other
+    }
+}
+
+/// A whole row of `settings`, for moving.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Insertable, Queryable)]
+#[diesel(table_name = settings)]
+pub(super) struct SettingsRow {
+    pub(super) owner: String,
+    pub(super) hash: String,
+    pub(super) json: String,
 }

@@ -26,4 +26,11 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    cache_epoch (id) {
+        id -> Integer,
+        word -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(responses, settings);

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::secret::Secret;
+use super::postgres_url::PostgresUrl;
 
 /// Where responses are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
     /// A file of this machine; several processes may share it.
     Sqlite(PathBuf),
-    /// A `postgres://` URL, password included.
-    Postgres(Secret),
+    /// A server; several gateways on several machines may share the database.
+    Postgres(PostgresUrl),
 }
 
 impl Database {
@@ -30,8 +30,8 @@ impl Database {
                     Some(path) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
                     Some(_) | None => Err(FORMS.to_owned()),
                 },
-                "postgresql" | "postgresql+asyncpg" | "postgres" if !rest.is_empty() => {
-                    Ok(Self::Postgres(Secret::new(&format!("postgres://{rest}"))))
+                "postgresql" | "postgresql+asyncpg" | "postgres" => {
+                    PostgresUrl::parse(rest).map(Self::Postgres)
                 }
                 _ => Err(FORMS.to_owned()),
             };
@@ -60,8 +60,12 @@ pub struct StoreSettings {
     pub database: Database,
     /// SQLite only.
     pub synchronous: Synchronous,
+    /// PostgreSQL only: most connections of this process (`VR_DB_POOL_SIZE`), at least 2.
+    pub pool_size: u32,
     /// Age at which a response expires; `None` keeps it for ever (`VR_RETENTION`).
     pub retention: Option<Duration>,
+    /// How often responses that have ended are removed (`VR_DB_PURGE_INTERVAL`); `None` never.
+    pub purge_interval: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -82,7 +86,7 @@ mod tests {
             "postgresql://u:p@h/d",
             "postgres://u:p@h/d",
         ] {
-            let expected = Ok(Database::Postgres(Secret::new("postgres://u:p@h/d")));
+            let expected = PostgresUrl::parse("u:p@h/d").map(Database::Postgres);
             assert_eq!(Database::parse(url), expected);
         }
         for wrong in [

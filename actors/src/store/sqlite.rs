@@ -4,23 +4,49 @@
 //! is in an immediate transaction: a deferred one that reads first and writes then fails at once
 //! when another process wrote in between, whatever the timeout (measured).
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sqlite::SqliteConnection;
-use diesel::{Connection as _, ConnectionError, QueryResult};
+use diesel::result::Error as DieselError;
+use diesel::sqlite::{Sqlite as Database, SqliteConnection as Connection};
+use diesel::upsert::excluded;
+use diesel::{Connection as _, ConnectionError, ExpressionMethods as _, QueryResult, RunQueryDsl};
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures_util::FutureExt as _;
 
+use super::desk::Opening;
+use super::failure::Failure;
 use super::messages::StoreError;
+use super::rows::{KeptRow, Prepared};
+use super::schema::{responses, settings};
 use super::settings::Synchronous;
+use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
+
+#[path = "queries.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod queries;
+
+#[path = "bulk.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod bulk;
+
+/// A statement has run when it is called: there is nothing to wait for.
+use std::future::ready as settled;
 
 /// Reading is by primary key; more connections only wait for each other's processor time.
 const READERS: u32 = 3;
@@ -32,8 +58,10 @@ const READER_LIMIT: Duration = Duration::from_secs(5);
 const WAL_LIMIT: Duration = Duration::from_secs(5);
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 
+impl RunQueryDsl<Connection> for queries::Chain<'_> {}
+
 /// A connection whose work runs on the runtime's blocking threads.
-pub(super) type Wrapped = SyncConnectionWrapper<SqliteConnection>;
+pub(super) type Wrapped = SyncConnectionWrapper<Connection>;
 
 /// The readers.
 pub(super) type Readers = Pool<Wrapped>;
@@ -44,15 +72,12 @@ pub(super) async fn open(
     synchronous: Synchronous,
 ) -> Result<(Wrapped, Readers), StoreStartError> {
     create_private(path)?;
-    let url = path
-        .to_str()
-        .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))?
-        .to_owned();
+    let url = url(path)?.to_owned();
     let writer_url = url.clone();
-    let open = move || -> Result<SqliteConnection, StoreStartError> {
+    let open = move || -> Result<Connection, StoreStartError> {
         let mut writer = establish(&writer_url, synchronous)
             .map_err(|error| StoreStartError::Open(error.to_string()))?;
-        migrate::migrate(&mut writer)?;
+        writer.immediate_transaction(migrate::migrate)?;
         Ok(writer)
     };
     let writer = tokio::task::spawn_blocking(open)
@@ -80,6 +105,46 @@ pub(super) async fn open(
     Ok((SyncConnectionWrapper::new(writer), readers))
 }
 
+/// Opens the file for one who works alone, on the thread that calls.
+pub(super) fn open_alone(
+    path: &Path,
+    synchronous: Synchronous,
+    opening: Opening,
+) -> Result<Connection, StoreStartError> {
+    match opening {
+        Opening::Migrate => create_private(path)?,
+        Opening::AsItIs if !path.exists() => {
+            return Err(StoreStartError::Open("there is no such file".to_owned()));
+        }
+        Opening::AsItIs => {}
+    }
+    let mut connection = establish(url(path)?, synchronous)
+        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+    match opening {
+        Opening::Migrate => connection.immediate_transaction(migrate::migrate)?,
+        Opening::AsItIs => migrate::check(&mut connection)?,
+    }
+    Ok(connection)
+}
+
+/// What the database file and its log take.
+pub(super) fn bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    size(path) + size(Path::new(&log))
+}
+
+/// Moves the write-ahead log into the database file and empties it.
+pub(super) fn empty_log(connection: &mut Connection) -> QueryResult<()> {
+    connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")
+}
+
+fn url(path: &Path) -> Result<&str, StoreStartError> {
+    path.to_str()
+        .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))
+}
+
 /// Makes the file readable by its owner alone (fault D16); says so when an existing one is not.
 fn create_private(path: &Path) -> Result<(), StoreStartError> {
     let file = OpenOptions::new()
@@ -99,14 +164,15 @@ fn create_private(path: &Path) -> Result<(), StoreStartError> {
     Ok(())
 }
 
-fn establish(url: &str, synchronous: Synchronous) -> Result<SqliteConnection, ConnectionError> {
-    let mut connection = SqliteConnection::establish(url)?;
+fn establish(url: &str, synchronous: Synchronous) -> Result<Connection, ConnectionError> {
+    let mut connection = Connection::establish(url)?;
     let level = match synchronous {
         Synchronous::Normal => "NORMAL",
         Synchronous::Full => "FULL",
     };
     connection
-        .batch_execute("PRAGMA busy_timeout = 5000;")
+        // What is deleted is overwritten, so that it cannot be found in the file (fault D13).
+        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON;")
         .and_then(|()| use_wal(&mut connection))
         .and_then(|()| connection.batch_execute(&format!("PRAGMA synchronous = {level};")))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -116,13 +182,11 @@ fn establish(url: &str, synchronous: Synchronous) -> Result<SqliteConnection, Co
 /// Switches to write-ahead logging. Two processes that switch a fresh file at once can stand in each
 /// other's way, and `SQLite` then fails at once, whatever the timeout (fault D15, measured): one of
 /// them succeeds, so the other asks again. Blocks its thread, as all of `establish` does.
-fn use_wal(connection: &mut SqliteConnection) -> QueryResult<()> {
+fn use_wal(connection: &mut Connection) -> QueryResult<()> {
     let started = Instant::now();
     loop {
         match connection.batch_execute("PRAGMA journal_mode = WAL;") {
-            Err(error)
-                if store_error(&error) == StoreError::Busy && started.elapsed() < WAL_LIMIT =>
-            {
+            Err(error) if is_locked(&error) && started.elapsed() < WAL_LIMIT => {
                 std::thread::sleep(WAL_PAUSE);
             }
             done => return done,
@@ -130,10 +194,14 @@ fn use_wal(connection: &mut SqliteConnection) -> QueryResult<()> {
     }
 }
 
+fn is_locked(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(_, info) if info.message().contains("locked"))
+}
+
 /// Runs a read on one of the readers, in one hop to a blocking thread.
 pub(super) async fn read<R: Send + 'static>(
     readers: &Readers,
-    query: impl FnOnce(&mut SqliteConnection) -> QueryResult<R> + Send + 'static,
+    query: impl FnOnce(&mut Connection) -> QueryResult<R> + Send + 'static,
 ) -> Result<R, StoreError> {
     let mut reader = readers
         .get()
@@ -142,18 +210,101 @@ pub(super) async fn read<R: Send + 'static>(
     reader
         .spawn_blocking(query)
         .await
-        .map_err(|error| store_error(&error))
+        .map_err(|error| Failure::from(error).into_error())
 }
 
-/// A database error in the store's terms. `SQLite`'s own words carry no content.
-pub(super) fn store_error(error: &DieselError) -> StoreError {
-    let DieselError::DatabaseError(kind, info) = error else {
-        return StoreError::Unavailable("the statement failed".to_owned());
-    };
-    let locked = matches!(kind, DatabaseErrorKind::Unknown) && info.message().contains("locked");
-    if locked {
-        StoreError::Busy
-    } else {
-        StoreError::Unavailable(info.message().to_owned())
+/// Commits these writes as one transaction, in one hop to a blocking thread.
+pub(super) async fn commit(
+    writer: &mut Wrapped,
+    whats: Arc<Vec<What>>,
+    which: Range<usize>,
+    attempt: Attempt,
+) -> QueryResult<Vec<bool>> {
+    writer
+        .spawn_blocking(move |connection| {
+            let whats = whats.get(which).unwrap_or_default();
+            connection.immediate_transaction(|connection| {
+                done(queries::write_all(connection, whats, attempt))
+            })
+        })
+        .await
+}
+
+/// Removes these responses and what goes with them, as one transaction.
+pub(super) async fn purge(
+    writer: &mut Wrapped,
+    ids: Vec<String>,
+    before_ms: i64,
+    most: usize,
+) -> QueryResult<Purged> {
+    writer
+        .spawn_blocking(move |connection| purge_on(connection, ids, before_ms, most))
+        .await
+}
+
+/// As [`purge`], on the thread that calls.
+pub(super) fn purge_on(
+    connection: &mut Connection,
+    ids: Vec<String>,
+    before_ms: i64,
+    most: usize,
+) -> QueryResult<Purged> {
+    connection.immediate_transaction(|connection| {
+        let purged = done(queries::purge(connection, ids, before_ms, most))?;
+        done(queries::drop_settings(connection, &purged.settings))?;
+        Ok(purged)
+    })
+}
+
+/// Inserts these responses where their ids are free; gives the ids. Here one by one: nothing travels.
+/// PostgreSQL's, which takes all at once, stands beside it, as it does for the next two.
+async fn insert_responses(
+    connection: &mut Connection,
+    new: &[&Prepared],
+) -> QueryResult<HashSet<String>> {
+    let mut inserted = HashSet::new();
+    for one in new {
+        let statement = diesel::insert_into(responses::table)
+            .values(one.response())
+            .on_conflict_do_nothing();
+        if settled(statement.execute(connection)).await? > 0 {
+            inserted.insert(one.parts().0.id.to_string());
+        }
     }
+    Ok(inserted)
+}
+
+/// Inserts these settings where they are not there.
+async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<()> {
+    for one in new {
+        let statement = diesel::insert_into(settings::table)
+            .values(one.settings())
+            .on_conflict_do_nothing();
+        settled(statement.execute(connection)).await?;
+    }
+    Ok(())
+}
+
+/// Inserts these rows; of those that are there, brings up to date what changes in a row's life.
+async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<()> {
+    for row in rows {
+        let statement = diesel::insert_into(responses::table)
+            .values(row)
+            .on_conflict(responses::id)
+            .do_update()
+            .set((
+                responses::owner.eq(excluded(responses::owner)),
+                responses::expires_at.eq(excluded(responses::expires_at)),
+                responses::deleted_at.eq(excluded(responses::deleted_at)),
+            ));
+        settled(statement.execute(connection)).await?;
+    }
+    Ok(())
+}
+
+/// What a function of [`queries`] gives: nothing in it waits, so that it is there when asked.
+pub(super) fn done<R>(query: impl Future<Output = QueryResult<R>>) -> QueryResult<R> {
+    query
+        .now_or_never()
+        .unwrap_or(Err(DieselError::RollbackTransaction))
 }

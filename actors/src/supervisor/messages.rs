@@ -1,13 +1,15 @@
 //! What the supervisor can be asked, and what it hands out.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::mcp::messages::ListTools;
+use crate::process::ExitKind;
 use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
 use crate::tools::Toolbox;
@@ -70,7 +72,7 @@ pub enum Refused {
 }
 
 /// How far a stop has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopStage {
     /// Not stopping.
@@ -106,6 +108,26 @@ pub enum Component {
     Store,
     /// The model server.
     Upstream,
+}
+
+/// As people call it, in the log.
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Store => "store:",
+            Self::Upstream => "upstream:",
+        })
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::Ready => f.write_str("ready"),
+            Self::Down { reason } => write!(f, "down ({reason})"),
+        }
+    }
 }
 
 /// State of a component.
@@ -186,8 +208,17 @@ pub enum OwnProcess {
     McpRuntime,
 }
 
-/// Tell when a process of ours reaches this phase; the reply is its last error, its last lines behind
-/// it where it never was ready. Sender: `gateway`, which waits for it to be ready or given up.
+/// Tell when a process of ours reaches this phase.
+/// Sender: `gateway`, which waits for it to be ready, and for it to be given up.
 #[derive(Debug, Message)]
-#[rtype(result = "String")]
+#[rtype(result = "Reached")]
 pub struct AwaitPhase(pub OwnProcess, pub Phase);
+
+/// What brought a child to a phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Its last error.
+    pub last_error: String,
+    /// How it ended, in the phases that follow an end.
+    pub exit: Option<ExitKind>,
+}

@@ -16,7 +16,7 @@ use crate::mcp;
 use crate::process::messages::{ChildStatus, Phase, PhaseChanged};
 use messages::{
     Acquire, AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation,
-    Observe, Opened, OwnProcess, Peers, Permit, Refused, Report, StopStage,
+    Observe, Opened, OwnProcess, Peers, Permit, Reached, Refused, Report, StopStage,
 };
 
 /// How long after [`StopStage::Ending`] turns may take to write their last events.
@@ -31,8 +31,8 @@ pub struct SupervisorActor {
     stop: watch::Sender<StopStage>,
     store: Health,
     upstream: Health,
-    vllm: watch::Sender<Option<ChildStatus>>,
-    mcp_runtime: watch::Sender<Option<ChildStatus>>,
+    vllm: watch::Sender<Option<PhaseChanged>>,
+    mcp_runtime: watch::Sender<Option<PhaseChanged>>,
 }
 
 impl SupervisorActor {
@@ -92,10 +92,10 @@ impl SupervisorActor {
     }
 }
 
-fn summary(status: &ChildStatus) -> ChildSummary {
+fn summary(change: &PhaseChanged) -> ChildSummary {
     ChildSummary {
-        phase: status.phase,
-        restarts: status.restarts,
+        phase: change.status.phase,
+        restarts: change.status.restarts,
     }
 }
 
@@ -145,7 +145,7 @@ impl Handler<Report> for SupervisorActor {
             Component::Upstream => &mut self.upstream,
         };
         if *slot != report.health {
-            log::info!("{:?} is now {:?}", report.component, report.health);
+            log::info!("{} {}", report.component, report.health);
             *slot = report.health;
         }
     }
@@ -202,11 +202,12 @@ async fn all_places(places: Arc<Semaphore>, capacity: usize) {
 impl Handler<PhaseChanged> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, PhaseChanged { status, .. }: PhaseChanged, _: &mut Self::Context) {
-        if status.name == mcp::runtime::NAME {
-            self.mcp_runtime.send_replace(Some(status));
+    fn handle(&mut self, change: PhaseChanged, _: &mut Self::Context) {
+        if change.status.name == mcp::runtime::NAME {
+            self.mcp_runtime.send_replace(Some(change));
             return;
         }
+        let status = &change.status;
         self.upstream = match status.phase {
             Phase::Ready => Health::Ready,
             Phase::Starting if !status.was_ready => Health::Starting,
@@ -217,13 +218,13 @@ impl Handler<PhaseChanged> for SupervisorActor {
                 }
             }
         };
-        self.vllm.send_replace(Some(status));
+        self.vllm.send_replace(Some(change));
     }
 }
 
 /// Waits beside the mailbox.
 impl Handler<AwaitPhase> for SupervisorActor {
-    type Result = ResponseFuture<String>;
+    type Result = ResponseFuture<Reached>;
 
     fn handle(&mut self, ask: AwaitPhase, _: &mut Self::Context) -> Self::Result {
         let AwaitPhase(process, phase) = ask;
@@ -232,12 +233,15 @@ impl Handler<AwaitPhase> for SupervisorActor {
             OwnProcess::McpRuntime => self.mcp_runtime.subscribe(),
         };
         Box::pin(async move {
-            let reached = |status: &Option<ChildStatus>| {
-                status.as_ref().is_some_and(|status| status.phase == phase)
+            let reached = |vllm: &Option<PhaseChanged>| {
+                vllm.as_ref().is_some_and(|vllm| vllm.status.phase == phase)
             };
-            let seen = seen.wait_for(reached).await;
-            let status = seen.ok().and_then(|status| status.clone());
-            last_words(status.as_ref(), process)
+            let seen = seen.wait_for(reached).await.ok();
+            let seen = seen.and_then(|change| change.clone());
+            Reached {
+                exit: seen.as_ref().and_then(|change| change.exit),
+                last_error: last_words(seen.as_ref().map(|change| &change.status), process),
+            }
         })
     }
 }

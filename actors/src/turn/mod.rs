@@ -11,6 +11,7 @@
 mod call;
 mod clock;
 mod flow;
+mod load;
 mod timings;
 
 use std::task::Waker;
@@ -22,11 +23,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, PollSender};
 use vllm_responses_protocol::chat::fault::UpstreamFault;
-use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
-use vllm_responses_protocol::history;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::Record;
-use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::responses::tool::McpServer;
 use vllm_responses_protocol::tools::ToolCall;
 use vllm_responses_protocol::tools::mcp::ListError;
@@ -36,11 +34,12 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::mcp::messages::ListTools;
-use crate::store::messages::{Commit, LoadChain};
+use crate::store::messages::{Commit, Extent, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
 use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
+use crate::vllm::tokenize;
 use call::{Answer, Call};
 use flow::Flow;
 use timings::{Timings, log_messages};
@@ -186,6 +185,12 @@ impl TurnActor {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
+            Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
+            Action::LeftOut(turns) => log::info!(
+                request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
+                "the prompt was too long: its oldest turns are left out (`truncation`)"
+            ),
+            Action::FindItems(responses) => self.find_items(responses, ctx),
             Action::Begin => self.answer(Head::Stream),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
@@ -320,11 +325,47 @@ impl TurnActor {
             return self.feed(Input::History(Vec::new()), ctx);
         };
         let chains = self.permit.peers.chains.clone();
-        let owner = self.owner.clone();
-        let load = async move { load(chains, owner, previous).await };
+        let message = LoadChain {
+            owner: self.owner.clone(),
+            id: previous,
+            extent: if self.turn.inherits_tools() {
+                Extent::WithSettings
+            } else {
+                Extent::Items
+            },
+        };
+        let load = async move { load::history(chains, message).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
-            let input = match loaded {
-                Ok(history) => Input::History(history),
+            let input = loaded.and_then(|(history, settings)| {
+                if let Some(settings) = settings {
+                    act.turn.inherit(&settings)?;
+                }
+                Ok(Input::History(history))
+            });
+            let input = input.unwrap_or_else(Input::Refused);
+            act.feed(input, ctx);
+        }));
+    }
+
+    fn count_tokens(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+        let client = self.client.clone();
+        let upstream = self.permit.peers.upstream.clone();
+        let count = async move { tokenize::count(&client, &upstream, body).await };
+        let counted = count.into_actor(self).map(|count, act, ctx| {
+            act.calling = None;
+            act.feed(Input::Counted(count), ctx);
+        });
+        self.calling = Some(ctx.spawn(counted));
+    }
+
+    /// Reads the items of responses that the input refers to.
+    fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
+        let chains = self.permit.peers.chains.clone();
+        let owner = self.owner.clone();
+        let find = async move { load::items(chains, owner, responses).await };
+        ctx.spawn(find.into_actor(self).map(|found, act, ctx| {
+            let input = match found {
+                Ok(items) => Input::Found(items),
                 Err(error) => Input::Refused(error),
             };
             act.feed(input, ctx);
@@ -389,68 +430,6 @@ impl Actor for TurnActor {
             );
         }
     }
-}
-
-/// The chain's items, or why the request cannot continue it.
-async fn load(
-    chains: actix::Recipient<LoadChain>,
-    owner: Owner,
-    previous: ResponseId,
-) -> Result<Vec<Item>, ApiError> {
-    let about_previous = |code, message: String| {
-        let mut error = ApiError::new(code, message);
-        error.param = Some("previous_response_id".to_owned());
-        error
-    };
-    let unavailable = || {
-        ApiError::new(
-            ApiErrorCode::ServerIsOverloaded,
-            "the response store is unavailable, so `previous_response_id` cannot be read; try again",
-        )
-    };
-    let chain = match ask(
-        &chains,
-        LoadChain {
-            owner,
-            id: previous,
-        },
-        STORE_LIMIT,
-    )
-    .await
-    {
-        Ok(Ok(Some(chain))) => chain,
-        Ok(Ok(None)) => {
-            return Err(about_previous(
-                ApiErrorCode::PreviousResponseNotFound,
-                "no response with the id in `previous_response_id` was found".to_owned(),
-            ));
-        }
-        Ok(Err(error)) => {
-            log::warn!("chain not loaded: {error}");
-            return Err(unavailable());
-        }
-        Err(error) => {
-            log::warn!("chain not loaded: {error}");
-            return Err(unavailable());
-        }
-    };
-    if let Some(last) = chain.links.last().filter(|last| !last.status.is_anchor()) {
-        return Err(about_previous(
-            ApiErrorCode::InvalidValue,
-            format!(
-                "the response in `previous_response_id` ended `{}`; only a `completed` or \
-                 `incomplete` response can be continued",
-                last.status.as_str()
-            ),
-        ));
-    }
-    history::from_chain(&chain).map_err(|corrupt| {
-        log::error!("a stored chain cannot be read: {corrupt}");
-        ApiError::new(
-            ApiErrorCode::ServerError,
-            "the stored conversation cannot be read",
-        )
-    })
 }
 
 /// A fault for the log: no content, no secrets.

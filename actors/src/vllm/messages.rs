@@ -1,6 +1,7 @@
 //! What the upstream's actor can be told.
 
-use actix::Message;
+use actix::{Message, MessageResponse};
+use serde::Serialize;
 
 /// A call could not reach the upstream: probe it now. A notice, lost without harm.
 /// Sender: `TurnActor`.
@@ -12,6 +13,22 @@ pub struct Suspect;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), NotReady>")]
 pub struct AwaitReady;
+
+/// What is known of the upstream? Sender: the status page and the start-up banner.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "UpstreamObservation")]
+pub struct Observe;
+
+/// The upstream as its actor has seen it. Whether it is up at the moment is in the supervisor's view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, MessageResponse)]
+pub struct UpstreamObservation {
+    /// Its base URL, which holds no secret.
+    pub url: String,
+    /// The first model it listed when it became ready.
+    pub model: Option<String>,
+    /// What the last look that failed brought.
+    pub last_error: Option<String>,
+}
 
 /// Why the upstream did not become ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@ pub mod command;
 pub mod messages;
 pub mod settings;
 pub mod spawn;
+pub(crate) mod tokenize;
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +19,19 @@ use actix::{
     SpawnHandle, WrapFuture,
 };
 use awc::Client;
+use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::supervisor::messages::{Component, Health, Report};
-use messages::{AwaitReady, NotReady, Suspect};
+use messages::{AwaitReady, NotReady, Observe, Suspect, UpstreamObservation};
 use settings::UpstreamSettings;
 
 /// Between two polls while waiting for the first answer.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 /// Limit of one poll.
 const POLL_LIMIT: Duration = Duration::from_secs(2);
+/// Longest model list that is read, in bytes.
+const LONGEST_LIST: usize = 1024 * 1024;
 /// Between two looks at an upstream that works.
 const WATCH_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks at an upstream that does not.
@@ -40,6 +45,10 @@ pub struct VllmActor {
     /// The next look; `None` until start-up is done.
     watch: Option<SpawnHandle>,
     failed_looks: u32,
+    /// The first model of the list that made it ready.
+    model: Option<String>,
+    /// Shared with the wait for readiness, which runs beside the actor.
+    last_error: watch::Sender<Option<String>>,
 }
 
 impl std::fmt::Debug for VllmActor {
@@ -67,6 +76,8 @@ impl VllmActor {
             client: None,
             watch: None,
             failed_looks: 0,
+            model: None,
+            last_error: watch::Sender::new(None),
         }
     }
 
@@ -107,6 +118,7 @@ impl VllmActor {
             }
             Poll::NotYet(_) | Poll::Unauthorized(_) => {
                 self.failed_looks += 1;
+                self.last_error.send_replace(Some(poll.to_string()));
                 if self.failed_looks >= 2 {
                     self.report(Health::Down {
                         reason: poll.to_string(),
@@ -144,13 +156,16 @@ impl Handler<AwaitReady> for VllmActor {
     fn handle(&mut self, _: AwaitReady, _: &mut Self::Context) -> Self::Result {
         let settings = self.settings.clone();
         let client = self.client.clone().unwrap_or_default();
-        let ready = async move { await_ready(&client, &settings).await };
+        let trouble = self.last_error.clone();
+        let ready = async move {
+            await_ready(&client, &settings, &trouble).await?;
+            Ok(first_model(&client, &settings).await)
+        };
         Box::pin(ready.into_actor(self).map(|outcome, act, ctx| {
-            if outcome.is_ok() {
-                act.report(Health::Ready);
-                act.look_in(WATCH_PAUSE, ctx);
-            }
-            outcome
+            act.model = outcome?;
+            act.report(Health::Ready);
+            act.look_in(WATCH_PAUSE, ctx);
+            Ok(())
         }))
     }
 }
@@ -167,7 +182,54 @@ impl Handler<Suspect> for VllmActor {
     }
 }
 
-async fn await_ready(client: &Client, settings: &UpstreamSettings) -> Result<(), NotReady> {
+/// Synchronous.
+impl Handler<Observe> for VllmActor {
+    type Result = UpstreamObservation;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> UpstreamObservation {
+        UpstreamObservation {
+            url: self.settings.base_url.to_string(),
+            model: self.model.clone(),
+            last_error: self.last_error.borrow().clone(),
+        }
+    }
+}
+
+/// A list of models, as far as it is read here.
+#[derive(Deserialize)]
+struct ModelList {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+}
+
+/// The first model of the list; `None` when the list is no such list, since the gateway works without
+/// knowing it.
+async fn first_model(client: &Client, settings: &UpstreamSettings) -> Option<String> {
+    let request = settings.authorize(client.get(settings.endpoint("/models")));
+    let body = async {
+        request
+            .send()
+            .await
+            .ok()?
+            .body()
+            .limit(LONGEST_LIST)
+            .await
+            .ok()
+    };
+    let body = tokio::time::timeout(POLL_LIMIT, body).await.ok()??;
+    let list: ModelList = serde_json::from_slice(&body).ok()?;
+    Some(list.data.into_iter().next()?.id)
+}
+
+async fn await_ready(
+    client: &Client,
+    settings: &UpstreamSettings,
+    trouble: &watch::Sender<Option<String>>,
+) -> Result<(), NotReady> {
     let url = settings.base_url.to_string();
     let start = Instant::now();
     let mut noticed = start;
@@ -177,6 +239,7 @@ async fn await_ready(client: &Client, settings: &UpstreamSettings) -> Result<(),
             Poll::Unauthorized(status) => return Err(NotReady::Unauthorized { url, status }),
             Poll::NotYet(last) => last,
         };
+        trouble.send_replace(Some(last.clone()));
         if start.elapsed() >= settings.ready_timeout {
             let seconds = settings.ready_timeout.as_secs();
             return Err(NotReady::TimedOut { url, seconds, last });

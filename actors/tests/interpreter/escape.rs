@@ -94,7 +94,7 @@ impl Host {
 }
 
 const SECRET: &str = "the-secret-of-the-host";
-const WALL: Duration = Duration::from_secs(10);
+const WALL: Duration = Duration::from_secs(8);
 
 /// The names of the probes that got out.
 async fn escaped(stage: &Stage, bundle: &Bundle, probe: &Probe) -> Option<String> {
@@ -121,8 +121,15 @@ fn said(executed: &Executed) -> String {
 async fn none_escapes(stage: &Stage, bundle: &Bundle) {
     assert!(PROBES.len() >= 50);
     let mut out = Vec::new();
-    for probe in PROBES {
-        out.extend(escaped(stage, bundle, probe).await);
+    // A few at a time: some only wait.
+    for probes in PROBES.chunks(4) {
+        let attempts = probes.iter().map(|probe| escaped(stage, bundle, probe));
+        out.extend(
+            futures_util::future::join_all(attempts)
+                .await
+                .into_iter()
+                .flatten(),
+        );
     }
     assert!(out.is_empty(), "{}", out.join("\n"));
     // Whatever was tried, the next call finds a whole interpreter.

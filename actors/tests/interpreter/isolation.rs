@@ -2,14 +2,15 @@
 //!
 //! Mutation: without `random.seed()` in the harness's `begin`, `restored_interpreters_differ` fails.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vllm_responses_actors::interpreter::messages::{CallError, Container, Execute, ExecuteError};
+use vllm_responses_actors::interpreter::messages::{CallError, Container, ExecuteError};
 
-use crate::stage::{Stage, call, core, raised, run, sized};
+use crate::stage::{Stage, call, core, raised, run, sized, with_harness};
 use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -166,37 +167,31 @@ fn output() {
     });
 }
 
-/// Children of the guardians of this process, by the name that Deno has.
-fn interpreters() -> Vec<i32> {
-    let own = std::process::id().to_string();
-    let stat = |pid: i32| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (head, tail) = text.rsplit_once(')')?;
-        let name = head.split_once('(')?.1.to_owned();
-        Some((name, tail.split_whitespace().nth(1)?.to_owned()))
+/// The interpreters whose command line has this in it; other tests have theirs in the same process.
+fn interpreters(mark: &Path) -> Vec<i32> {
+    let mark = mark.display().to_string();
+    let is_ours = |pid: &i32| {
+        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        read("comm").starts_with(b"deno") && line.contains(&mark)
     };
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let Some((name, parent)) = stat(*pid) else {
-                return false;
-            };
-            let guardian = parent.parse().ok().and_then(stat);
-            name.starts_with("deno") && guardian.is_some_and(|(_, above)| above == own)
-        })
+        .filter(is_ours)
         .collect()
 }
 
 fn killed() {
     run(async {
-        let stage = Stage::on(&core(), sized(1, 2));
+        let (folder, spec) = with_harness(&core(), &[]);
+        let stage = Stage::scripted(spec, sized(1, 2));
         stage.until(|status| status.idle == 1).await;
-        let before = interpreters();
+        let before = interpreters(folder.path());
         assert_eq!(before.len(), 1);
         let execute = call(Container::New, "print('so far')\nwhile True: pass");
         let start = Instant::now();
         let (answer, ()) = tokio::join!(stage.execute(execute), async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             for pid in before {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             }
@@ -211,11 +206,11 @@ fn killed() {
 
 fn cancelled() {
     run(async {
-        let stage = Stage::on(&core(), sized(1, 2));
+        let (folder, spec) = with_harness(&core(), &[]);
+        let stage = Stage::scripted(spec, sized(1, 1));
         stage.until(|status| status.idle == 1).await;
-        let execute = Execute {
-            ..call(Container::New, "while True: pass")
-        };
+        let victim = interpreters(folder.path());
+        let execute = call(Container::New, "while True: pass");
         let cancel = execute.cancel.clone();
         let (answer, cancelled_at) = tokio::join!(stage.execute(execute), async {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -227,7 +222,11 @@ fn cancelled() {
         stage
             .until(|status| status.held == 0 && status.idle == 1)
             .await;
-        assert_eq!(interpreters().len(), 1, "the cancelled one is gone");
+        let left = interpreters(folder.path());
+        assert!(
+            left.len() == 1 && left != victim,
+            "the cancelled one is gone"
+        );
     });
 }
 

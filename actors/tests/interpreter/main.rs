@@ -5,6 +5,7 @@
 //!
 //! `TEST_INTERPRETER_BUNDLE` names a bundle; without it only the tests with a scripted worker run, and
 //! the rest says so. `TEST_INTERPRETER_SCIENCE_BUNDLE` names one with numpy, pandas and matplotlib.
+//! Its tests are long ones, ignored unless asked for.
 
 #![expect(
     clippy::unwrap_used,
@@ -59,7 +60,12 @@ fn main() -> ExitCode {
         ),
     }
     match stage::bundle("TEST_INTERPRETER_SCIENCE_BUNDLE") {
-        Some(_) => trials.extend(science::trials()),
+        // Run by `--ignored full_`, as the long suite does.
+        Some(_) => trials.extend(
+            science::trials()
+                .into_iter()
+                .map(|trial| trial.with_ignored_flag(true)),
+        ),
         None => eprintln!(
             "SKIPPED: the tests with numpy and its like; set TEST_INTERPRETER_SCIENCE_BUNDLE"
         ),

@@ -21,7 +21,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 async fn attempt(stage: &Stage, code: &str, wall: Duration) -> Executed {
-    stage.execute(brief(code, wall)).await.unwrap()
+    let executed = stage.execute(brief(code, wall)).await.unwrap();
+    stage.release(&executed).await;
+    executed
 }
 
 fn endless() {

@@ -9,12 +9,12 @@ use crate::{escape, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("science_a_table_and_its_plot", table_and_plot),
-        trial("science_pictures_of_every_kind", pictures),
-        trial("science_libraries_work", libraries),
-        trial("science_random_numbers_differ", seeds),
-        trial("science_memory_is_bounded", memory),
-        trial("science_no_probe_gets_out", || {
+        trial("full_science_a_table_and_its_plot", table_and_plot),
+        trial("full_science_pictures_of_every_kind", pictures),
+        trial("full_science_libraries_work", libraries),
+        trial("full_science_random_numbers_differ", seeds),
+        trial("full_science_memory_is_bounded", memory),
+        trial("full_science_no_probe_gets_out", || {
             escape::all_probes(&science());
         }),
     ]
@@ -74,7 +74,7 @@ import matplotlib.pyplot as plt
 table = pd.DataFrame({'city': ['Rome', 'Oslo'], 'people': [2.8, 0.7]})
 table.plot.bar(x='city', y='people')
 plt.show()
-table['people'].sum()";
+float(table['people'].sum())";
         let executed = stage.fresh(code).await;
         assert_eq!(executed.error, None);
         assert!(executed.logs.ends_with("3.5\n"), "{}", executed.logs);

@@ -8,7 +8,9 @@ use libtest_mimic::Trial;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_actors::interpreter::actor::InterpreterSettings;
 use vllm_responses_actors::interpreter::limits;
-use vllm_responses_actors::interpreter::messages::{CallError, Container, Execute, ExecuteError};
+use vllm_responses_actors::interpreter::messages::{
+    CallError, Container, Execute, ExecuteError, Stop,
+};
 use vllm_responses_actors::interpreter::sessions::SessionSettings;
 use vllm_responses_protocol::ids::Owner;
 
@@ -32,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("kept_containers_make_room", room),
         trial("code_has_a_longest_length", long_code),
         trial("p2_two_hundred_calls_at_once", two_hundred),
+        trial("a_stop_ends_everything", stop),
     ]
 }
 
@@ -233,6 +236,24 @@ fn long_code() {
         let code = "#".repeat(limits::CODE_BYTES + 1);
         let answer = stage.execute(call(Container::New, &code)).await;
         assert_eq!(answer, Err(ExecuteError::CodeTooLong));
+    });
+}
+
+fn stop() {
+    run(async {
+        let stage = Stage::scripted(fake::spec("half"), sized(2, 3));
+        let (answer, ()) = tokio::join!(stage.execute(call(Container::New, "1")), async {
+            stage
+                .until(|status| status.held == 1 && status.idle == 2)
+                .await;
+            stage.actor.send(Stop).await.unwrap();
+        });
+        assert_eq!(answer.unwrap().error, Some(CallError::Died));
+        stage.until(|status| status.live == 0).await;
+        let refused = stage.execute(call(Container::New, "1")).await;
+        assert!(matches!(refused, Err(ExecuteError::Unavailable(_))));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.status().await.live, 0, "none is started again");
     });
 }
 

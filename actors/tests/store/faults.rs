@@ -2,39 +2,20 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use diesel::connection::SimpleConnection as _;
 use futures_util::future::{join, join_all};
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::messages::StoreError;
 
-use crate::fixture::{Place, number, open, record};
+use crate::fixture::{Place, open, record, settings};
 use crate::kept::all_readable;
-
-/// Another program takes the write lock and keeps it this long. Returns when it has it.
-pub(crate) fn hold_write_lock(place: &Place, time: Duration) -> JoinHandle<()> {
-    let mut other = place.other_program();
-    let (locked, wait) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        other
-            .batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE;")
-            .unwrap();
-        locked.send(()).unwrap();
-        thread::sleep(time);
-        other.batch_execute("ROLLBACK;").unwrap();
-    });
-    wait.recv().unwrap();
-    thread
-}
 
 #[actix_rt::test]
 async fn d4_short_lock_delays_and_fails_nothing() {
-    let place = Place::new();
+    let place = Place::sqlite();
     let store = place.store().await;
-    let lock = hold_write_lock(&place, Duration::from_secs(1));
+    let lock = place.hold_writes(Duration::from_secs(1));
     let ids = || (0..50).map(|i| format!("r{i}"));
     let started = Instant::now();
     let answers = join_all(ids().map(|id| {
@@ -54,11 +35,11 @@ async fn d4_short_lock_delays_and_fails_nothing() {
 
 #[actix_rt::test]
 async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
-    let place = Place::new();
+    let place = Place::sqlite();
     let store = place.store().await;
     store.commit(record("alice", "before")).await.unwrap();
 
-    let lock = hold_write_lock(&place, Duration::from_secs(7));
+    let lock = place.hold_writes(Duration::from_secs(7));
     let started = Instant::now();
     // The second comes while the first waits for the lock: its wait in the queue counts too.
     let first = store.commit(record("alice", "r1"));
@@ -76,6 +57,9 @@ async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
             actix_rt::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(!lock.is_finished(), "the reads were to meet the lock");
+        // The first is with the writer, the second waits behind it.
+        let seen = store.observe().await;
+        assert_eq!((seen.queued_writes, seen.last_error), (1, None));
         reads
     };
     let ((first, second), reads) = join(join(first, second), reads).await;
@@ -84,6 +68,8 @@ async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
         (Err(StoreError::Busy), Err(StoreError::Busy))
     );
     assert!(!lock.is_finished(), "answered before the lock went");
+    let last_error = store.observe().await.last_error;
+    assert_eq!(last_error.as_deref(), Some("the response store is busy"));
     assert!(reads > 5, "{reads} reads in four seconds");
 
     lock.join().unwrap();
@@ -94,61 +80,45 @@ async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
     all_readable(&store, ["r1", "r2", "after"].map(str::to_owned).into_iter()).await;
 }
 
-#[actix_rt::test]
-async fn d15_two_instances_migrate_at_once() {
-    for _ in 0..10 {
-        let place = Place::new();
-        let (one, two) = join(open(&place.file()), open(&place.file())).await;
-        let (one, two) = (one.unwrap(), two.unwrap());
-        one.commit(record("alice", "r1")).await.unwrap();
-        assert!(two.fetch("alice", "r1").await.unwrap().is_some());
-        let mut reader = place.other_program();
-        let twice =
-            "SELECT count(*) - count(DISTINCT version) AS n FROM __diesel_schema_migrations";
-        assert_eq!(number(&mut reader, twice), 0);
+pub(crate) async fn d15_instances_migrate_at_once(place: Place) {
+    let stores = join_all((0..4).map(|_| place.open())).await;
+    let stores: Vec<_> = stores.into_iter().map(Result::unwrap).collect();
+    stores[0].commit(record("alice", "r1")).await.unwrap();
+    for store in stores {
+        assert!(store.fetch("alice", "r1").await.unwrap().is_some());
     }
+    let twice = "SELECT count(*) - count(DISTINCT version) AS n FROM __diesel_schema_migrations";
+    assert_eq!(place.number(twice), 0);
 }
 
-#[actix_rt::test]
-async fn d15_newer_schema_is_refused_and_left_alone() {
+pub(crate) async fn d15_newer_schema_is_refused_and_left_alone(place: Place) {
     const COUNT: &str = "SELECT count(*) AS n FROM __diesel_schema_migrations";
-    let place = Place::new();
-    place
-        .store()
-        .await
-        .commit(record("alice", "r1"))
-        .await
-        .unwrap();
-    let mut other = place.other_program();
-    other
-        .batch_execute(
-            "PRAGMA busy_timeout = 5000;
-             INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000');",
-        )
-        .unwrap();
-    let before = number(&mut other, COUNT);
+    let store = place.store().await;
+    store.commit(record("alice", "r1")).await.unwrap();
+    place.run("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')");
+    let before = place.number(COUNT);
 
-    let refused = open(&place.file()).await.map(drop);
+    let refused = place.open().await.map(drop);
     assert!(
         matches!(refused, Err(StoreStartError::NewerSchema)),
         "{refused:?}"
     );
-    assert_eq!(number(&mut other, COUNT), before);
-    assert_eq!(number(&mut other, "SELECT count(*) AS n FROM responses"), 1);
+    assert_eq!(place.number(COUNT), before);
+    assert_eq!(place.number("SELECT count(*) AS n FROM responses"), 1);
 }
 
 #[actix_rt::test]
 async fn d15_what_is_no_database_is_refused() {
-    let place = Place::new();
+    let place = Place::sqlite();
     std::fs::write(
         place.file(),
         "a text file that happens to be here ".repeat(100),
     )
     .unwrap();
-    let refused = open(&place.file()).await.map(drop);
+    let refused = place.open().await.map(drop);
     assert!(refused.is_err(), "{refused:?}");
     let nowhere = place.file().join("no/such/folder.db");
-    let refused = open(&nowhere).await.map(drop);
+    let refused = open(settings(nowhere.to_str().unwrap())).await.map(drop);
     assert!(
         matches!(refused, Err(StoreStartError::Open(_))),
         "{refused:?}"
@@ -157,7 +127,7 @@ async fn d15_what_is_no_database_is_refused() {
 
 #[actix_rt::test]
 async fn d16_files_are_private() {
-    let place = Place::new();
+    let place = Place::sqlite();
     let store = place.store().await;
     store.commit(record("alice", "r1")).await.unwrap();
     for suffix in ["", "-wal", "-shm"] {

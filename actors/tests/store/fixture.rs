@@ -1,16 +1,22 @@
-//! Stores in temporary folders, records to put in them, and the four messages as functions.
+//! Stores in places of their own, records to put in them, and the four messages as functions.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use actix::Addr;
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
+use diesel_async::AsyncPgConnection;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use tempfile::TempDir;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
-use vllm_responses_actors::store::messages::{Commit, Fetch, LoadChain, Remove, StoreError};
+use vllm_responses_actors::store::messages::{
+    Commit, Extent, Fetch, LoadChain, Observe, Remove, StoreError, StoreObservation,
+};
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status, Stored};
@@ -21,42 +27,217 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Settings that the records carry unless a test says otherwise.
 pub(crate) const SETTINGS: &str = r#"{"instructions":"be brief","tools":[]}"#;
 
-/// A folder that goes with the test, and the database file in it.
-pub(crate) struct Place {
-    folder: TempDir,
+/// A database of the test's own, gone with it.
+pub(crate) enum Place {
+    Sqlite(TempDir),
+    Postgres(Server),
+}
+
+/// A fresh database on the server of `TEST_DATABASE_URL`.
+pub(crate) struct Server {
+    /// The server's own database, to make and drop others from.
+    home: String,
+    name: String,
 }
 
 impl Place {
-    pub(crate) fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    /// None, and a line that says so, where no server is named.
+    pub(crate) fn postgres() -> Option<Self> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test is told its server this way"
+        )]
+        let Ok(home) = std::env::var("TEST_DATABASE_URL") else {
+            eprintln!("SKIPPED: TEST_DATABASE_URL names no PostgreSQL server");
+            return None;
+        };
+        let mut bits = [0; 8];
+        getrandom::fill(&mut bits).unwrap();
+        let name = format!("store_{:016x}", u64::from_le_bytes(bits));
+        aside(&home, |other| other.run(&format!("CREATE DATABASE {name}")));
+        Some(Self::Postgres(Server { home, name }))
     }
 
     /// The database file.
     pub(crate) fn file(&self) -> PathBuf {
-        self.folder.path().join("responses.db")
+        let Self::Sqlite(folder) = self else {
+            panic!("this case is about a file");
+        };
+        folder.path().join("responses.db")
     }
 
-    /// A store on the file, as one gateway process has it.
+    /// What `VR_DB_PATH` would say.
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Sqlite(_) => self.file().to_str().unwrap().to_owned(),
+            Self::Postgres(server) => server.url(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> StoreSettings {
+        settings(&self.url())
+    }
+
+    /// A store here, as one gateway process has it.
     pub(crate) async fn store(&self) -> Store {
-        open(&self.file()).await.unwrap()
+        self.open().await.unwrap()
     }
 
-    /// A connection of another program to the same file. It waits for no lock.
-    pub(crate) fn other_program(&self) -> SqliteConnection {
-        SqliteConnection::establish(self.file().to_str().unwrap()).unwrap()
+    pub(crate) async fn open(&self) -> Result<Store, StoreStartError> {
+        open(self.settings()).await
+    }
+
+    /// One number that a statement gives, such as a count, to look behind the store's back.
+    pub(crate) fn number(&self, statement: &str) -> i64 {
+        aside(&self.url(), |other| other.number(statement))
+    }
+
+    /// One text that a statement gives. PostgreSQL only.
+    pub(crate) fn text(&self, statement: &str) -> String {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            t: String,
+        }
+        aside(&self.url(), |other| match other {
+            Other::Sqlite(_) => panic!("PostgreSQL only"),
+            Other::Postgres(connection) => {
+                let row = diesel::sql_query(statement).get_result::<Row>(&mut **connection);
+                row.unwrap().t
+            }
+        })
+    }
+
+    /// Statements of another program.
+    pub(crate) fn run(&self, statements: &str) {
+        aside(&self.url(), |other| other.run(statements));
+    }
+
+    /// What the tables and their indexes take.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = match self {
+            Self::Sqlite(_) => {
+                self.run("PRAGMA wal_checkpoint(TRUNCATE)");
+                i64::try_from(std::fs::metadata(self.file()).unwrap().len()).unwrap()
+            }
+            Self::Postgres(_) => self.number(
+                "SELECT (pg_total_relation_size('responses') + pg_total_relation_size('settings')) AS n",
+            ),
+        };
+        usize::try_from(bytes).unwrap()
+    }
+
+    /// Another program lets nobody write for this long. Returns when it has begun.
+    pub(crate) fn hold_writes(&self, time: Duration) -> JoinHandle<()> {
+        let lock = match self {
+            Self::Sqlite(_) => "",
+            Self::Postgres(_) => "LOCK TABLE responses IN SHARE MODE",
+        };
+        self.hold(lock, time)
+    }
+
+    /// Another program does this in a transaction, and commits it after this long. Returns when it has
+    /// begun.
+    pub(crate) fn hold(&self, statements: &str, time: Duration) -> JoinHandle<()> {
+        let begin = match self {
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN",
+        };
+        let (url, statements) = (self.url(), format!("{begin}; {statements};"));
+        let (started, wait) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut other = Other::connect(&url);
+            other.run(&statements);
+            started.send(()).unwrap();
+            thread::sleep(time);
+            other.run("COMMIT");
+        });
+        wait.recv().unwrap();
+        thread
     }
 }
 
-/// Opens a store on this file.
-pub(crate) async fn open(file: &Path) -> Result<Store, StoreStartError> {
-    let settings = StoreSettings {
-        database: Database::Sqlite(file.to_owned()),
+impl Server {
+    fn url(&self) -> String {
+        let (server, _database) = self.home.rsplit_once('/').unwrap();
+        format!("{server}/{}", self.name)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        aside(&self.home, |other| other.run(&statement));
+    }
+}
+
+/// Gives `work` another program's connection, on a thread of its own: PostgreSQL's brings a runtime.
+fn aside<R: Send>(url: &str, work: impl FnOnce(&mut Other) -> R + Send) -> R {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| work(&mut Other::connect(url)));
+        thread.join().unwrap()
+    })
+}
+
+/// A connection of another program. It waits for no lock of SQLite's but at its start.
+enum Other {
+    Sqlite(SqliteConnection),
+    Postgres(Box<AsyncConnectionWrapper<AsyncPgConnection>>),
+}
+
+impl Other {
+    fn connect(url: &str) -> Self {
+        if url.contains("://") {
+            return Self::Postgres(Box::new(AsyncConnectionWrapper::establish(url).unwrap()));
+        }
+        let mut connection = SqliteConnection::establish(url).unwrap();
+        connection
+            .batch_execute("PRAGMA busy_timeout = 5000;")
+            .unwrap();
+        Self::Sqlite(connection)
+    }
+
+    fn run(&mut self, statements: &str) {
+        match self {
+            Self::Sqlite(connection) => connection.batch_execute(statements).unwrap(),
+            Self::Postgres(connection) => connection.batch_execute(statements).unwrap(),
+        }
+    }
+
+    fn number(&mut self, statement: &str) -> i64 {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            n: i64,
+        }
+        let query = diesel::sql_query(statement);
+        match self {
+            Self::Sqlite(connection) => query.get_result::<Row>(connection),
+            Self::Postgres(connection) => query.get_result::<Row>(&mut **connection),
+        }
+        .unwrap()
+        .n
+    }
+}
+
+/// Settings with this `VR_DB_PATH`.
+pub(crate) fn settings(url: &str) -> StoreSettings {
+    StoreSettings {
+        database: Database::parse(url).unwrap(),
         synchronous: Synchronous::Normal,
+        pool_size: 4,
         retention: None,
-    };
-    cache::start(settings).await.map(Store)
+        purge_interval: None,
+    }
+}
+
+/// Opens a store.
+pub(crate) async fn open(settings: StoreSettings) -> Result<Store, StoreStartError> {
+    cache::start(settings, None).await.map(Store)
 }
 
 /// The door to one store.
@@ -84,6 +265,7 @@ impl Store {
         let message = LoadChain {
             owner: Owner::new(owner),
             id: ResponseId::new(id),
+            extent: Extent::Items,
         };
         ask_actor(&self.0, message, DEADLINE)
             .await
@@ -98,6 +280,14 @@ impl Store {
         ask_actor(&self.0, message, DEADLINE)
             .await
             .expect("an answer")
+    }
+
+    /// How the store is.
+    pub(crate) async fn observe(&self) -> StoreObservation {
+        ask_actor(&self.0, Observe, DEADLINE)
+            .await
+            .expect("an answer")
+            .unwrap()
     }
 
     /// The ids of a chain that must be there, oldest first.
@@ -130,24 +320,4 @@ pub(crate) fn child(owner: &str, id: &str, previous: &str) -> Record {
         previous: Some(ResponseId::new(previous)),
         ..record(owner, id)
     }
-}
-
-/// One number that a statement gives, such as a count, to look behind the store's back.
-pub(crate) fn number(connection: &mut SqliteConnection, statement: &str) -> i64 {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = diesel::sql_types::BigInt)]
-        n: i64,
-    }
-    diesel::sql_query(statement)
-        .get_result::<Row>(connection)
-        .unwrap()
-        .n
-}
-
-/// Moves the write-ahead log into the database file and empties it.
-pub(crate) fn checkpoint(connection: &mut SqliteConnection) {
-    connection
-        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA wal_checkpoint(TRUNCATE);")
-        .unwrap();
 }

@@ -1,8 +1,13 @@
-//! The store as others see it: four messages to the cache's door, real SQLite files behind it.
+//! The store as others see it: four messages to the cache's door, real databases behind it.
 //!
 //! One binary, so that it links once. `fixture` makes records and opens stores; the other modules
-//! each hold the cases of one promise.
+//! each hold the cases of one promise. The promises are the same for both databases: the list below
+//! runs every case on each.
 
+#[cfg(test)]
+mod ended;
+#[cfg(test)]
+mod facts;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -13,3 +18,72 @@ mod kept;
 mod many;
 #[cfg(test)]
 mod private;
+#[cfg(test)]
+mod tls;
+
+/// Makes a test of every case for one database. A case that is not listed is dead code, and says so.
+#[cfg(test)]
+macro_rules! suite {
+    ($database:ident: $($module:ident { $($case:ident)* })*) => {
+        mod $database {
+            $(mod $module {
+                $(#[actix_rt::test]
+                async fn $case() {
+                    let place: Option<_> = crate::fixture::Place::$database().into();
+                    if let Some(place) = place {
+                        crate::$module::$case(place).await;
+                    }
+                })*
+            })*
+        }
+    };
+}
+
+/// The conformance suite.
+#[cfg(test)]
+macro_rules! conformance {
+    ($($database:ident)*) => {
+        $(suite! {
+            $database:
+            kept {
+                round_trip_is_byte_equal
+                chain_of_200_is_oldest_first
+                storage_is_at_most_twice_the_content
+                settings_are_kept_once_per_content_and_owner
+                identical_retry_of_a_commit_succeeds
+                taken_id_is_refused_and_the_first_stays
+                duplicate_spoils_no_other_write_of_its_group
+                nul_in_an_id_or_a_model_is_no_fault
+            }
+            many {
+                concurrent_commits_are_all_kept
+                two_stores_on_one_database_are_never_busy
+                two_stores_do_not_wait_in_a_circle
+                an_id_that_comes_twice_is_kept_once
+                d11_children_of_one_parent_do_not_see_each_other
+            }
+            private {
+                foreign_is_answered_like_unknown
+                chain_never_crosses_to_another_owner
+                deletion_is_final_but_descendants_keep_their_chain
+                expired_reads_as_unknown
+            }
+            ended {
+                ended_responses_go_with_their_settings
+                ended_ancestors_stay_while_a_descendant_lives
+                settings_in_use_are_never_dropped
+                settings_that_a_writer_relies_on_stay
+            }
+            facts {
+                what_was_done_is_counted
+            }
+            faults {
+                d15_instances_migrate_at_once
+                d15_newer_schema_is_refused_and_left_alone
+            }
+        })*
+    };
+}
+
+#[cfg(test)]
+conformance! { sqlite postgres }

@@ -5,12 +5,10 @@ use std::collections::HashSet;
 use futures_util::future::{join, join_all};
 use vllm_responses_protocol::record::Record;
 
-use crate::fixture::{Place, Store, child, number, record};
+use crate::fixture::{Place, Store, child, record};
 use crate::kept::all_readable;
 
-#[actix_rt::test]
-async fn concurrent_commits_are_all_kept() {
-    let place = Place::new();
+pub(crate) async fn concurrent_commits_are_all_kept(place: Place) {
     let store = place.store().await;
     let ids = || (0..200).map(|i| format!("r{i}"));
     // Each is read back at once after its answer: that is when the client may continue it.
@@ -24,11 +22,9 @@ async fn concurrent_commits_are_all_kept() {
     all_readable(&place.store().await, ids()).await;
 }
 
-#[actix_rt::test]
-async fn two_stores_on_one_file_are_never_busy() {
+pub(crate) async fn two_stores_on_one_database_are_never_busy(place: Place) {
     const EACH: usize = 500;
     const AT_ONCE: usize = 25;
-    let place = Place::new();
     let (one, two) = (place.store().await, place.store().await);
     // In portions, so that the two take turns at the lock many times.
     let fill = async |store: &Store, name: &str| {
@@ -40,19 +36,13 @@ async fn two_stores_on_one_file_are_never_busy() {
     };
     join(fill(&one, "one"), fill(&two, "two")).await;
 
-    let mut reader = place.other_program();
-    assert_eq!(
-        number(&mut reader, "SELECT count(*) AS n FROM responses"),
-        1000
-    );
+    assert_eq!(place.number("SELECT count(*) AS n FROM responses"), 1000);
     // Each sees what the other wrote.
     all_readable(&one, (0..EACH).map(|i| format!("two{i}"))).await;
     all_readable(&two, (0..EACH).map(|i| format!("one{i}"))).await;
 }
 
-#[actix_rt::test]
-async fn d11_children_of_one_parent_do_not_see_each_other() {
-    let place = Place::new();
+pub(crate) async fn d11_children_of_one_parent_do_not_see_each_other(place: Place) {
     let store = place.store().await;
     store.commit(record("alice", "parent")).await.unwrap();
     let continue_parent = async |i: usize| {
@@ -74,4 +64,37 @@ async fn d11_children_of_one_parent_do_not_see_each_other() {
         let stored = store.fetch("alice", id).await.unwrap().unwrap();
         assert_eq!(stored.response, expected.response);
     }
+}
+
+/// The same new settings, in opposite orders, in two transactions at once.
+pub(crate) async fn two_stores_do_not_wait_in_a_circle(place: Place) {
+    let (one, two) = (place.store().await, place.store().await);
+    let new = |name: &str, i: usize| Record {
+        settings: format!(r#"{{"instructions":"{i}"}}"#).into(),
+        ..record("alice", &format!("{name}{i}"))
+    };
+    let lock = place.hold_writes(std::time::Duration::from_millis(500));
+    let up = join_all((0..60).map(|i| one.commit(new("up", i))));
+    let down = join_all((0..60).rev().map(|i| two.commit(new("down", i))));
+    let (up, down) = join(up, down).await;
+    lock.join().unwrap();
+    let failed = up.iter().chain(&down).find(|answer| answer.is_err());
+    assert_eq!(failed, None);
+    assert_eq!(place.number("SELECT count(*) AS n FROM settings"), 60);
+}
+
+/// Two different responses under one id, in one group: one of them is kept and told so.
+pub(crate) async fn an_id_that_comes_twice_is_kept_once(place: Place) {
+    let store = place.store().await;
+    let new = |answer: &str| Record {
+        response: format!(r#"{{"id":"r","output":["{answer}"]}}"#).into(),
+        ..record("alice", "r")
+    };
+    let lock = place.hold_writes(std::time::Duration::from_millis(300));
+    let answers = join_all(["a", "b", "c"].map(|answer| store.commit(new(answer)))).await;
+    lock.join().unwrap();
+    let kept: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(kept, [true, false, false], "{answers:?}");
+    let stored = store.fetch("alice", "r").await.unwrap().unwrap();
+    assert_eq!(stored.response, new("a").response);
 }

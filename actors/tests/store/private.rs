@@ -8,9 +8,8 @@ use crate::fixture::{Place, child, record};
 const PAST: i64 = 1_700_000_002_000;
 const FAR: i64 = 4_000_000_000_000;
 
-#[actix_rt::test]
-async fn foreign_is_answered_like_unknown() {
-    let place = Place::new();
+#[expect(clippy::cognitive_complexity, reason = "a plain list of assertions")]
+pub(crate) async fn foreign_is_answered_like_unknown(place: Place) {
     let store = place.store().await;
     store.commit(record("alice", "a1")).await.unwrap();
     store.commit(child("alice", "a2", "a1")).await.unwrap();
@@ -35,18 +34,15 @@ async fn foreign_is_answered_like_unknown() {
 
 /// The gateway refuses such a turn before it begins; should a row exist all the same, the chain does
 /// not cross over.
-#[actix_rt::test]
-async fn chain_never_crosses_to_another_owner() {
-    let place = Place::new();
+pub(crate) async fn chain_never_crosses_to_another_owner(place: Place) {
     let store = place.store().await;
     store.commit(record("alice", "a1")).await.unwrap();
     store.commit(child("bob", "b1", "a1")).await.unwrap();
     assert_eq!(store.chain_ids("bob", "b1").await, ["b1"]);
 }
 
-#[actix_rt::test]
-async fn deletion_is_final_but_descendants_keep_their_chain() {
-    let place = Place::new();
+#[expect(clippy::cognitive_complexity, reason = "a plain list of assertions")]
+pub(crate) async fn deletion_is_final_but_descendants_keep_their_chain(place: Place) {
     let (store, replica) = (place.store().await, place.store().await);
     store.commit(record("alice", "r1")).await.unwrap();
     store.commit(child("alice", "r2", "r1")).await.unwrap();
@@ -62,9 +58,7 @@ async fn deletion_is_final_but_descendants_keep_their_chain() {
     }
 }
 
-#[actix_rt::test]
-async fn expired_reads_as_unknown() {
-    let place = Place::new();
+pub(crate) async fn expired_reads_as_unknown(place: Place) {
     let store = place.store().await;
     let until = |expires_at_ms, new: Record| Record {
         expires_at_ms: Some(expires_at_ms),

@@ -5,3 +5,4 @@ pub mod chunk;
 pub mod fault;
 pub mod request;
 pub mod template;
+pub mod tokenize;

@@ -56,6 +56,9 @@ pub struct ChatRequest<'a> {
     /// Switches of the chat template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_kwargs: Option<TemplateSwitches>,
+    /// What the text must be, beside a response format; never together with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structured_outputs: Option<StructuredOutputs<'a>>,
     /// vLLM's own parameters.
     #[serde(flatten)]
     pub passed_on: PassedOn<'a>,
@@ -66,9 +69,22 @@ pub struct ChatRequest<'a> {
     pub stream_options: Option<StreamOptions>,
 }
 
+/// A language that the text must be of.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StructuredOutputs<'a> {
+    /// A grammar, Lark or EBNF.
+    Grammar(&'a str),
+    /// A regular expression.
+    Regex(&'a str),
+}
+
 /// vLLM's own parameters, as the client wrote them.
 #[derive(Debug)]
 pub struct PassedOn<'a>(pub &'a [(&'static str, Box<RawValue>)]);
+
+/// The parameter that goes to the chat template.
+pub(crate) const TEMPLATE_SWITCHES: &str = "chat_template_kwargs";
 
 impl Serialize for PassedOn<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -142,7 +158,7 @@ pub enum ChatPart<'a> {
 #[derive(Debug, Serialize)]
 pub struct ImageUrl<'a> {
     /// `https:` or `data:` URL.
-    pub url: &'a str,
+    pub url: Cow<'a, str>,
     /// How closely the model looks.
     pub detail: ImageDetail,
 }

@@ -2,10 +2,12 @@
 //!
 //! A call is announced when its arguments begin, since its id and name may not change after that
 //! and a server may send the name in pieces. The name decides what the client sees grow: a function
-//! call, or an item of a gateway tool.
+//! call, the input of a custom tool, or an item of a gateway tool; or that it sees the item when it
+//! is whole.
 
 use serde::de::IgnoredAny;
 
+use super::client::{CustomView, InputSource, Late};
 use super::gateway::{CodeView, PendingCall};
 use super::mcp::McpView;
 use super::{Ending, Out};
@@ -22,14 +24,22 @@ pub(super) struct CallDraft {
     call_id: Box<str>,
     name: String,
     arguments: String,
-    announced: Option<Announced>,
+    shown: Shown,
+    /// Where the input is, if it is a call of a custom tool.
+    source: InputSource,
 }
 
-/// What is fixed from `output_item.added` on.
+/// Whether the client has been told of the call.
 #[derive(Debug)]
-struct Announced {
-    index: usize,
-    view: View,
+enum Shown {
+    /// Its name is not known yet.
+    NotYet,
+    /// It is fixed: `output_item.added` was sent.
+    At { index: usize, view: View },
+    /// When it is whole.
+    Later(Route),
+    /// Never.
+    Never,
 }
 
 /// What the client sees of the call.
@@ -37,6 +47,8 @@ struct Announced {
 enum View {
     /// A function call with this item id.
     Function(Box<str>),
+    /// Input for a custom tool.
+    Custom(CustomView),
     /// Code for the interpreter.
     Code(CodeView),
     /// A tool of an MCP server.
@@ -47,6 +59,8 @@ enum View {
 pub(super) enum Closed {
     /// An item that is done, and its place.
     Item(usize, Item),
+    /// A call whose item is to be shown now.
+    Late(Late),
     /// A call that the gateway has to run before its item is done.
     Pending(PendingCall),
 }
@@ -59,8 +73,23 @@ impl CallDraft {
             call_id: Box::default(),
             name: String::new(),
             arguments: String::new(),
-            announced: None,
+            shown: Shown::NotYet,
+            source: InputSource::Arguments,
         }
+    }
+
+    /// A call of the custom tool `name`, whose input the model writes as its answer.
+    pub(super) fn raw(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: InputSource::Answer,
+            ..Self::new(u32::MAX)
+        }
+    }
+
+    /// Whether the model writes its input as its answer.
+    pub(super) fn is_raw(&self) -> bool {
+        self.source == InputSource::Answer
     }
 
     /// Whether the piece belongs to this call. Some servers give every call index 0 and tell them
@@ -73,7 +102,7 @@ impl CallDraft {
 
     /// Takes id and name of a piece; after the announcement they are fixed.
     pub(super) fn name(&mut self, piece: CallPiece<'_>) {
-        if self.announced.is_some() {
+        if self.is_announced() {
             return;
         }
         if self.call_id.is_empty() {
@@ -85,9 +114,9 @@ impl CallDraft {
         }
     }
 
-    /// Whether `output_item.added` was sent.
+    /// Whether it is fixed how the call is shown.
     pub(super) fn is_announced(&self) -> bool {
-        self.announced.is_some()
+        !matches!(self.shown, Shown::NotYet)
     }
 
     /// Whether there is anything to announce.
@@ -95,29 +124,53 @@ impl CallDraft {
         !self.name.is_empty()
     }
 
-    /// Fixes id, name and place.
-    pub(super) fn announce(&mut self, index: usize, out: &mut Out<'_>) {
-        let view = match out.catalogue.route(&self.name) {
-            Route::Function => View::Function(self.announce_function(index, out)),
-            Route::CodeInterpreter => View::Code(CodeView::announce(index, out)),
-            Route::Mcp(at) => match out.catalogue.mcp(at) {
-                Some(function) => View::Mcp(McpView::announce(index, function, out)),
-                None => View::Function(self.announce_function(index, out)),
-            },
-        };
-        self.announced = Some(Announced { index, view });
-    }
-
-    fn announce_function(&mut self, index: usize, out: &mut Out<'_>) -> Box<str> {
+    /// Fixes id, name and how the call is shown; `new_slot` gives it a place in the output.
+    pub(super) fn announce(&mut self, new_slot: impl FnOnce() -> usize, out: &mut Out<'_>) {
         if self.call_id.is_empty() {
             self.call_id = ids::fresh(Prefix::Call, out.ids);
         }
+        let route = out.catalogue.route(&self.name);
+        self.shown = match route {
+            Route::Refused => Shown::Never,
+            Route::ToolSearch | Route::Emulated(_) => Shown::Later(route),
+            Route::Function => {
+                let index = new_slot();
+                let view = View::Function(self.announce_function(index, out));
+                Shown::At { index, view }
+            }
+            Route::Custom => {
+                let index = new_slot();
+                let view = CustomView::announce(index, &self.call_id, &self.name, self.source, out);
+                Shown::At {
+                    index,
+                    view: View::Custom(view),
+                }
+            }
+            Route::CodeInterpreter => {
+                let index = new_slot();
+                let view = View::Code(CodeView::announce(index, out));
+                Shown::At { index, view }
+            }
+            Route::Mcp(at) => {
+                let index = new_slot();
+                let view = match out.catalogue.mcp(at) {
+                    Some(function) => View::Mcp(McpView::announce(index, function, out)),
+                    None => View::Function(self.announce_function(index, out)),
+                };
+                Shown::At { index, view }
+            }
+        };
+    }
+
+    fn announce_function(&mut self, index: usize, out: &mut Out<'_>) -> Box<str> {
         let id = ids::fresh(Prefix::FunctionCall, out.ids);
+        let (name, namespace) = out.catalogue.own_name(&self.name);
         let item = Item::FunctionCall(FunctionCall {
             id: id.clone(),
             status: ItemStatus::InProgress,
             call_id: self.call_id.clone(),
-            name: self.name.as_str().into(),
+            name: name.into(),
+            namespace: namespace.map(Into::into),
             arguments: Box::default(),
         });
         out.emit(&Event::ItemAdded(ItemEvent {
@@ -129,31 +182,35 @@ impl CallDraft {
 
     /// More arguments; the call is announced.
     pub(super) fn arguments(&mut self, delta: &str, out: &mut Out<'_>) {
-        match &mut self.announced {
-            Some(Announced {
+        match &mut self.shown {
+            Shown::At {
                 index,
                 view: View::Function(id),
-            }) => out.emit(&Event::ArgumentsDelta(ArgumentsDelta {
+            } => out.emit(&Event::ArgumentsDelta(ArgumentsDelta {
                 item_id: id,
                 output_index: *index,
                 delta,
             })),
-            Some(Announced {
+            Shown::At {
+                index,
+                view: View::Custom(view),
+            } => view.arguments(*index, delta, out),
+            Shown::At {
                 index,
                 view: View::Code(view),
-            }) => view.arguments(*index, delta, out),
-            Some(Announced {
+            } => view.arguments(*index, delta, out),
+            Shown::At {
                 index,
                 view: View::Mcp(view),
-            }) => view.arguments(*index, delta, out),
-            None => {}
+            } => view.arguments(*index, delta, out),
+            Shown::NotYet | Shown::Later(_) | Shown::Never => {}
         }
         self.arguments.push_str(delta);
     }
 
     /// Whether the arguments are a whole JSON object, so that nothing but white space can follow.
     pub(super) fn is_settled(&self) -> bool {
-        self.arguments.trim_end().ends_with('}') && is_json(&self.arguments)
+        !self.is_raw() && self.arguments.trim_end().ends_with('}') && is_json(&self.arguments)
     }
 
     /// What the call has become; `None` when nothing was ever known of it.
@@ -164,9 +221,23 @@ impl CallDraft {
         if self.arguments.is_empty() && ending == Ending::Whole {
             self.arguments("{}", out);
         }
-        let Announced { index, view } = self.announced.take()?;
+        let (index, view) = match std::mem::replace(&mut self.shown, Shown::Never) {
+            Shown::At { index, view } => (index, view),
+            Shown::Later(route) => {
+                return Some(Closed::Late(Late {
+                    route,
+                    call_id: self.call_id,
+                    name: self.name.into(),
+                    arguments: self.arguments.into(),
+                }));
+            }
+            Shown::NotYet | Shown::Never => return None,
+        };
         Some(match view {
             View::Function(id) => Closed::Item(index, self.close_function(index, id, out)),
+            View::Custom(view) => {
+                Closed::Item(index, view.close(index, &self.arguments, ending, out))
+            }
             View::Code(view) => {
                 let (name, arguments) = (self.name.into(), self.arguments.into());
                 Closed::Pending(view.close(index, name, arguments, out))
@@ -196,10 +267,12 @@ impl CallDraft {
 
     /// Arguments that are no JSON make the item `incomplete`, whatever ended it.
     fn close_function(self, index: usize, id: Box<str>, out: &mut Out<'_>) -> Item {
+        let (name, namespace) = out.catalogue.own_name(&self.name);
+        let (name, namespace): (Box<str>, _) = (name.into(), namespace.map(Into::into));
         out.emit(&Event::ArgumentsDone(ArgumentsDone {
             item_id: &id,
             output_index: index,
-            name: &self.name,
+            name: &name,
             arguments: &self.arguments,
         }));
         let whole = is_json(&self.arguments);
@@ -211,13 +284,14 @@ impl CallDraft {
                 ItemStatus::Incomplete
             },
             call_id: self.call_id,
-            name: self.name.into(),
+            name,
+            namespace,
             arguments: self.arguments.into(),
         })
     }
 }
 
 /// Whether a text is one JSON value; nesting costs no stack.
-fn is_json(text: &str) -> bool {
+pub(super) fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }

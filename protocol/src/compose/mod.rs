@@ -7,10 +7,12 @@
 //! runs stays open until its outcome is there, while later items open and close.
 
 mod call;
+mod client;
 mod gateway;
 mod mcp;
 mod message;
 mod reasoning;
+mod summary;
 
 use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
@@ -19,6 +21,8 @@ use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, Writer};
 use crate::responses::item::{CodeOutputs, Item, ItemStatus, ToolStatus};
 use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
+use crate::responses::settings::SummaryMode;
+use crate::seal::{Bond, SealKeys};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
 use call::{CallDraft, Closed};
@@ -62,6 +66,25 @@ pub(crate) struct Out<'a> {
     pub(crate) catalogue: &'a Catalogue,
     /// Id of the interpreter session for calls of this response.
     pub(crate) container: &'a str,
+    /// Whether thinking is summarised.
+    pub(crate) summary: Option<SummaryMode>,
+    /// How thinking is sealed, where it is.
+    pub(crate) seal: Option<Sealing<'a>>,
+}
+
+/// How the thinking of a response is sealed.
+#[derive(Clone, Copy)]
+pub(crate) struct Sealing<'a> {
+    pub(crate) keys: &'a SealKeys,
+    pub(crate) bond: Bond<'a>,
+    /// Unix milliseconds.
+    pub(crate) at_ms: i64,
+}
+
+impl Sealing<'_> {
+    fn seal(self, text: &str, ids: &mut dyn IdSource) -> Option<String> {
+        self.keys.seal(text, self.bond, self.at_ms, ids)
+    }
 }
 
 impl Out<'_> {
@@ -106,6 +129,8 @@ pub struct Composer {
     first_call: Option<u32>,
     /// Whether the last answer called something that the client runs.
     client_called: bool,
+    /// Whether a further answer has begun: only in the first one a custom tool may be forced.
+    later_answer: bool,
 }
 
 impl Composer {
@@ -123,6 +148,7 @@ impl Composer {
             code_outputs,
             first_call: None,
             client_called: false,
+            later_answer: false,
         }
     }
 
@@ -137,6 +163,11 @@ impl Composer {
     }
 
     fn text(&mut self, text: &str, logprobs: Vec<LogProb>, out: &mut Out<'_>) {
+        if let Some((name, ..)) = out.catalogue.forced()
+            && !self.later_answer
+        {
+            return self.raw_input(name, text, out);
+        }
         if let Some(message) = &mut self.message {
             message.text(text, logprobs, out);
             return;
@@ -145,6 +176,18 @@ impl Composer {
         self.held_text.logprobs.extend(logprobs);
         if !self.held_text.text.trim().is_empty() {
             self.release_text(out);
+        }
+    }
+
+    /// The answer is the input of the custom tool that the model must call.
+    fn raw_input(&mut self, name: &str, text: &str, out: &mut Out<'_>) {
+        if !self.calls.iter().any(CallDraft::is_raw) {
+            self.close_reasoning(Ending::Whole, out);
+            self.calls.push(CallDraft::raw(name));
+            self.announce(self.calls.len() - 1, out);
+        }
+        if let Some(call) = self.calls.iter_mut().find(|call| call.is_raw()) {
+            call.arguments(text, out);
         }
     }
 
@@ -240,12 +283,12 @@ impl Composer {
         }
     }
 
-    /// Gives a call its place in the output. Its name is whole by now: arguments have begun, or the
+    /// Fixes how a call is shown. Its name is whole by now: arguments have begun, or the
     /// answer has ended.
     fn announce(&mut self, place: usize, out: &mut Out<'_>) {
-        let index = self.new_slot();
+        let slots = &mut self.slots;
         if let Some(call) = self.calls.get_mut(place) {
-            call.announce(index, out);
+            call.announce(|| new_slot(slots), out);
         }
     }
 
@@ -276,6 +319,7 @@ impl Composer {
     /// A further answer begins.
     pub(crate) fn begin_answer(&mut self) {
         self.client_called = false;
+        self.later_answer = true;
     }
 
     /// Whether the answer called something that the client runs.
@@ -395,14 +439,19 @@ impl Composer {
                 self.client_called = true;
                 self.put(index, item, out);
             }
+            Some(Closed::Late(late)) => {
+                self.client_called = true;
+                let index = self.new_slot();
+                let item = late.show(index, out);
+                self.put(index, item, out);
+            }
             Some(Closed::Pending(call)) => self.pending.push(call),
             None => {}
         }
     }
 
     fn new_slot(&mut self) -> usize {
-        self.slots.push(None);
-        self.slots.len() - 1
+        new_slot(&mut self.slots)
     }
 
     /// Puts a closed item into its slot and says so.
@@ -415,4 +464,10 @@ impl Composer {
             *slot = Some(item);
         }
     }
+}
+
+/// A place at the end of the output.
+fn new_slot(slots: &mut Vec<Option<Item>>) -> usize {
+    slots.push(None);
+    slots.len() - 1
 }

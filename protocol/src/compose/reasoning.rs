@@ -1,5 +1,6 @@
-//! The model's thinking while it grows: one part of raw text.
+//! The model's thinking while it grows: one part of raw text, and a summary where one was asked for.
 
+use super::summary::SummaryDraft;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::responses::delta::DeltaFrame;
@@ -13,6 +14,7 @@ pub(super) struct ReasoningDraft {
     id: Box<str>,
     text: String,
     frame: DeltaFrame,
+    summary: Option<SummaryDraft>,
 }
 
 impl ReasoningDraft {
@@ -23,8 +25,10 @@ impl ReasoningDraft {
             id: ids::fresh(Prefix::Reasoning, out.ids),
             text: String::new(),
             frame: DeltaFrame::default(),
+            summary: out.summary.map(SummaryDraft::new),
         };
         let item = draft.item(ItemStatus::InProgress, Vec::new());
+        let item = Item::Reasoning(item);
         out.emit(&Event::ItemAdded(ItemEvent {
             output_index: index,
             item: &item,
@@ -47,6 +51,9 @@ impl ReasoningDraft {
                 delta: "",
             })
         });
+        if let Some(summary) = &mut self.summary {
+            summary.text(&self.id, self.index, delta, out);
+        }
         self.text.push_str(delta);
     }
 
@@ -58,21 +65,29 @@ impl ReasoningDraft {
             content_index: 0,
             text: &self.text,
         }));
+        let sealed = out.seal.and_then(|seal| seal.seal(&self.text, out.ids));
         let part = ReasoningPart::ReasoningText {
             text: std::mem::take(&mut self.text).into(),
         };
         out.emit(&Event::PartDone(self.part_event(&part)));
-        (self.index, self.item(ending.item_status(), vec![part]))
+        let summary = self.summary.take();
+        let summary = summary.map(|summary| summary.close(&self.id, self.index, out));
+        let item = Reasoning {
+            summary: summary.unwrap_or_default(),
+            encrypted_content: sealed.map(Into::into),
+            ..self.item(ending.item_status(), vec![part])
+        };
+        (self.index, Item::Reasoning(item))
     }
 
-    fn item(&self, status: ItemStatus, content: Vec<ReasoningPart>) -> Item {
-        Item::Reasoning(Reasoning {
+    fn item(&self, status: ItemStatus, content: Vec<ReasoningPart>) -> Reasoning {
+        Reasoning {
             id: self.id.clone(),
             status,
             summary: Vec::new(),
             content,
             encrypted_content: None,
-        })
+        }
     }
 
     fn part_event<'a>(&'a self, part: &'a ReasoningPart) -> PartEvent<'a> {

@@ -92,6 +92,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 }
 
 /// An object being read: members are taken by name, and what is left over is unknown.
+#[derive(Clone)]
 pub(crate) struct Fields<'de, 'p> {
     members: Vec<(Cow<'de, str>, &'de RawValue)>,
     place: Place<'p>,
@@ -164,7 +165,7 @@ impl<'de, 'p> Fields<'de, 'p> {
     /// Takes the member with this name, null or not.
     pub(crate) fn take_even_null(&mut self, name: &str) -> Option<&'de RawValue> {
         let at = self.members.iter().position(|(known, _)| known == name)?;
-        Some(self.members.swap_remove(at).1)
+        Some(self.members.remove(at).1)
     }
 
     /// Whether the member is absent or null; a null one is taken.
@@ -177,7 +178,7 @@ impl<'de, 'p> Fields<'de, 'p> {
                     .get(at)
                     .is_some_and(|(_, raw)| kind(raw) == Kind::Null) =>
             {
-                self.members.swap_remove(at);
+                self.members.remove(at);
                 true
             }
             Some(_) => false,
@@ -190,7 +191,7 @@ impl<'de, 'p> Fields<'de, 'p> {
         text(raw)
     }
 
-    /// The members that nobody took, in no particular order once one was taken.
+    /// The members that nobody took, in their order.
     pub(crate) fn into_members(self) -> impl Iterator<Item = (Cow<'de, str>, &'de RawValue)> {
         self.members.into_iter()
     }
@@ -200,6 +201,11 @@ impl<'de, 'p> Fields<'de, 'p> {
         self.members
             .iter()
             .any(|(known, raw)| known == name && kind(raw) != Kind::Null)
+    }
+
+    /// Whether this is the one member that is left.
+    pub(crate) fn is_only(&self, name: &str) -> bool {
+        matches!(&*self.members, [(known, _)] if known == name)
     }
 
     /// Whether there is such a member, null or not.

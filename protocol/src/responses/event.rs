@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::content::{LogProb, Part};
 use super::delta::DeltaFrame;
-use super::item::{Item, ReasoningPart};
+use super::item::{Item, ReasoningPart, SummaryPart};
 use crate::json_text;
 
 /// Names of the raw reasoning events, where `OpenAI` and Open Responses differ (decision 3).
@@ -45,10 +45,22 @@ pub enum Event<'a> {
     ReasoningDelta(ContentDelta<'a>),
     /// `response.reasoning_text.done`
     ReasoningDone(ContentDone<'a>),
+    /// `response.reasoning_summary_part.added`
+    SummaryPartAdded(SummaryPartEvent<'a>),
+    /// `response.reasoning_summary_part.done`
+    SummaryPartDone(SummaryPartEvent<'a>),
+    /// `response.reasoning_summary_text.delta`
+    SummaryDelta(SummaryDelta<'a>),
+    /// `response.reasoning_summary_text.done`
+    SummaryDone(SummaryDone<'a>),
     /// `response.function_call_arguments.delta`
     ArgumentsDelta(ArgumentsDelta<'a>),
     /// `response.function_call_arguments.done`
     ArgumentsDone(ArgumentsDone<'a>),
+    /// `response.custom_tool_call_input.delta`
+    InputDelta(ArgumentsDelta<'a>),
+    /// `response.custom_tool_call_input.done`
+    InputDone(InputDone<'a>),
     /// `response.code_interpreter_call.in_progress`
     CodeInProgress(ItemPlace<'a>),
     /// `response.code_interpreter_call_code.delta`
@@ -200,6 +212,45 @@ pub struct ContentDone<'a> {
     pub text: &'a str,
 }
 
+/// A part of the summary and its place.
+#[derive(Debug, Serialize)]
+pub struct SummaryPartEvent<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub summary_index: usize,
+    /// The part as it is now.
+    pub part: &'a SummaryPart,
+}
+
+/// More summary.
+#[derive(Debug, Serialize)]
+pub struct SummaryDelta<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub summary_index: usize,
+    /// What is new.
+    pub delta: &'a str,
+}
+
+/// All of a summary's part.
+#[derive(Debug, Serialize)]
+pub struct SummaryDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// The part's index.
+    pub summary_index: usize,
+    /// All of it.
+    pub text: &'a str,
+}
+
 /// The whole refusal.
 #[derive(Debug, Serialize)]
 pub struct RefusalDone<'a> {
@@ -246,6 +297,17 @@ pub struct McpArgumentsDone<'a> {
     pub output_index: usize,
     /// All of them.
     pub arguments: &'a str,
+}
+
+/// All input of a custom tool.
+#[derive(Debug, Serialize)]
+pub struct InputDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// All of it.
+    pub input: &'a str,
 }
 
 /// An item's place, in events that say only that it has come so far.
@@ -309,8 +371,14 @@ impl Event<'_> {
             (Self::ReasoningDone(_), ReasoningEvents::OpenAi) => "response.reasoning_text.done",
             (Self::ReasoningDelta(_), ReasoningEvents::OpenResponses) => "response.reasoning.delta",
             (Self::ReasoningDone(_), ReasoningEvents::OpenResponses) => "response.reasoning.done",
+            (Self::SummaryPartAdded(_), _) => "response.reasoning_summary_part.added",
+            (Self::SummaryPartDone(_), _) => "response.reasoning_summary_part.done",
+            (Self::SummaryDelta(_), _) => "response.reasoning_summary_text.delta",
+            (Self::SummaryDone(_), _) => "response.reasoning_summary_text.done",
             (Self::ArgumentsDelta(_), _) => "response.function_call_arguments.delta",
             (Self::ArgumentsDone(_), _) => "response.function_call_arguments.done",
+            (Self::InputDelta(_), _) => "response.custom_tool_call_input.delta",
+            (Self::InputDone(_), _) => "response.custom_tool_call_input.done",
             (Self::CodeInProgress(_), _) => "response.code_interpreter_call.in_progress",
             (Self::CodeDelta(_), _) => "response.code_interpreter_call_code.delta",
             (Self::CodeDone(_), _) => "response.code_interpreter_call_code.done",

@@ -2,10 +2,16 @@
 
 use std::borrow::Cow;
 
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::content::Part;
+use super::emulated::EmulatedCall;
+use super::kept::KeptItem;
 use super::mcp::{McpApprovalRequest, McpApprovalResponse, McpCall, McpListTools};
+use super::settings::{Effort, TextFormat};
+use super::tool::{Execution, Tool};
 
 /// One item. Every item has an id by the time it is stored.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +35,26 @@ pub enum Item {
     McpApprovalRequest(McpApprovalRequest),
     /// The client's word about one.
     McpApprovalResponse(McpApprovalResponse),
+    /// A call of a custom tool.
+    CustomToolCall(CustomToolCall),
+    /// What the client's custom tool returned.
+    CustomToolCallOutput(FunctionCallOutput),
+    /// A search for tools, which the client runs.
+    ToolSearchCall(ToolSearchCall),
+    /// The tools that the client found: they can be called from here.
+    ToolSearchOutput(ToolSearchOutput),
+    /// Further tools of the application: they can be called from here.
+    AdditionalTools(AdditionalTools),
+    /// Other settings from here on.
+    ConfigurationUpdate(ConfigurationUpdate),
+    /// Stands for an item that is stored; only in a request.
+    ItemReference(ItemReference),
+    /// A call of a shell or patch tool.
+    #[serde(untagged)]
+    EmulatedCall(EmulatedCall),
+    /// An item of another type that is kept as it came.
+    #[serde(untagged)]
+    Kept(KeptItem),
 }
 
 impl Item {
@@ -38,12 +64,44 @@ impl Item {
             Self::Message(item) => &item.id,
             Self::Reasoning(item) => &item.id,
             Self::FunctionCall(item) => &item.id,
-            Self::FunctionCallOutput(item) => &item.id,
+            Self::FunctionCallOutput(item) | Self::CustomToolCallOutput(item) => &item.id,
             Self::CodeInterpreterCall(item) => &item.id,
             Self::McpListTools(item) => &item.id,
             Self::McpCall(item) => &item.id,
             Self::McpApprovalRequest(item) => &item.id,
             Self::McpApprovalResponse(item) => &item.id,
+            Self::CustomToolCall(item) => &item.id,
+            Self::ToolSearchCall(item) => &item.id,
+            Self::ToolSearchOutput(item) => &item.id,
+            Self::AdditionalTools(item) => &item.id,
+            Self::ConfigurationUpdate(item) => &item.id,
+            Self::ItemReference(item) => &item.id,
+            Self::EmulatedCall(item) => &item.id,
+            Self::Kept(item) => &item.id,
+        }
+    }
+
+    /// The tools that can be called once the model has seen this item.
+    pub fn loaded_tools(&self) -> &[Tool] {
+        match self {
+            Self::AdditionalTools(item) => &item.tools,
+            Self::ToolSearchOutput(item) => &item.tools,
+            Self::Message(_)
+            | Self::Reasoning(_)
+            | Self::FunctionCall(_)
+            | Self::FunctionCallOutput(_)
+            | Self::CodeInterpreterCall(_)
+            | Self::CustomToolCall(_)
+            | Self::CustomToolCallOutput(_)
+            | Self::ToolSearchCall(_)
+            | Self::ConfigurationUpdate(_)
+            | Self::ItemReference(_)
+            | Self::EmulatedCall(_)
+            | Self::McpListTools(_)
+            | Self::McpCall(_)
+            | Self::McpApprovalRequest(_)
+            | Self::McpApprovalResponse(_)
+            | Self::Kept(_) => &[],
         }
     }
 
@@ -72,7 +130,16 @@ impl Item {
             | Self::McpListTools(_)
             | Self::McpCall(_)
             | Self::McpApprovalRequest(_)
-            | Self::McpApprovalResponse(_) => Cow::Borrowed(self),
+            | Self::McpApprovalResponse(_)
+            | Self::CustomToolCall(_)
+            | Self::CustomToolCallOutput(_)
+            | Self::ToolSearchCall(_)
+            | Self::ToolSearchOutput(_)
+            | Self::AdditionalTools(_)
+            | Self::ConfigurationUpdate(_)
+            | Self::ItemReference(_)
+            | Self::EmulatedCall(_)
+            | Self::Kept(_) => Cow::Borrowed(self),
         }
     }
 }
@@ -178,14 +245,17 @@ pub struct FunctionCall {
     pub call_id: Box<str>,
     /// The function.
     pub name: Box<str>,
+    /// The namespace that the function is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Box<str>>,
     /// JSON text exactly as the model wrote it; not necessarily valid when `incomplete`.
     pub arguments: Box<str>,
 }
 
-/// What the client's function returned.
+/// What the client's function or custom tool returned.
 #[derive(Clone, Debug, Serialize)]
 pub struct FunctionCallOutput {
-    /// `fco_...`
+    /// `fco_...`, `ctco_...`
     pub id: Box<str>,
     /// Whole or cut, as the client said.
     pub status: ItemStatus,
@@ -203,6 +273,96 @@ pub enum Output {
     Text(Box<str>),
     /// Text and pictures.
     Parts(Vec<Part>),
+}
+
+/// A call of a custom tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CustomToolCall {
+    /// `ctc_...`
+    pub id: Box<str>,
+    /// `incomplete` when the input was cut.
+    pub status: ItemStatus,
+    /// Joins the call with its output.
+    pub call_id: Box<str>,
+    /// The tool.
+    pub name: Box<str>,
+    /// The namespace that the tool is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Box<str>>,
+    /// The text for the tool; when `incomplete` whatever the model wrote.
+    pub input: Box<str>,
+}
+
+/// A search for tools.
+#[derive(Clone, Debug, Serialize)]
+pub struct ToolSearchCall {
+    /// `tsc_...`
+    pub id: Box<str>,
+    /// Whole or cut.
+    pub status: ItemStatus,
+    /// Joins the call with its output; null when a server ran it.
+    pub call_id: Option<Box<str>>,
+    /// Who runs it.
+    pub execution: Execution,
+    /// What is looked for: an object.
+    pub arguments: Box<RawValue>,
+}
+
+/// Tools that a search found.
+#[derive(Clone, Debug, Serialize)]
+pub struct ToolSearchOutput {
+    /// `tso_...`
+    pub id: Box<str>,
+    /// Whole or cut, as the client said.
+    pub status: ItemStatus,
+    /// The call it answers; null when a server ran it.
+    pub call_id: Option<Box<str>>,
+    /// Who ran it.
+    pub execution: Execution,
+    /// What was found.
+    pub tools: Vec<Tool>,
+}
+
+/// Further tools of the application.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdditionalTools {
+    /// `at_...`
+    pub id: Box<str>,
+    /// Who gives them: `developer`.
+    pub role: Role,
+    /// The tools.
+    pub tools: Vec<Tool>,
+}
+
+/// Other settings from one point of a conversation on.
+#[derive(Clone, Debug)]
+pub struct ConfigurationUpdate {
+    /// `cfg_...`
+    pub id: Box<str>,
+    /// How much the model thinks from here on.
+    pub effort: Option<Effort>,
+    /// Shape of the answer's text from here on.
+    pub format: Option<TextFormat>,
+    /// All its members but `type` and `id`, as they came.
+    pub members: Vec<(Box<str>, Box<RawValue>)>,
+}
+
+impl Serialize for ConfigurationUpdate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.members.len() + 1))?;
+        map.serialize_entry("id", &self.id)?;
+        for (name, raw) in &self.members {
+            map.serialize_entry(name, raw)?;
+        }
+        map.end()
+    }
+}
+
+/// Stands for a stored item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ItemReference {
+    /// Id of the item that is meant.
+    pub id: Box<str>,
 }
 
 /// Whether the outputs of the code interpreter are shown to a client (`include`).

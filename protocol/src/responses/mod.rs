@@ -3,8 +3,10 @@
 pub mod content;
 pub(crate) mod decode;
 pub(crate) mod delta;
+pub mod emulated;
 pub mod event;
 pub mod item;
+pub mod kept;
 pub mod mcp;
 pub mod request;
 pub mod response;

@@ -67,6 +67,18 @@ words! {
 }
 
 words! {
+    /// `reasoning.context`: which thinking of a conversation the model sees again.
+    ReasoningContext {
+        /// As the chat template has it: all is given to it.
+        Auto = "auto",
+        /// That of the turn that is being answered.
+        CurrentTurn = "current_turn",
+        /// All.
+        AllTurns = "all_turns",
+    }
+}
+
+words! {
     /// `prompt_cache_retention`, echoed only.
     CacheRetention {
         /// For minutes.
@@ -151,6 +163,8 @@ pub struct Settings {
     pub effort: Option<Effort>,
     /// Whether its thinking is summarised.
     pub summary: Option<SummaryMode>,
+    /// Which thinking the model sees again.
+    pub reasoning_context: Option<ReasoningContext>,
     /// Bound of the generated tokens, reasoning included.
     pub max_output_tokens: Option<u64>,
     /// Bound of the calls of gateway tools.
@@ -194,6 +208,8 @@ struct Echo<'a> {
 struct EchoReasoning {
     effort: Option<Effort>,
     summary: Option<SummaryMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<ReasoningContext>,
 }
 
 #[derive(Serialize)]
@@ -218,6 +234,7 @@ impl Serialize for Settings {
             reasoning: EchoReasoning {
                 effort: self.effort,
                 summary: self.summary,
+                context: self.reasoning_context,
             },
             text: EchoText {
                 format: &self.format,

@@ -1,17 +1,22 @@
 //! The functions that the model is shown, and what a call of each means.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::code_interpreter;
 use super::mcp::{self, ListError, Listed, McpFunction};
-use super::{Availability, Offers};
+use super::{Availability, Offers, code_interpreter, shown};
 use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::mcp::names;
+use crate::responses::emulated::Emulated;
 use crate::responses::settings::Settings;
-use crate::responses::tool::{McpTool, Tool, ToolChoice};
+use crate::responses::tool::{
+    Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, McpTool, Tool, ToolChoice,
+    ToolSearchTool,
+};
 use crate::translate::ChoiceMode;
 
 /// How a call by a name that the model used is treated.
@@ -19,6 +24,14 @@ use crate::translate::ChoiceMode;
 pub enum Route {
     /// Returned to the client, as is a call of a name that nobody offered.
     Function,
+    /// Returned to the client with its one text unwrapped.
+    Custom,
+    /// Returned to the client as a search for tools.
+    ToolSearch,
+    /// Returned to the client as an item of a type of its own.
+    Emulated(Emulated),
+    /// Dropped: `allowed_tools` does not have it.
+    Refused,
     /// Run here.
     CodeInterpreter,
     /// The MCP tool with this index, run here or shown to the client for approval.
@@ -29,7 +42,11 @@ impl Route {
     /// Whether the gateway runs it.
     pub fn is_gateway(self) -> bool {
         match self {
-            Self::Function => false,
+            Self::Function
+            | Self::Custom
+            | Self::ToolSearch
+            | Self::Emulated(_)
+            | Self::Refused => false,
             Self::CodeInterpreter | Self::Mcp(_) => true,
         }
     }
@@ -41,17 +58,29 @@ pub type Lists = BTreeMap<usize, Result<Listed, ListError>>;
 /// One function that the model is shown.
 #[derive(Debug)]
 struct Entry {
+    /// For the model.
     name: Box<str>,
+    /// For the client.
+    own: OwnName,
     route: Route,
     shown: Shown,
+    /// Of a custom tool that has one.
+    grammar: Option<Arc<CustomTool>>,
 }
 
-/// Where the model's view of a function comes from.
+/// The name of a tool as its client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OwnName {
+    name: Box<str>,
+    namespace: Option<Box<str>>,
+}
+
+/// The model's view of a function.
 #[derive(Debug)]
 enum Shown {
-    /// The tool of the request with this index, as the client wrote it.
-    Client(usize),
-    /// Written here.
+    /// A function, as the client wrote it.
+    Function(Arc<FunctionTool>),
+    /// Described here.
     Gateway {
         description: Box<str>,
         parameters: Box<RawValue>,
@@ -63,37 +92,123 @@ enum Shown {
 pub struct Catalogue {
     entries: Vec<Entry>,
     mcp: Vec<McpFunction>,
+    /// Whether names that are not among the entries are refused.
+    closed: bool,
+    /// While the tools of the request are read and the client can search: what is deferred waits.
+    hides_deferred: bool,
+    /// The entry of the custom tool that the model must call, where the model server can hold it to
+    /// a grammar: the model then writes the input itself as its answer.
+    forced: Option<usize>,
 }
 
 impl Catalogue {
-    /// What these settings show with these tools on offer; an error when the request names a tool
-    /// that should be there and is not.
-    pub fn of(settings: &Settings, offers: &Offers, lists: &Lists) -> Result<Self, ApiError> {
+    /// What these settings, and the tools that items have loaded, show with these tools on offer; an
+    /// error when the request names a tool that should be there and is not.
+    pub fn of<'a>(
+        settings: &Settings,
+        offers: &Offers,
+        lists: &Lists,
+        loaded: impl Iterator<Item = &'a Tool>,
+    ) -> Result<Self, ApiError> {
         let mut catalogue = Self::default();
+        // Without a search of the client's, nothing would ever load what is deferred.
+        let mut tools = settings.tools.iter();
+        catalogue.hides_deferred = tools.any(|tool| matches!(tool, Tool::ToolSearch(_)));
         for (index, tool) in settings.tools.iter().enumerate() {
             match tool {
-                Tool::Function(function) => catalogue.entries.push(Entry {
-                    name: function.name.clone(),
-                    route: Route::Function,
-                    shown: Shown::Client(index),
-                }),
                 Tool::CodeInterpreter(_) => match &offers.code_interpreter {
                     Availability::Offered => catalogue.add_code_interpreter(settings),
                     Availability::Off => {}
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
                 Tool::Mcp(tool) => catalogue.add_mcp(settings, tool, index, lists)?,
-                Tool::Unserved(_) => {}
+                Tool::Function(_)
+                | Tool::Custom(_)
+                | Tool::Namespace(_)
+                | Tool::ToolSearch(_)
+                | Tool::Emulated(_)
+                | Tool::Unserved(_) => catalogue.add_client(tool, None),
             }
         }
-        if let Some(ToolChoice::Allowed { allowed, .. }) = &settings.tool_choice {
-            catalogue.entries.retain(|entry| match entry.route {
-                Route::Function => allowed.functions.contains(&entry.name),
-                Route::CodeInterpreter => allowed.has_type(code_interpreter::TYPE),
-                Route::Mcp(_) => allowed.has_type(mcp::TYPE),
-            });
+        catalogue.hides_deferred = false;
+        for tool in loaded {
+            catalogue.add_client(tool, None);
         }
+        catalogue.choose(settings.tool_choice.as_ref())?;
         Ok(catalogue)
+    }
+
+    /// Adds what the client runs.
+    fn add_client(&mut self, tool: &Tool, namespace: Option<&str>) {
+        if self.hides_deferred && is_deferred(tool) {
+            return;
+        }
+        match tool {
+            Tool::Function(tool) => {
+                let shown = Shown::Function(Arc::clone(tool));
+                self.add(&tool.name, namespace, Route::Function, Some(shown));
+            }
+            Tool::Custom(tool) => {
+                let shown = written(shown::custom(tool));
+                let entry = self.add(&tool.name, namespace, Route::Custom, shown);
+                if let Some(entry) = entry
+                    && tool.format != CustomFormat::Text
+                {
+                    entry.grammar = Some(Arc::clone(tool));
+                }
+            }
+            Tool::Namespace(space) => {
+                for tool in &space.tools {
+                    self.add_client(tool, Some(&space.name));
+                }
+            }
+            Tool::ToolSearch(tool) => {
+                let route = Route::ToolSearch;
+                self.add("tool_search", None, route, search_shown(tool));
+            }
+            Tool::Emulated(tool) => {
+                let shown = written(shown::emulated(tool.kind));
+                self.add(tool.kind.as_str(), None, Route::Emulated(tool.kind), shown);
+            }
+            Tool::CodeInterpreter(_) | Tool::Mcp(_) | Tool::Unserved(_) => {}
+        }
+    }
+
+    /// Adds one function; a later one takes the place of an earlier one with the client's same name.
+    fn add(
+        &mut self,
+        name: &str,
+        namespace: Option<&str>,
+        route: Route,
+        shown: Option<Shown>,
+    ) -> Option<&mut Entry> {
+        let shown = shown?;
+        let own = OwnName {
+            name: name.into(),
+            namespace: namespace.map(Into::into),
+        };
+        if let Some(at) = self.entries.iter().position(|entry| entry.own == own) {
+            let entry = self.entries.get_mut(at)?;
+            entry.route = route;
+            entry.shown = shown;
+            entry.grammar = None;
+            return Some(entry);
+        }
+        let mut flat = match namespace {
+            None => Cow::Borrowed(name),
+            Some(namespace) => Cow::Owned(shown::flat(namespace, name)),
+        };
+        if self.entries.iter().any(|entry| *entry.name == *flat) {
+            flat = Cow::Owned(shown::marked(&flat, namespace.unwrap_or_default(), name));
+        }
+        self.entries.push(Entry {
+            name: flat.into(),
+            own,
+            route,
+            shown,
+            grammar: None,
+        });
+        self.entries.last_mut()
     }
 
     fn add_code_interpreter(&mut self, settings: &Settings) {
@@ -102,14 +217,50 @@ impl Catalogue {
         }
         let (description, parameters) = code_interpreter::shown();
         let Some(parameters) = parameters else { return };
+        let name = free_name(settings, code_interpreter::NAMES);
         self.entries.push(Entry {
-            name: free_name(settings, code_interpreter::NAMES).into(),
+            name: name.into(),
+            own: OwnName {
+                name: name.into(),
+                namespace: None,
+            },
             route: Route::CodeInterpreter,
             shown: Shown::Gateway {
                 description,
                 parameters,
             },
+            grammar: None,
         });
+    }
+
+    /// Applies what the choice limits or forces.
+    fn choose(&mut self, choice: Option<&ToolChoice>) -> Result<(), ApiError> {
+        match choice {
+            Some(ToolChoice::Allowed { allowed, .. }) => {
+                self.entries.retain(|entry| entry.is_allowed(allowed));
+                self.closed = true;
+            }
+            Some(ToolChoice::Function { name }) if self.named(name, Route::Function).is_none() => {
+                return Err(no_such_tool());
+            }
+            Some(ToolChoice::Custom { name }) => {
+                let place = self.place(name, Route::Custom).ok_or_else(no_such_tool)?;
+                let entry = self.entries.get(place);
+                self.forced = entry
+                    .and_then(|entry| entry.grammar.as_ref())
+                    .map(|_| place);
+            }
+            Some(
+                ToolChoice::None
+                | ToolChoice::Auto
+                | ToolChoice::Required
+                | ToolChoice::Function { .. }
+                | ToolChoice::Mcp { .. }
+                | ToolChoice::OfType { .. },
+            )
+            | None => {}
+        }
+        Ok(())
     }
 
     /// The tools of a server that answered. Names depend on label and tool alone, except that a
@@ -147,13 +298,19 @@ impl Catalogue {
             if has_function(settings, &model_name) {
                 model_name = names::hashed_name(label, name);
             }
+            let name: Box<str> = model_name.into();
             self.entries.push(Entry {
-                name: model_name.into(),
+                name: name.clone(),
+                own: OwnName {
+                    name,
+                    namespace: None,
+                },
                 route: Route::Mcp(self.mcp.len()),
                 shown: Shown::Gateway {
                     description: mcp::description(&function),
                     parameters: function.tool.input_schema.clone(),
                 },
+                grammar: None,
             });
             self.mcp.push(function);
         }
@@ -196,10 +353,40 @@ impl Catalogue {
         self.entries.iter().any(|entry| entry.route == route)
     }
 
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        let exact = self.entries.iter().find(|entry| &*entry.name == name);
+        // Some models leave the namespace out.
+        let mut bare = self.entries.iter().filter(|entry| &*entry.own.name == name);
+        exact.or_else(|| bare.next().filter(|_| bare.next().is_none()))
+    }
+
     /// What a call by this name means.
     pub fn route(&self, name: &str) -> Route {
-        let entry = self.entries.iter().find(|entry| &*entry.name == name);
-        entry.map_or(Route::Function, |entry| entry.route)
+        match self.entry(name) {
+            Some(entry) => entry.route,
+            None if self.closed => Route::Refused,
+            None => Route::Function,
+        }
+    }
+
+    /// The client's own name for what the model calls so, and the namespace that it is in.
+    pub fn own_name<'a>(&'a self, name: &'a str) -> (&'a str, Option<&'a str>) {
+        match self.entry(name) {
+            Some(entry) => (&entry.own.name, entry.own.namespace.as_deref()),
+            None => (name, None),
+        }
+    }
+
+    /// The name by which the model knows what the client calls so.
+    pub fn shown_name<'a>(&'a self, name: &'a str, namespace: Option<&str>) -> Cow<'a, str> {
+        let mut entries = self.entries.iter();
+        let found = entries
+            .find(|entry| &*entry.own.name == name && entry.own.namespace.as_deref() == namespace);
+        match (found, namespace) {
+            (Some(entry), _) => Cow::Borrowed(&entry.name),
+            (None, None) => Cow::Borrowed(name),
+            (None, Some(namespace)) => Cow::Owned(shown::flat(namespace, name)),
+        }
     }
 
     /// The name under which the model is shown what goes this way; of functions the first.
@@ -208,53 +395,115 @@ impl Catalogue {
         entry.map(|entry| &*entry.name)
     }
 
+    fn place(&self, own: &str, route: Route) -> Option<usize> {
+        let mut entries = self.entries.iter();
+        entries.position(|entry| entry.route == route && &*entry.own.name == own)
+    }
+
+    /// The name under which the model is shown the client's tool of this name.
+    pub(crate) fn named(&self, own: &str, route: Route) -> Option<&str> {
+        let entry = self.entries.get(self.place(own, route)?)?;
+        Some(&entry.name)
+    }
+
+    /// The custom tool whose input the model writes as its answer, by the name that it is shown, and
+    /// its grammar.
+    pub(crate) fn forced(&self) -> Option<(&str, Grammar, &str)> {
+        let entry = self.entries.get(self.forced?)?;
+        match &entry.grammar.as_ref()?.format {
+            CustomFormat::Grammar { syntax, definition } => {
+                Some((&entry.name, *syntax, definition))
+            }
+            CustomFormat::Text => None,
+        }
+    }
+
     /// Whether the gateway may have to run something.
     pub fn has_gateway_tools(&self) -> bool {
         self.entries.iter().any(|entry| entry.route.is_gateway())
     }
 
     /// The functions as chat completions take them; without the gateway's own in a last round.
-    pub(crate) fn chat_tools<'a>(
-        &'a self,
-        settings: &'a Settings,
-        choice: ChoiceMode,
-    ) -> Vec<ChatTool<'a>> {
+    pub(crate) fn chat_tools(&self, choice: ChoiceMode) -> Vec<ChatTool<'_>> {
         let with_gateway = choice != ChoiceMode::WithoutGatewayTools;
         let shown = self.entries.iter();
         let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
         shown
-            .filter_map(|entry| entry.chat_function(settings))
-            .map(|function| ChatTool {
+            .map(|entry| ChatTool {
                 r#type: "function",
-                function,
+                function: entry.chat_function(),
             })
             .collect()
     }
 }
 
 impl Entry {
-    fn chat_function<'a>(&'a self, settings: &'a Settings) -> Option<ChatFunction<'a>> {
+    fn chat_function(&self) -> ChatFunction<'_> {
         match &self.shown {
-            Shown::Client(index) => match settings.tools.get(*index) {
-                Some(Tool::Function(function)) => Some(ChatFunction {
-                    name: &function.name,
-                    description: function.description.as_deref(),
-                    parameters: function.parameters.as_deref(),
-                    strict: function.strict,
-                }),
-                Some(Tool::CodeInterpreter(_) | Tool::Mcp(_) | Tool::Unserved(_)) | None => None,
+            Shown::Function(function) => ChatFunction {
+                name: &self.name,
+                description: function.description.as_deref(),
+                parameters: function.parameters.as_deref(),
+                strict: function.strict,
             },
             Shown::Gateway {
                 description,
                 parameters,
-            } => Some(ChatFunction {
+            } => ChatFunction {
                 name: &self.name,
                 description: Some(description),
                 parameters: Some(parameters),
                 strict: None,
-            }),
+            },
         }
     }
+
+    fn is_allowed(&self, allowed: &Allowed) -> bool {
+        let named = |names: &[Box<str>]| names.contains(&self.own.name);
+        let in_space = self.own.namespace.as_deref();
+        match self.route {
+            _ if in_space.is_some_and(|space| allowed.namespaces.iter().any(|n| **n == *space)) => {
+                true
+            }
+            Route::Function => named(&allowed.functions),
+            Route::Custom => named(&allowed.customs),
+            Route::ToolSearch => allowed.has_type("tool_search"),
+            Route::Emulated(kind) => allowed.has_type(kind.as_str()),
+            Route::CodeInterpreter => allowed.has_type(code_interpreter::TYPE),
+            Route::Mcp(_) => allowed.has_type(mcp::TYPE),
+            Route::Refused => false,
+        }
+    }
+}
+
+fn is_deferred(tool: &Tool) -> bool {
+    match tool {
+        Tool::Function(tool) => tool.defer_loading == Some(true),
+        Tool::Custom(tool) => tool.defer_loading,
+        Tool::Namespace(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
+        | Tool::Unserved(_) => false,
+    }
+}
+
+fn written((description, parameters): shown::Written) -> Option<Shown> {
+    let parameters = shown::schema(parameters)?;
+    Some(Shown::Gateway {
+        description,
+        parameters,
+    })
+}
+
+fn search_shown(tool: &ToolSearchTool) -> Option<Shown> {
+    let (description, parameters) = shown::search();
+    let own = tool.parameters.clone();
+    Some(Shown::Gateway {
+        description: tool.description.clone().unwrap_or(description),
+        parameters: own.or_else(|| shown::schema(parameters))?,
+    })
 }
 
 /// The first of these names that no function of the client has; the last if all are taken.
@@ -274,4 +523,9 @@ fn has_function(settings: &Settings, name: &str) -> bool {
 
 fn missing(index: usize, why: &str) -> ApiError {
     ApiError::new(ApiErrorCode::UnsupportedValue, why).with_param(format!("tools[{index}]"))
+}
+
+fn no_such_tool() -> ApiError {
+    let message = "`tool_choice.name` must be the name of a tool that the model is shown";
+    ApiError::new(ApiErrorCode::InvalidValue, message).with_param("tool_choice.name")
 }

@@ -8,6 +8,7 @@
 pub mod catalogue;
 pub mod code_interpreter;
 pub mod mcp;
+pub(crate) mod shown;
 
 use crate::mcp::outcome::Outcome;
 pub use catalogue::{Catalogue, Route};

@@ -4,11 +4,9 @@
 use std::collections::HashMap;
 
 use crate::error::{ApiError, ApiErrorCode};
-use crate::responses::item::{
-    CodeInterpreterCall, FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, Reasoning,
-    Role, ToolStatus,
-};
-use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse, McpCall};
+use crate::responses::item::{Item, ItemStatus, Message, Reasoning, Role, ToolStatus};
+use crate::responses::kept::{KeptItem, KeptRole};
+use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse};
 
 /// One step of a conversation.
 #[derive(Debug)]
@@ -37,16 +35,103 @@ pub(super) struct Run<'a> {
 pub(super) enum Call<'a> {
     /// The client ran it.
     Client {
-        made: &'a FunctionCall,
-        output: Option<&'a FunctionCallOutput>,
+        made: &'a Item,
+        output: Option<&'a Item>,
         place: Place,
     },
-    /// The gateway ran it: the item holds its own result.
-    Code(&'a CodeInterpreterCall),
-    /// The gateway had an MCP server run it: the same.
-    Mcp(&'a McpCall),
+    /// A server ran it: the item holds its own result.
+    Hosted(&'a Item),
     /// The client did not approve it.
-    Declined(&'a McpApprovalRequest, &'a McpApprovalResponse),
+    Declined(&'a Item, &'a McpApprovalResponse),
+}
+
+/// What an item is in a conversation.
+enum Part<'a> {
+    /// Words of somebody else than the assistant.
+    Said(&'a Message),
+    /// Words of the assistant.
+    Spoken(&'a Message),
+    /// Thinking.
+    Thought(&'a Reasoning),
+    /// A call that the client runs, with its call id.
+    Call(&'a str),
+    /// What a call gave, with its call id.
+    Output(&'a str),
+    /// A call with its own result.
+    Hosted,
+    /// A call that waits for approval.
+    Asked(&'a McpApprovalRequest),
+    /// The client's word about one.
+    Answered(&'a McpApprovalResponse),
+    /// Nothing that the model is told.
+    Nothing,
+}
+
+fn part(item: &Item) -> Part<'_> {
+    match item {
+        Item::Message(message) if message.role == Role::Assistant => Part::Spoken(message),
+        Item::Message(message) => Part::Said(message),
+        Item::Reasoning(reasoning) => Part::Thought(reasoning),
+        Item::FunctionCall(call) => Part::Call(&call.call_id),
+        Item::CustomToolCall(call) => Part::Call(&call.call_id),
+        Item::EmulatedCall(call) => Part::Call(&call.call_id),
+        Item::ToolSearchCall(call) => Part::Call(call.call_id.as_deref().unwrap_or_default()),
+        Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
+            Part::Output(&output.call_id)
+        }
+        Item::ToolSearchOutput(output) => {
+            Part::Output(output.call_id.as_deref().unwrap_or_default())
+        }
+        // Code that was cut was never run: it is left out.
+        Item::CodeInterpreterCall(call)
+            if call.status == ToolStatus::Incomplete && call.outputs.is_none() =>
+        {
+            Part::Nothing
+        }
+        Item::McpCall(call) if call.status == ToolStatus::Incomplete => Part::Nothing,
+        Item::CodeInterpreterCall(_) | Item::McpCall(_) => Part::Hosted,
+        Item::McpApprovalRequest(request) => Part::Asked(request),
+        Item::McpApprovalResponse(response) => Part::Answered(response),
+        Item::Kept(item) => match item.kind.role() {
+            KeptRole::Call => Part::Call(&item.call_id),
+            KeptRole::Output => Part::Output(&item.call_id),
+            KeptRole::Whole => Part::Hosted,
+        },
+        // Of lists, the model is shown the tools themselves.
+        Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_)
+        | Item::McpListTools(_) => Part::Nothing,
+    }
+}
+
+/// Whether the model ended the call itself.
+fn is_whole(call: &Item) -> bool {
+    match call {
+        Item::FunctionCall(call) => call.status == ItemStatus::Completed,
+        Item::CustomToolCall(call) => call.status == ItemStatus::Completed,
+        Item::EmulatedCall(call) => call.status == ItemStatus::Completed,
+        Item::ToolSearchCall(call) => call.status == ItemStatus::Completed,
+        Item::Kept(call) => is_completed(call),
+        Item::Message(_)
+        | Item::Reasoning(_)
+        | Item::FunctionCallOutput(_)
+        | Item::CodeInterpreterCall(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchOutput(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_) => true,
+    }
+}
+
+fn is_completed(call: &KeptItem) -> bool {
+    let status = call.member("status");
+    status.is_none_or(|raw| raw.get() == "\"completed\"")
 }
 
 /// Where an item came from, for messages about it.
@@ -55,6 +140,53 @@ pub(super) enum Place {
     Earlier,
     Input(usize),
     Produced,
+}
+
+impl Entry<'_> {
+    /// Whether it is words of the system or the application.
+    fn is_instruction(&self) -> bool {
+        matches!(self, Entry::Said(message) if message.role != Role::User)
+    }
+}
+
+/// Where the turns begin: each with somebody's words after what the assistant did. Instructions at
+/// the beginning belong to none.
+fn beginnings(entries: &[Entry<'_>]) -> Vec<usize> {
+    let leading = entries.iter().take_while(|entry| entry.is_instruction());
+    let first = leading.count();
+    let later = entries
+        .windows(2)
+        .zip(1..)
+        .filter_map(|(pair, at)| matches!(pair, [Entry::Run(_), Entry::Said(_)]).then_some(at));
+    let later = later.filter(|at| *at > first);
+    std::iter::once(first).chain(later).collect()
+}
+
+/// How many turns there are.
+pub(super) fn turns(entries: &[Entry<'_>]) -> usize {
+    beginnings(entries).len()
+}
+
+/// Takes the thinking out of all turns but the last.
+pub(super) fn forget_thinking(entries: &mut Vec<Entry<'_>>) {
+    let last = beginnings(entries).last().copied();
+    for entry in entries.iter_mut().take(last.unwrap_or(0)) {
+        if let Entry::Run(run) = entry {
+            run.reasoning.clear();
+        }
+    }
+    drop_empty(entries);
+}
+
+/// Leaves the oldest turns out, each whole: a call goes with its output. The last one stays.
+pub(super) fn leave_out(entries: &mut Vec<Entry<'_>>, count: usize) {
+    let beginnings = beginnings(entries);
+    let last = beginnings.len().saturating_sub(1);
+    let first = beginnings.first().copied();
+    let kept = beginnings.get(count.min(last)).copied();
+    if let (Some(first), Some(kept)) = (first, kept) {
+        entries.drain(first..kept);
+    }
 }
 
 /// Arranges the items of earlier turns, of the input and of the response so far.
@@ -85,71 +217,64 @@ struct Arranger<'a> {
     /// Calls without output: index of the run and of the call in it, by call id.
     open: HashMap<&'a str, (usize, usize)>,
     /// Outputs whose call has not been seen yet.
-    early: Vec<(&'a FunctionCallOutput, Place)>,
+    early: Vec<(&'a Item, &'a str, Place)>,
     /// Calls that wait for approval, by id.
-    asked: HashMap<&'a str, &'a McpApprovalRequest>,
+    asked: HashMap<&'a str, &'a Item>,
 }
 
 impl<'a> Arranger<'a> {
     fn take(&mut self, item: &'a Item, place: Place) {
-        match item {
-            Item::Message(message) if message.role == Role::Assistant => {
+        match part(item) {
+            Part::Said(message) => self.entries.push(Entry::Said(message)),
+            Part::Spoken(message) => {
                 let mut run = self.take_run();
                 run.messages.push(message);
                 self.entries.push(Entry::Run(run));
             }
-            Item::Message(message) => self.entries.push(Entry::Said(message)),
-            Item::Reasoning(reasoning) => {
+            Part::Thought(reasoning) => {
                 let mut run = self.take_run();
                 run.reasoning.push(reasoning);
                 self.entries.push(Entry::Run(run));
             }
-            Item::FunctionCall(call) => {
+            Part::Call(call_id) => {
                 let mut run = self.take_run();
                 let at = (self.entries.len(), run.calls.len());
-                self.open.insert(&call.call_id, at);
+                self.open.insert(call_id, at);
+                if let Item::EmulatedCall(call) = item {
+                    // Outputs of local shells are told apart by the id of the call's item.
+                    self.open.insert(&call.id, at);
+                }
                 run.calls.push(Call::Client {
-                    made: call,
+                    made: item,
                     output: None,
                     place,
                 });
                 self.entries.push(Entry::Run(run));
             }
-            Item::FunctionCallOutput(output) => {
-                if !self.answer(output) {
-                    self.early.push((output, place));
+            Part::Output(call_id) => {
+                if !self.answer(item, call_id) {
+                    self.early.push((item, call_id, place));
                 }
             }
-            Item::CodeInterpreterCall(call) => {
-                // Code that was cut was never run: it is left out.
-                if call.status != ToolStatus::Incomplete || call.outputs.is_some() {
-                    self.own(Call::Code(call));
-                }
-            }
-            Item::McpCall(call) => {
-                if call.status != ToolStatus::Incomplete {
-                    self.own(Call::Mcp(call));
-                }
-            }
+            Part::Hosted => self.hosted(Call::Hosted(item)),
             // One that is approved becomes a call of its own.
-            Item::McpApprovalRequest(request) => {
-                self.asked.insert(&request.id, request);
+            Part::Asked(request) => {
+                self.asked.insert(&request.id, item);
             }
-            Item::McpApprovalResponse(response) => {
+            Part::Answered(response) => {
                 let asked = self.asked.remove(&*response.approval_request_id);
                 if let Some(request) = asked.filter(|_| !response.approve) {
-                    self.own(Call::Declined(request, response));
+                    self.hosted(Call::Declined(request, response));
                 }
             }
-            // The model is shown the tools themselves.
-            Item::McpListTools(_) => {}
+            Part::Nothing => {}
         }
     }
 
-    /// A call of the gateway's and its result. Whatever follows was said in knowledge of it, also
-    /// where the model called twice at once: so a later round repeats the words of an earlier one
-    /// exactly, and the model server's prefix cache holds.
-    fn own(&mut self, call: Call<'a>) {
+    /// A call and its result. Whatever follows was said in knowledge of it, also where the model
+    /// called twice at once: so a later round repeats the words of an earlier one exactly, and the
+    /// model server's prefix cache holds.
+    fn hosted(&mut self, call: Call<'a>) {
         let mut run = self.take_run();
         run.calls.push(call);
         run.answered = true;
@@ -170,8 +295,8 @@ impl<'a> Arranger<'a> {
     }
 
     /// Puts an output to its call; false when there is none.
-    fn answer(&mut self, output: &'a FunctionCallOutput) -> bool {
-        let Some((entry, index)) = self.open.remove(&*output.call_id) else {
+    fn answer(&mut self, output: &'a Item, call_id: &str) -> bool {
+        let Some((entry, index)) = self.open.remove(call_id) else {
             return false;
         };
         let Some(Entry::Run(run)) = self.entries.get_mut(entry) else {
@@ -180,14 +305,17 @@ impl<'a> Arranger<'a> {
         let Some(Call::Client { output: place, .. }) = run.calls.get_mut(index) else {
             return false;
         };
+        if place.is_some() {
+            return false;
+        }
         *place = Some(output);
         run.answered = true;
         true
     }
 
     fn finish(mut self) -> Result<Vec<Entry<'a>>, ApiError> {
-        for (output, place) in std::mem::take(&mut self.early) {
-            if !self.answer(output) {
+        for (output, call_id, place) in std::mem::take(&mut self.early) {
+            if !self.answer(output, call_id) {
                 return Err(no_call(place));
             }
         }
@@ -196,12 +324,16 @@ impl<'a> Arranger<'a> {
                 run.close()?;
             }
         }
-        self.entries.retain(|entry| match entry {
-            Entry::Said(_) => true,
-            Entry::Run(run) => !run.is_empty(),
-        });
+        drop_empty(&mut self.entries);
         Ok(self.entries)
     }
+}
+
+fn drop_empty(entries: &mut Vec<Entry<'_>>) {
+    entries.retain(|entry| match entry {
+        Entry::Said(_) => true,
+        Entry::Run(run) => !run.is_empty(),
+    });
 }
 
 impl Run<'_> {
@@ -209,10 +341,8 @@ impl Run<'_> {
     /// run by anybody: without output it is left out.
     fn close(&mut self) -> Result<(), ApiError> {
         self.calls.retain(|call| match call {
-            Call::Client { made, output, .. } => {
-                output.is_some() || made.status == ItemStatus::Completed
-            }
-            Call::Code(_) | Call::Mcp(_) | Call::Declined(..) => true,
+            Call::Client { made, output, .. } => output.is_some() || is_whole(made),
+            Call::Hosted(_) | Call::Declined(..) => true,
         });
         for call in &self.calls {
             if let Call::Client {

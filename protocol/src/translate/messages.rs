@@ -5,37 +5,52 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::conversation::{Call, Entry, Run};
+use super::kept;
 use crate::chat::request::{
     ChatCall, ChatCallFunction, ChatContent, ChatMessage, ChatPart, ImageUrl,
 };
+use crate::json_text::compact;
 use crate::mcp::names::model_name;
 use crate::responses::content::Part;
-use crate::responses::item::{Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
-use crate::tools::{code_interpreter, mcp};
-
-/// Names under which the gateway's own tools are shown to the model.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Names<'a> {
-    pub(super) code_interpreter: &'a str,
-}
+use crate::responses::item::{Item, Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
+use crate::tools::{Catalogue, Route, code_interpreter, mcp, shown};
 
 /// Writes the instructions and all entries.
+///
+/// Everything that the system and the application say at the beginning is one message, since many
+/// chat templates take one system message and only there.
 pub(super) fn render<'a>(
     instructions: Option<&'a str>,
     entries: &[Entry<'a>],
-    names: Names<'a>,
+    catalogue: &'a Catalogue,
 ) -> Vec<ChatMessage<'a>> {
     let mut messages = Vec::with_capacity(entries.len() + 1);
-    if let Some(text) = instructions {
-        messages.push(plain("system", ChatContent::Text(text.into())));
+    let leading = entries.iter().map_while(|entry| match entry {
+        Entry::Said(message) if is_instruction(message) => Some(message),
+        Entry::Said(_) | Entry::Run(_) => None,
+    });
+    let first = leading.clone().count();
+    let words = leading.map(|message| joined(&message.content));
+    let words = instructions.map(Cow::Borrowed).into_iter().chain(words);
+    let words = join(words, "\n\n");
+    if !words.is_empty() || instructions.is_some() {
+        messages.push(plain("system", ChatContent::Text(words)));
     }
-    for entry in entries {
+    for entry in entries.iter().skip(first) {
         match entry {
             Entry::Said(message) => messages.push(said(message)),
-            Entry::Run(run) => assistant(run, names, &mut messages),
+            Entry::Run(run) => assistant(run, catalogue, &mut messages),
         }
     }
     messages
+}
+
+/// Words of the system or the application, and nothing but words.
+fn is_instruction(message: &Message) -> bool {
+    match message.role {
+        Role::System | Role::Developer => is_text(&message.content),
+        Role::User | Role::Assistant => false,
+    }
 }
 
 fn plain<'a>(role: &'static str, content: ChatContent<'a>) -> ChatMessage<'a> {
@@ -48,24 +63,29 @@ fn plain<'a>(role: &'static str, content: ChatContent<'a>) -> ChatMessage<'a> {
     }
 }
 
+/// Later instructions are sent as the user's: templates that refuse a system message after the first
+/// place are more than those that would tell the two apart.
 fn said(message: &Message) -> ChatMessage<'_> {
     match message.role {
-        // Templates know no developer, and many take only text from the system.
         Role::System | Role::Developer if is_text(&message.content) => {
-            plain("system", ChatContent::Text(joined(&message.content)))
+            plain("user", ChatContent::Text(joined(&message.content)))
         }
-        Role::System | Role::Developer => plain("system", content(&message.content)),
-        Role::User | Role::Assistant => plain("user", content(&message.content)),
+        Role::System | Role::Developer | Role::User | Role::Assistant => {
+            plain("user", content(&message.content))
+        }
     }
 }
 
 /// An assistant message, and the tool messages that answer its calls, in the order of the calls.
-fn assistant<'a>(run: &Run<'a>, names: Names<'a>, messages: &mut Vec<ChatMessage<'a>>) {
+fn assistant<'a>(run: &Run<'a>, catalogue: &'a Catalogue, messages: &mut Vec<ChatMessage<'a>>) {
     let words = run.messages.iter().map(|message| spoken(&message.content));
     let words = join(words, "\n\n");
     let thoughts = run.reasoning.iter().map(|reasoning| thought(reasoning));
     let thoughts = join(thoughts, "\n\n");
-    let calls = run.calls.iter().map(|call| chat_call(call, names));
+    let calls = run
+        .calls
+        .iter()
+        .filter_map(|call| chat_call(call, catalogue));
     // Null is for messages that only call; templates print it elsewhere.
     let content = (!words.is_empty() || run.calls.is_empty()).then_some(ChatContent::Text(words));
     messages.push(ChatMessage {
@@ -75,57 +95,150 @@ fn assistant<'a>(run: &Run<'a>, names: Names<'a>, messages: &mut Vec<ChatMessage
         tool_calls: calls.collect(),
         tool_call_id: None,
     });
-    messages.extend(run.calls.iter().filter_map(answer));
+    messages.extend(run.calls.iter().filter_map(|call| answer(call, catalogue)));
 }
 
-fn chat_call<'a>(call: &Call<'a>, names: Names<'a>) -> ChatCall<'a> {
-    let (id, name, arguments) = match call {
-        Call::Client { made, .. } => {
-            let arguments = Cow::Borrowed(safe_arguments(&made.arguments));
-            (&*made.call_id, Cow::Borrowed(&*made.name), arguments)
+/// There always is one: see `arrange`.
+fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'a>> {
+    let item = made(call);
+    let (name, arguments) = match item {
+        Item::FunctionCall(call) => (
+            catalogue.shown_name(&call.name, call.namespace.as_deref()),
+            Cow::Borrowed(safe_arguments(&call.arguments)),
+        ),
+        Item::CustomToolCall(call) => (
+            catalogue.shown_name(&call.name, call.namespace.as_deref()),
+            Cow::Owned(shown::input_arguments(&call.input)),
+        ),
+        Item::ToolSearchCall(call) => {
+            let name = catalogue.name_of(Route::ToolSearch);
+            (
+                Cow::Borrowed(name.unwrap_or("tool_search")),
+                // Clients read and write the object: its white space is not kept.
+                Cow::Owned(compact(safe_arguments(call.arguments.get()))),
+            )
         }
-        Call::Code(call) => {
-            let arguments = Cow::Owned(code_interpreter::arguments(&call.code));
-            (&*call.id, Cow::Borrowed(names.code_interpreter), arguments)
+        Item::EmulatedCall(call) => {
+            let kind = call.action.kind();
+            let name = catalogue.name_of(Route::Emulated(kind));
+            (
+                Cow::Borrowed(name.unwrap_or(kind.as_str())),
+                Cow::Owned(call.action.arguments()),
+            )
         }
-        Call::Mcp(call) => {
-            let arguments = Cow::Borrowed(safe_arguments(&call.arguments));
-            let name = model_name(&call.server_label, &call.name);
-            (&*call.id, Cow::Owned(name), arguments)
+        Item::CodeInterpreterCall(call) => {
+            let name = catalogue.name_of(Route::CodeInterpreter);
+            (
+                Cow::Borrowed(name.unwrap_or(code_interpreter::TYPE)),
+                Cow::Owned(code_interpreter::arguments(&call.code)),
+            )
         }
-        Call::Declined(request, _) => {
-            let arguments = Cow::Borrowed(safe_arguments(&request.arguments));
-            let name = model_name(&request.server_label, &request.name);
-            (&*request.id, Cow::Owned(name), arguments)
+        Item::McpCall(call) => mcp_call(&call.server_label, &call.name, &call.arguments),
+        Item::McpApprovalRequest(call) => mcp_call(&call.server_label, &call.name, &call.arguments),
+        Item::Kept(item) => {
+            let (name, arguments) = kept::call(item);
+            (
+                Cow::Borrowed(name),
+                Cow::Borrowed(safe_arguments(arguments)),
+            )
         }
+        Item::Message(_)
+        | Item::Reasoning(_)
+        | Item::FunctionCallOutput(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchOutput(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::McpListTools(_)
+        | Item::McpApprovalResponse(_)
+        | Item::ItemReference(_) => return None,
     };
-    ChatCall {
-        id,
+    Some(ChatCall {
+        id: chat_id(item),
         r#type: "function",
         function: ChatCallFunction { name, arguments },
+    })
+}
+
+/// Name and arguments of a call of an MCP tool, as the model wrote them.
+fn mcp_call<'a>(label: &str, tool: &str, arguments: &'a str) -> (Cow<'a, str>, Cow<'a, str>) {
+    let name = model_name(label, tool);
+    (Cow::Owned(name), Cow::Borrowed(safe_arguments(arguments)))
+}
+
+fn made<'a>(call: &Call<'a>) -> &'a Item {
+    match call {
+        Call::Client { made, .. } => made,
+        Call::Hosted(item) | Call::Declined(item, _) => item,
+    }
+}
+
+/// What joins a call with its tool message.
+fn chat_id(call: &Item) -> &str {
+    match call {
+        Item::FunctionCall(call) => &call.call_id,
+        Item::CustomToolCall(call) => &call.call_id,
+        Item::EmulatedCall(call) => &call.call_id,
+        Item::ToolSearchCall(call) => call.call_id.as_deref().unwrap_or(&call.id),
+        Item::Kept(call) if !call.call_id.is_empty() => &call.call_id,
+        Item::Message(_)
+        | Item::Reasoning(_)
+        | Item::FunctionCallOutput(_)
+        | Item::CodeInterpreterCall(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchOutput(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
+        | Item::Kept(_) => call.id(),
     }
 }
 
 /// The tool message that answers a call. There always is one: see `arrange`.
-fn answer<'a>(call: &Call<'a>) -> Option<ChatMessage<'a>> {
-    let (id, content) = match call {
-        Call::Client { made, output, .. } => (&*made.call_id, returned(&(*output)?.output)),
-        Call::Code(call) => {
-            let told = code_interpreter::told(call);
-            (&*call.id, ChatContent::Text(Cow::Owned(told)))
-        }
-        Call::Mcp(call) => {
-            let told = mcp::told(call);
-            (&*call.id, ChatContent::Text(Cow::Owned(told)))
-        }
+fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>> {
+    let told = match call {
+        Call::Client { output, .. } => (*output)?,
+        Call::Hosted(item) => *item,
         Call::Declined(request, why) => {
             let reason = why.reason.as_deref().unwrap_or("no reason was given");
             let told = format!("not run: the user did not approve this call ({reason})");
-            (&*request.id, ChatContent::Text(Cow::Owned(told)))
+            return Some(ChatMessage {
+                tool_call_id: Some(chat_id(request)),
+                ..plain("tool", ChatContent::Text(Cow::Owned(told)))
+            });
         }
     };
+    let content = match told {
+        Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
+            returned(&output.output)
+        }
+        Item::CodeInterpreterCall(call) => {
+            ChatContent::Text(Cow::Owned(code_interpreter::told(call)))
+        }
+        Item::McpCall(call) => ChatContent::Text(Cow::Owned(mcp::told(call))),
+        Item::ToolSearchOutput(output) => {
+            ChatContent::Text(Cow::Owned(kept::found(&output.tools, catalogue)))
+        }
+        Item::Kept(item) => kept::told(item),
+        Item::Message(_)
+        | Item::Reasoning(_)
+        | Item::FunctionCall(_)
+        | Item::CustomToolCall(_)
+        | Item::ToolSearchCall(_)
+        | Item::EmulatedCall(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::McpListTools(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
+        | Item::ItemReference(_) => return None,
+    };
     Some(ChatMessage {
-        tool_call_id: Some(id),
+        tool_call_id: Some(chat_id(made(call))),
         ..plain("tool", content)
     })
 }
@@ -180,7 +293,7 @@ fn chat_part(part: &Part) -> ChatPart<'_> {
     match part {
         Part::InputImage(image) => ChatPart::ImageUrl {
             image_url: ImageUrl {
-                url: &image.image_url,
+                url: Cow::Borrowed(&image.image_url),
                 detail: image.detail,
             },
         },

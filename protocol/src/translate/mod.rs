@@ -4,17 +4,22 @@
 //! this file does the rest of the body.
 
 mod conversation;
+mod kept;
 mod messages;
 
+use serde::Serialize;
+
 use crate::chat::request::{
-    ChatName, ChatRequest, ChatSchema, ChatToolChoice, PassedOn, ResponseFormat, StreamOptions,
-    TemplateSwitches,
+    ChatMessage, ChatName, ChatRequest, ChatSchema, ChatToolChoice, PassedOn, ResponseFormat,
+    StreamOptions, StructuredOutputs, TEMPLATE_SWITCHES, TemplateSwitches,
 };
+use crate::chat::tokenize::TokenizeRequest;
 use crate::error::{ApiError, ApiErrorCode};
+use crate::responses::emulated::Emulated;
 use crate::responses::item::Item;
 use crate::responses::request::{CreateRequest, Include};
-use crate::responses::settings::{Effort, TextFormat};
-use crate::responses::tool::{AllowedMode, ToolChoice};
+use crate::responses::settings::{Effort, ReasoningContext, TextFormat};
+use crate::responses::tool::{AllowedMode, Grammar, ToolChoice};
 use crate::tools::{Catalogue, Route, code_interpreter};
 
 /// Whether the upstream is to stream.
@@ -54,6 +59,8 @@ pub struct Ask<'a> {
     pub choice: ChoiceMode,
     /// Bound of this call's tokens: what is left of the request's.
     pub max_output_tokens: Option<u64>,
+    /// How many of the oldest turns are left out, since the prompt would be too long.
+    pub left_out: usize,
 }
 
 /// The body of one model call.
@@ -61,21 +68,14 @@ pub struct Ask<'a> {
 /// Fails when calls and outputs do not match, or nothing is there to answer.
 pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
     let request = ask.request;
-    let entries = conversation::arrange(ask.history, &request.input, ask.produced)?;
     let settings = &request.settings;
-    let code_name = ask.catalogue.name_of(Route::CodeInterpreter);
-    let names = messages::Names {
-        code_interpreter: code_name.unwrap_or(code_interpreter::TYPE),
-    };
-    let messages = messages::render(settings.instructions.as_deref(), &entries, names);
-    if entries.is_empty() {
-        let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
-        return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
-    }
-    let tools = ask.catalogue.chat_tools(settings, ask.choice);
+    let messages = prompt(&ask)?;
+    let tools = ask.catalogue.chat_tools(ask.choice);
     let has_tools = !tools.is_empty();
     let logprobs = request.includes(Include::Logprobs) || settings.top_logprobs > Some(0);
     let streamed = ask.mode == StreamMode::Stream;
+    let (thinking, format) = configured(&ask);
+    let forced = forced(&ask);
     let body = ChatRequest {
         model: &request.model,
         messages,
@@ -89,22 +89,104 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         max_completion_tokens: ask.max_output_tokens,
         logprobs: logprobs.then_some(true),
         top_logprobs: settings.top_logprobs.filter(|count| *count > 0),
-        response_format: response_format(&settings.format),
-        reasoning_effort: settings.effort.and_then(effort),
-        chat_template_kwargs: template_switches(request),
+        response_format: response_format(format).filter(|_| forced.is_none()),
+        reasoning_effort: thinking.and_then(effort),
+        chat_template_kwargs: template_switches(request, thinking),
+        structured_outputs: forced,
         passed_on: PassedOn(&request.sampling),
         stream: streamed,
         stream_options: streamed.then_some(StreamOptions {
             include_usage: true,
         }),
     };
+    written(&body)
+}
+
+/// The body that asks how many tokens the prompt of [`chat_body`] has.
+pub fn tokenize_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
+    let request = ask.request;
+    let (thinking, _) = configured(&ask);
+    let mut own = request.sampling.iter();
+    let own = own.position(|(name, _)| *name == TEMPLATE_SWITCHES);
+    let own = own.and_then(|at| request.sampling.get(at..=at));
+    written(&TokenizeRequest {
+        model: &request.model,
+        messages: prompt(&ask)?,
+        tools: ask.catalogue.chat_tools(ask.choice),
+        chat_template_kwargs: template_switches(request, thinking),
+        passed_on: PassedOn(own.unwrap_or_default()),
+    })
+}
+
+/// How many of the oldest turns may be left out: all but the last.
+pub fn turns_to_leave_out(ask: Ask<'_>) -> usize {
+    let entries = conversation::arrange(ask.history, &ask.request.input, ask.produced);
+    entries.map_or(0, |entries| conversation::turns(&entries).saturating_sub(1))
+}
+
+/// The conversation as messages.
+fn prompt<'a>(ask: &Ask<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
+    let mut entries = conversation::arrange(ask.history, &ask.request.input, ask.produced)?;
+    if entries.is_empty() {
+        let message = "`input` is empty and there is no earlier turn: there is nothing to answer";
+        return Err(ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input"));
+    }
+    conversation::leave_out(&mut entries, ask.left_out);
+    if ask.request.settings.reasoning_context == Some(ReasoningContext::CurrentTurn) {
+        conversation::forget_thinking(&mut entries);
+    }
+    let instructions = ask.request.settings.instructions.as_deref();
+    Ok(messages::render(instructions, &entries, ask.catalogue))
+}
+
+fn written<T: Serialize>(body: &T) -> Result<Vec<u8>, ApiError> {
     // String keys, finite numbers and valid raw values: nothing here can fail to be written.
-    serde_json::to_vec(&body).map_err(|_error| {
+    serde_json::to_vec(body).map_err(|_error| {
         ApiError::new(
             ApiErrorCode::ServerError,
             "the request could not be written for the model server",
         )
     })
+}
+
+/// Effort and format at the end of the conversation: an update in the input comes after what the
+/// request says, one of an earlier turn before it.
+fn configured<'a>(ask: &Ask<'a>) -> (Option<Effort>, &'a TextFormat) {
+    let settings = &ask.request.settings;
+    let updates = |items: &'a [Item]| {
+        items.iter().rev().filter_map(|item| {
+            let Item::ConfigurationUpdate(update) = item else {
+                return None;
+            };
+            Some(update)
+        })
+    };
+    let effort = |items| updates(items).find_map(|update| update.effort);
+    let format = |items| updates(items).find_map(|update| update.format.as_ref());
+    let own = match settings.format {
+        TextFormat::Text => None,
+        TextFormat::JsonObject | TextFormat::JsonSchema(_) => Some(&settings.format),
+    };
+    let input = &*ask.request.input;
+    (
+        effort(input)
+            .or(settings.effort)
+            .or_else(|| effort(ask.history)),
+        format(input)
+            .or(own)
+            .or_else(|| format(ask.history))
+            .unwrap_or(&settings.format),
+    )
+}
+
+/// The grammar of a custom tool that must be called: the model writes the input as its answer.
+fn forced<'a>(ask: &Ask<'a>) -> Option<StructuredOutputs<'a>> {
+    let (_, syntax, definition) = ask.catalogue.forced()?;
+    let grammar = match syntax {
+        Grammar::Lark => StructuredOutputs::Grammar(definition),
+        Grammar::Regex => StructuredOutputs::Regex(definition),
+    };
+    Some(grammar).filter(|_| ask.choice == ChoiceMode::AsAsked)
 }
 
 fn tool_choice<'a>(ask: &Ask<'a>) -> Option<ChatToolChoice<'a>> {
@@ -116,41 +198,46 @@ fn tool_choice<'a>(ask: &Ask<'a>) -> Option<ChatToolChoice<'a>> {
             mode: AllowedMode::Required,
             ..
         } if forced => ChatToolChoice::Word("required"),
-        ToolChoice::Function { name } if forced => ChatToolChoice::Named {
-            r#type: "function",
-            function: ChatName { name },
-        },
+        // The answer itself is the input: the functions are shown, and none is called.
+        ToolChoice::Custom { .. } if forced && ask.catalogue.forced().is_some() => {
+            ChatToolChoice::Word("none")
+        }
+        ToolChoice::Function { name } if forced => one(ask.catalogue.named(name, Route::Function)),
+        ToolChoice::Custom { name } if forced => one(ask.catalogue.named(name, Route::Custom)),
         ToolChoice::Mcp { label, name, .. } if forced => {
             match (name, ask.catalogue.mcp_name(label, name.as_deref())) {
-                (Some(_), Some(name)) => ChatToolChoice::Named {
-                    r#type: "function",
-                    function: ChatName { name },
-                },
                 (None, Some(_)) => ChatToolChoice::Word("required"),
-                (_, None) => ChatToolChoice::Word("auto"),
+                (_, name) => one(name),
             }
         }
-        ToolChoice::OfType { kind, .. } if forced => match named(ask.catalogue, kind) {
-            Some(name) => ChatToolChoice::Named {
-                r#type: "function",
-                function: ChatName { name },
-            },
-            None => ChatToolChoice::Word("auto"),
-        },
+        ToolChoice::OfType { kind, .. } if forced => one(of_type(ask.catalogue, kind)),
         ToolChoice::Auto
         | ToolChoice::Required
         | ToolChoice::Function { .. }
+        | ToolChoice::Custom { .. }
         | ToolChoice::Allowed { .. }
         | ToolChoice::Mcp { .. }
         | ToolChoice::OfType { .. } => ChatToolChoice::Word("auto"),
     })
 }
 
-/// The function that stands for the gateway tool of this type.
-fn named<'a>(catalogue: &'a Catalogue, kind: &str) -> Option<&'a str> {
+/// One function must be called; as the model likes where there is none.
+fn one(name: Option<&str>) -> ChatToolChoice<'_> {
+    match name {
+        Some(name) => ChatToolChoice::Named {
+            r#type: "function",
+            function: ChatName { name },
+        },
+        None => ChatToolChoice::Word("auto"),
+    }
+}
+
+/// The function that stands for the tool of this type.
+fn of_type<'a>(catalogue: &'a Catalogue, kind: &str) -> Option<&'a str> {
     match kind {
         code_interpreter::TYPE => catalogue.name_of(Route::CodeInterpreter),
-        _ => None,
+        "tool_search" => catalogue.name_of(Route::ToolSearch),
+        _ => catalogue.name_of(Route::Emulated(Emulated::parse(kind)?)),
     }
 }
 
@@ -179,12 +266,15 @@ fn effort(effort: Effort) -> Option<&'static str> {
 }
 
 /// A client that sets the switches itself knows its template better.
-fn template_switches(request: &CreateRequest) -> Option<TemplateSwitches> {
+fn template_switches(
+    request: &CreateRequest,
+    thinking: Option<Effort>,
+) -> Option<TemplateSwitches> {
     let own = || {
         let mut names = request.sampling.iter().map(|(name, _)| *name);
-        names.any(|name| name == "chat_template_kwargs")
+        names.any(|name| name == TEMPLATE_SWITCHES)
     };
-    let off = request.settings.effort == Some(Effort::None) && !own();
+    let off = thinking == Some(Effort::None) && !own();
     off.then_some(TemplateSwitches {
         enable_thinking: false,
     })

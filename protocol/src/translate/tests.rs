@@ -32,12 +32,21 @@ fn asked(
     };
     let body = chat_body(Ask {
         request,
-        catalogue: &Catalogue::of(&request.settings, &offers, &Lists::new())?,
+        catalogue: &Catalogue::of(
+            &request.settings,
+            &offers,
+            &Lists::new(),
+            history
+                .iter()
+                .chain(&request.input)
+                .flat_map(Item::loaded_tools),
+        )?,
         history,
         produced: &[],
         mode,
         choice,
         max_output_tokens: request.settings.max_output_tokens,
+        left_out: 0,
     })?;
     Ok(String::from_utf8(body).unwrap())
 }
@@ -131,7 +140,7 @@ fn one_assistant_run_is_one_message() {
             r#"[{"role":"user","content":"q"},"#,
             r#"{"role":"assistant","content":"ab","reasoning":"think","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"#,
             r#"{"role":"tool","content":"ok","tool_call_id":"c1"},"#,
-            r#"{"role":"assistant","content":"done"},{"role":"system","content":"x\ny"}]"#
+            r#"{"role":"assistant","content":"done"},{"role":"user","content":"x\ny"}]"#
         )
     );
 }
@@ -195,6 +204,58 @@ fn pictures_go_as_parts() {
         messages(items).unwrap(),
         r#"[{"role":"user","content":[{"type":"text","text":"t"},{"type":"image_url","image_url":{"url":"data:x","detail":"auto"}}]}]"#
     );
+}
+
+#[test]
+fn thinking_of_earlier_turns_is_left_out_when_asked() {
+    let thought = |text: &str| {
+        format!(
+            r#"{{"type":"reasoning","summary":[],"content":[{{"type":"reasoning_text","text":"{text}"}}]}}"#
+        )
+    };
+    let input = format!(
+        r#"[{{"role":"user","content":"a"}},{},{{"role":"assistant","content":"b"}},{{"role":"user","content":"c"}},{},{CALL},{OUTPUT}]"#,
+        thought("early"),
+        thought("late")
+    );
+    for (context, early) in [("auto", true), ("all_turns", true), ("current_turn", false)] {
+        let request = decode(&format!(
+            r#"{{"model":"m","input":{input},"reasoning":{{"context":"{context}"}}}}"#
+        ));
+        let body = body_of(&request, &[]).unwrap();
+        assert_eq!(body.contains("early"), early, "{context}: {body}");
+        assert!(body.contains("late"), "{context}: {body}");
+        assert!(
+            request
+                .settings
+                .echo()
+                .contains(&format!(r#""context":"{context}""#))
+        );
+    }
+}
+
+#[test]
+fn the_last_turn_is_never_left_out() {
+    let request = decode(
+        r#"{"model":"m","input":[{"role":"system","content":"s"},{"role":"user","content":"a"},
+        {"role":"assistant","content":"b"},{"role":"user","content":"c"}]}"#,
+    );
+    let catalogue = Catalogue::default();
+    let ask = |left_out| Ask {
+        request: &request,
+        catalogue: &catalogue,
+        history: &[],
+        produced: &[],
+        mode: StreamMode::Whole,
+        choice: ChoiceMode::AsAsked,
+        max_output_tokens: None,
+        left_out,
+    };
+    assert_eq!(turns_to_leave_out(ask(0)), 1);
+    let kept = |left_out| String::from_utf8(chat_body(ask(left_out)).unwrap()).unwrap();
+    let shortest = r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"c"}],"stream":false}"#;
+    assert_eq!(kept(1), shortest);
+    assert_eq!(kept(9), shortest);
 }
 
 #[test]

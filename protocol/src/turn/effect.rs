@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::chat::fault::UpstreamFault;
+use crate::chat::tokenize::TokenCount;
 use crate::error::ApiError;
+use crate::ids::ResponseId;
 use crate::record::Record;
 use crate::responses::item::Item;
 use crate::responses::tool::McpServer;
@@ -15,6 +17,8 @@ use crate::tools::{ToolCall, ToolOutcome};
 pub enum Input<'a> {
     /// The items of the earlier turns, oldest first; empty without `previous_response_id`.
     History(Vec<Item>),
+    /// The outcome of [`Action::FindItems`]: all items of those responses that there are.
+    Found(Vec<Item>),
     /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
     Refused(ApiError),
     /// The answer to one [`Action::ListTools`].
@@ -24,6 +28,8 @@ pub enum Input<'a> {
         /// The tools, or why there are none.
         answer: Result<Listed, ListError>,
     },
+    /// The outcome of [`Action::CountTokens`]; `None` when the upstream does not tell.
+    Counted(Option<TokenCount>),
     /// The upstream answered 200 and begins to stream.
     UpstreamOpened,
     /// Bytes of the upstream's stream, cut anywhere.
@@ -72,6 +78,9 @@ pub enum Kept {
 /// One thing the actor has to do, in the order given.
 #[derive(Debug)]
 pub enum Action {
+    /// Read these responses of the same owner, then report [`Input::Found`] with the items that each
+    /// took in and made itself; unknown responses have none.
+    FindItems(Vec<ResponseId>),
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
     /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
@@ -82,6 +91,10 @@ pub enum Action {
         /// The server.
         server: Arc<McpServer>,
     },
+    /// Post this body to vLLM's `/tokenize`, then report [`Input::Counted`].
+    CountTokens(Vec<u8>),
+    /// Log that the prompt was too long and goes again without so many of its oldest turns.
+    LeftOut(usize),
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
     RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.

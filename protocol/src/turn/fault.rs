@@ -46,6 +46,7 @@ impl Explained {
             | ApiErrorCode::UnknownParameter
             | ApiErrorCode::MutuallyExclusiveParameters
             | ApiErrorCode::UnsupportedValue
+            | ApiErrorCode::InvalidEncryptedContent
             | ApiErrorCode::PreviousResponseNotFound
             | ApiErrorCode::InvalidApiKey
             | ApiErrorCode::ModelNotFound

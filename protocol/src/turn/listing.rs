@@ -95,7 +95,10 @@ impl Turn {
                 return Err(refusal);
             }
         }
-        self.catalogue = Catalogue::of(&self.request.settings, &self.offers, &self.mcp.lists)?;
+        let items = self.history.iter().chain(&self.request.input);
+        let loaded = items.flat_map(Item::loaded_tools);
+        let settings = &self.request.settings;
+        self.catalogue = Catalogue::of(settings, &self.offers, &self.mcp.lists, loaded)?;
         self.mcp.tell = self.lists_to_tell();
         self.mcp.approved = self.approved()?;
         Ok(())
@@ -204,7 +207,13 @@ fn mcp_servers(tools: &[Tool]) -> Vec<(usize, Arc<McpServer>)> {
     let tools = tools.iter().enumerate();
     let servers = tools.filter_map(|(index, tool)| match tool {
         Tool::Mcp(tool) => Some((index, Arc::clone(&tool.server))),
-        Tool::Function(_) | Tool::CodeInterpreter(_) | Tool::Unserved(_) => None,
+        Tool::Function(_)
+        | Tool::Custom(_)
+        | Tool::Namespace(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Unserved(_) => None,
     });
     servers.collect()
 }

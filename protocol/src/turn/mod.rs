@@ -19,39 +19,56 @@
 //!   └──Refused──▶ Over
 //! ```
 
+mod answer;
 pub mod effect;
 mod ending;
 mod fault;
 mod listing;
+mod references;
+mod sealed;
+mod shorten;
 #[cfg(test)]
 mod tests;
 mod tools;
 
-use crate::chat::answer::Answer;
-use crate::chat::chunk::{ChatUsage, Chunk};
-use crate::chat::fault::UpstreamFault;
-use crate::chat::template::{Piece, Template};
-use crate::compose::{Composer, Out, ParallelCalls};
+use std::sync::Arc;
+
+use crate::chat::chunk::ChatUsage;
+use crate::chat::template::Template;
+use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
-use crate::normalize::{self, FinishReason, ModelEvent};
+use crate::normalize::FinishReason;
 use crate::record::Status;
 use crate::responses::event::{Delivery, ReasoningEvents, Writer};
 use crate::responses::item::{CodeOutputs, Item};
 use crate::responses::request::{CreateRequest, Include};
 use crate::responses::response::{Identity, State, Usage};
+use crate::seal::{Bond, SealKeys};
 use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
-use crate::translate::{self, Ask, ChoiceMode, StreamMode};
+use crate::translate::{self, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 use ending::Terminal;
 use fault::Explained;
 use listing::Mcp;
+use shorten::Shortening;
 use tools::ToolLoop;
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To answer the request.
+    Answer,
+    /// To tell how many tokens its prompt has; nothing is kept.
+    Count,
+}
 
 /// What a turn is made from.
 pub struct Seed {
+    /// What it is for.
+    pub purpose: Purpose,
     /// The request, read and normalised.
     pub request: CreateRequest,
     /// Whose it is.
@@ -68,10 +85,13 @@ pub struct Seed {
     pub offers: Offers,
     /// Bounds of the tool loop.
     pub limits: LoopLimits,
+    /// What seals thinking for clients that keep it themselves.
+    pub seal_keys: Arc<SealKeys>,
 }
 
 /// One response, from request to terminal event.
 pub struct Turn {
+    purpose: Purpose,
     identity: Identity,
     owner: Owner,
     request: CreateRequest,
@@ -85,8 +105,11 @@ pub struct Turn {
     composer: Composer,
     usage: Option<Usage>,
     offers: Offers,
+    seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
-    /// Items of earlier turns; kept only where a further round may need them.
+    /// What the running model call is made with.
+    call: Shortening,
+    /// Items of earlier turns; kept only where a further call may need them.
     history: Vec<Item>,
     tools: ToolLoop,
     mcp: Mcp,
@@ -103,6 +126,8 @@ enum Phase {
         /// Answers that are still to come.
         waiting: usize,
     },
+    /// Waiting for the items that the request refers to; this is the history.
+    Resolving(Vec<Item>),
     /// The model was called.
     Calling(CallState),
     /// Gateway tools run.
@@ -168,6 +193,7 @@ impl Turn {
             CodeOutputs::Hidden
         };
         Self {
+            purpose: seed.purpose,
             identity: seed.identity,
             owner: seed.owner,
             request: seed.request,
@@ -181,7 +207,9 @@ impl Turn {
             composer: Composer::new(parallel, code_outputs),
             usage: None,
             offers: seed.offers,
+            seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
+            call: Shortening::default(),
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
             mcp: Mcp::default(),
@@ -192,6 +220,21 @@ impl Turn {
     /// The response's lasting members.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether the turn needs the settings of the response that it continues; see [`Turn::inherit`].
+    pub fn inherits_tools(&self) -> bool {
+        self.request.inherits_tools()
+    }
+
+    /// Takes over the tools of the previous response, whose settings these are; before its history.
+    ///
+    /// # Errors
+    /// Why the request cannot be run with them.
+    pub fn inherit(&mut self, settings: &str) -> Result<(), ApiError> {
+        self.request.inherit_tools(settings)?;
+        self.identity.settings = self.request.settings.echo();
+        Ok(())
     }
 
     /// The closed items as JSON, for the log of model messages.
@@ -217,8 +260,9 @@ impl Turn {
     /// Takes one input; `now_ms` is Unix milliseconds.
     pub fn step(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match (&mut self.phase, input) {
-            (Phase::Fresh, Input::History(history)) => self.list_tools(history, effects),
-            (Phase::Fresh, Input::Refused(error)) => {
+            (Phase::Fresh, Input::History(history)) => self.take_history(now_ms, history, effects),
+            (Phase::Resolving(_), Input::Found(found)) => self.found(&found, effects),
+            (Phase::Fresh | Phase::Resolving(_), Input::Refused(error)) => {
                 self.refuse(
                     Refusal {
                         error,
@@ -230,14 +274,21 @@ impl Turn {
             (Phase::Listing { .. }, Input::ToolsListed { tool_index, answer }) => {
                 self.listed(tool_index, answer, effects);
             }
-            (Phase::Fresh | Phase::Listing { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
+            (
+                Phase::Fresh | Phase::Resolving(_) | Phase::Listing { .. },
+                Input::Cancelled(Cancel::ClientLeft),
+            ) => {
                 self.end(effects);
             }
             (Phase::Calling(_) | Phase::Running { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
                 self.abandon(effects);
             }
             (
-                Phase::Fresh | Phase::Listing { .. } | Phase::Calling(_) | Phase::Running { .. },
+                Phase::Fresh
+                | Phase::Resolving(_)
+                | Phase::Listing { .. }
+                | Phase::Calling(_)
+                | Phase::Running { .. },
                 Input::Cancelled(Cancel::Shutdown),
             ) => self.fail(fault::stopping(), effects),
             (
@@ -258,6 +309,7 @@ impl Turn {
             // while its record is being committed.
             (
                 Phase::Fresh
+                | Phase::Resolving(_)
                 | Phase::Listing { .. }
                 | Phase::Running { .. }
                 | Phase::Storing(_)
@@ -274,9 +326,14 @@ impl Turn {
             Input::UpstreamEnded => self.conclude_or(now_ms, fault::cut_short(), effects),
             Input::UpstreamAnswer(body) => self.answer(now_ms, body, effects),
             Input::UpstreamFailed(fault) => {
-                self.conclude_or(now_ms, fault::explain(fault), effects);
+                self.shorten_or(now_ms, fault::explain(fault), effects);
             }
+            Input::Counted(count) => match self.purpose {
+                Purpose::Answer => self.counted(count, effects),
+                Purpose::Count => self.tell_count(count, effects),
+            },
             Input::History(_)
+            | Input::Found(_)
             | Input::Refused(_)
             | Input::Stored(_)
             | Input::ToolsListed { .. }
@@ -285,49 +342,58 @@ impl Turn {
         }
     }
 
-    /// The first model call of the response.
+    /// The first model call of the response; history and catalogue are there.
     fn call_model(&mut self, effects: &mut Effects) {
         let history = std::mem::take(&mut self.history);
         self.choose_container(&history);
-        let bound = self.request.settings.max_output_tokens;
-        let produced = self.composer.items();
-        match self.body(&history, &produced, ChoiceMode::AsAsked, bound) {
+        self.history = history;
+        self.call.max_output_tokens = self.request.settings.max_output_tokens;
+        let asked = match self.purpose {
+            Purpose::Answer => self.body(),
+            Purpose::Count => self.with_ask(0, translate::tokenize_body),
+        };
+        match asked {
             Ok(body) => {
-                if self.catalogue.has_gateway_tools() {
-                    self.history = history;
+                if !self.catalogue.has_gateway_tools() && !self.may_leave_out() {
+                    self.history = Vec::new();
                 }
                 self.phase = Phase::Calling(CallState::default());
-                effects.actions.push(Action::CallModel(body));
+                effects.actions.push(match self.purpose {
+                    Purpose::Answer => Action::CallModel(body),
+                    Purpose::Count => Action::CountTokens(body),
+                });
             }
             Err(error) => self.fail(Explained::of(error), effects),
         }
     }
 
-    /// The body of a model call.
-    fn body(
-        &self,
-        history: &[Item],
-        produced: &[Item],
-        choice: ChoiceMode,
-        max_output_tokens: Option<u64>,
-    ) -> Result<Vec<u8>, ApiError> {
-        translate::chat_body(Ask {
-            request: &self.request,
-            catalogue: &self.catalogue,
-            history,
-            produced,
-            mode: match self.delivery {
-                Delivery::Events => StreamMode::Stream,
-                Delivery::Whole => StreamMode::Whole,
-            },
-            choice,
-            max_output_tokens,
-        })
+    /// The body of the model call that `call` says.
+    fn body(&self) -> Result<Vec<u8>, ApiError> {
+        self.with_ask(self.call.left_out, translate::chat_body)
+    }
+
+    /// Whether the upstream streams.
+    fn mode(&self) -> StreamMode {
+        match self.delivery {
+            Delivery::Events => StreamMode::Stream,
+            Delivery::Whole => StreamMode::Whole,
+        }
     }
 
     /// The composer, and where it writes.
     fn composing<'a>(&'a mut self, effects: &'a mut Effects) -> (&'a mut Composer, Out<'a>) {
+        let wanted = self.request.includes(Include::EncryptedReasoning) || !self.request.store;
+        let seal = Sealing {
+            keys: &self.seal_keys,
+            bond: Bond {
+                owner: &self.owner,
+                model: &self.request.model,
+            },
+            at_ms: self.identity.created_at_ms,
+        };
         let out = Out {
+            summary: self.request.settings.summary,
+            seal: wanted.then_some(seal),
             buffer: &mut effects.bytes,
             writer: &mut self.writer,
             ids: &mut *self.ids,
@@ -359,98 +425,5 @@ impl Turn {
         }
         effects.actions.push(Action::Begin);
         self.tell_lists(effects);
-    }
-
-    fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
-        self.begin(effects);
-        // Set aside, since a chunk is borrowed from it while the rest of the machine moves.
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let ended = self.frames(&mut decoder, bytes, effects);
-        // Before the answer is concluded: a further round begins with a decoder of its own.
-        self.decoder = decoder;
-        if let Err(explained) = ended {
-            self.conclude_or(now_ms, explained, effects);
-        }
-    }
-
-    /// Takes the frames that these bytes complete; fails with what to say if the answer, which has
-    /// ended here, was not whole.
-    fn frames(
-        &mut self,
-        decoder: &mut Decoder,
-        bytes: &[u8],
-        effects: &mut Effects,
-    ) -> Result<(), Explained> {
-        if decoder.push(bytes).is_err() {
-            return Err(fault::explain(UpstreamFault::TooLong));
-        }
-        while let Some(frame) = decoder.next_frame() {
-            if frame.data == b"[DONE]" {
-                return Err(fault::cut_short());
-            }
-            self.chunk(frame.data, effects)?;
-        }
-        Ok(())
-    }
-
-    /// Takes one chunk of the stream.
-    fn chunk(&mut self, data: &[u8], effects: &mut Effects) -> Result<(), Explained> {
-        if let Some((piece, text)) = self.template.recognise(data) {
-            let (composer, mut out) = self.composing(effects);
-            let event = match piece {
-                Piece::Text => ModelEvent::Text(text, Vec::new()),
-                Piece::Reasoning => ModelEvent::Reasoning(text),
-            };
-            composer.apply(event, &mut out);
-            return Ok(());
-        }
-        // A derived struct would also be read from an array.
-        if data.trim_ascii_start().first() != Some(&b'{') {
-            return Err(fault::bad_chunk());
-        }
-        let mut chunk: Chunk<'_> =
-            serde_json::from_slice(data).map_err(|_malformed| fault::bad_chunk())?;
-        if let Some(error) = &chunk.error {
-            return Err(fault::explain_in_stream(error));
-        }
-        self.template.learn(data, &chunk);
-        let finish = chunk.choices.0.as_mut().and_then(|choice| {
-            let (composer, mut out) = self.composing(effects);
-            normalize::chunk(choice, &mut |event| composer.apply(event, &mut out))
-        });
-        self.note(chunk.usage, finish);
-        Ok(())
-    }
-
-    /// Takes a whole answer.
-    fn answer(&mut self, now_ms: i64, body: &[u8], effects: &mut Effects) {
-        let mut answer = match serde_json::from_slice::<Answer<'_>>(body) {
-            Ok(answer) => answer,
-            // The connection may end in good order before the announced length is there (U4).
-            Err(error) if error.is_eof() => return self.fail(fault::cut_short(), effects),
-            Err(_malformed) => {
-                return self.fail(fault::explain(UpstreamFault::WrongContentType), effects);
-            }
-        };
-        if let Some(error) = &answer.error {
-            let explained = fault::explain_in_stream(error);
-            self.fail(explained, effects);
-            return;
-        }
-        self.tell_lists(effects);
-        let finish = answer.choices.first_mut().and_then(|choice| {
-            let (composer, mut out) = self.composing(effects);
-            normalize::answer(choice, &mut |event| composer.apply(event, &mut out))
-        });
-        self.note(answer.usage, finish);
-        self.conclude_or(now_ms, fault::cut_short(), effects);
-    }
-
-    /// Keeps what is known of the running model call.
-    fn note(&mut self, usage: Option<ChatUsage>, finish: Option<FinishReason>) {
-        if let Phase::Calling(call) = &mut self.phase {
-            call.usage = usage.or(call.usage);
-            call.finish = finish.or(call.finish);
-        }
     }
 }

@@ -104,7 +104,13 @@ impl Turn {
             .iter()
             .find_map(|tool| match tool {
                 Tool::CodeInterpreter(tool) => Some(&tool.container),
-                Tool::Function(_) | Tool::Mcp(_) | Tool::Unserved(_) => None,
+                Tool::Function(_)
+                | Tool::Custom(_)
+                | Tool::Namespace(_)
+                | Tool::ToolSearch(_)
+                | Tool::Emulated(_)
+                | Tool::Mcp(_)
+                | Tool::Unserved(_) => None,
             });
         let container = match choice {
             Some(ContainerChoice::Named(id)) => Container::Named(id.clone()),
@@ -228,10 +234,9 @@ impl Turn {
         } else {
             ChoiceMode::Auto
         };
-        let history = std::mem::take(&mut self.history);
-        let body = self.body(&history, &self.composer.items(), choice, left);
-        self.history = history;
-        match body {
+        self.call.choice = choice;
+        self.call.max_output_tokens = left;
+        match self.body() {
             Ok(body) => {
                 self.decoder = crate::sse::Decoder::default();
                 self.composer.begin_answer();
@@ -257,6 +262,15 @@ fn last_container(history: &[Item]) -> Option<&str> {
         | Item::McpListTools(_)
         | Item::McpCall(_)
         | Item::McpApprovalRequest(_)
-        | Item::McpApprovalResponse(_) => None,
+        | Item::McpApprovalResponse(_)
+        | Item::CustomToolCall(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchCall(_)
+        | Item::ToolSearchOutput(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_)
+        | Item::EmulatedCall(_)
+        | Item::Kept(_) => None,
     })
 }

@@ -1,5 +1,6 @@
-//! `POST /v1/responses`.
+//! `POST /v1/responses`, and `POST /v1/responses/input_tokens`: the same request, counted only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -8,10 +9,10 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
 use vllm_responses_actors::turn::{self, Head, Job};
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
 use vllm_responses_protocol::responses::response::Identity;
-use vllm_responses_protocol::turn::{Seed, Turn};
+use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 
 use super::super::context::Caller;
 use super::super::state::AppState;
@@ -21,7 +22,7 @@ use super::super::{error, extract};
 /// The supervisor answers from memory.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Reads the request, asks for a permit, starts a turn on this worker, and answers as it says.
+/// Answers the request.
 pub(in crate::http) async fn create(
     request: HttpRequest,
     payload: web::Payload,
@@ -29,14 +30,48 @@ pub(in crate::http) async fn create(
     state: web::Data<AppState>,
     client: web::ThinData<awc::Client>,
 ) -> HttpResponse {
+    run(
+        Purpose::Answer,
+        (request, payload),
+        caller,
+        &state,
+        client.0,
+    )
+    .await
+}
+
+/// Tells how many tokens the request's prompt has.
+pub(in crate::http) async fn input_tokens(
+    request: HttpRequest,
+    payload: web::Payload,
+    caller: Caller,
+    state: web::Data<AppState>,
+    client: web::ThinData<awc::Client>,
+) -> HttpResponse {
+    run(Purpose::Count, (request, payload), caller, &state, client.0).await
+}
+
+/// Reads the request, asks for a permit, starts a turn on this worker, and answers as it says.
+async fn run(
+    purpose: Purpose,
+    (request, payload): (HttpRequest, web::Payload),
+    caller: Caller,
+    state: &AppState,
+    client: awc::Client,
+) -> HttpResponse {
     let body = match extract::body(&request, payload, state.body_limit).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
-    let request = match CreateRequest::decode(&body, &state.rules, &mut SystemIds) {
+    let (id, mut ids) = ItemIds::fresh(Box::new(SystemIds));
+    let mut request = match CreateRequest::decode(&body, &state.rules, &mut ids) {
         Ok(request) => request,
         Err(fault) => return error::answer(&fault),
     };
+    if purpose == Purpose::Count {
+        request.stream = false;
+        request.store = false;
+    }
     drop(body);
     for warning in &request.warnings {
         log::warn!(request_id = &*caller.request_id; "{warning}");
@@ -46,7 +81,8 @@ pub(in crate::http) async fn create(
         Ok(Err(refused)) => return error::refused(refused),
         Err(gone) => return error::no_answer(gone),
     };
-    let handle = turn::start(job(request, caller, permit, &state), client.0);
+    let job = job(purpose, request, (id, ids), (caller, permit), state);
+    let handle = turn::start(job, client);
     match handle.head.await {
         Ok(Head::Stream) => HttpResponse::Ok()
             .content_type("text/event-stream; charset=utf-8")
@@ -62,11 +98,17 @@ pub(in crate::http) async fn create(
     }
 }
 
-fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState) -> Job {
+fn job(
+    purpose: Purpose,
+    request: CreateRequest,
+    (id, ids): (ResponseId, ItemIds),
+    (caller, permit): (Caller, Permit),
+    state: &AppState,
+) -> Job {
     let now = SystemClock.now_ms();
     let previous = request.previous_response_id.clone();
     let identity = Identity {
-        id: ResponseId::fresh(&mut SystemIds),
+        id,
         model: request.model.clone(),
         previous: previous.clone(),
         created_at_ms: now,
@@ -77,14 +119,16 @@ fn job(request: CreateRequest, caller: Caller, permit: Permit, state: &AppState)
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let turn = Turn::new(Seed {
+        purpose,
         request,
         owner: caller.owner.clone(),
         identity,
         expires_at_ms,
         reasoning_events: state.reasoning_events,
-        ids: Box::new(SystemIds),
+        ids: Box::new(ids),
         offers: permit.peers.tools.offers(),
         limits: state.loop_limits,
+        seal_keys: Arc::clone(&state.seal_keys),
     });
     Job {
         turn,

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use vllm_responses_actors::ask::ask;
-use vllm_responses_actors::store::messages::LoadChain;
+use vllm_responses_actors::store::messages::{Extent, LoadChain};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history;
 use vllm_responses_protocol::ids::ResponseId;
@@ -59,6 +59,7 @@ pub(in crate::http) async fn list(
     let load = LoadChain {
         owner: caller.owner,
         id: ResponseId::new(&id),
+        extent: Extent::Items,
     };
     let chain = match ask(&doors.chains, load, STORE_LIMIT).await {
         Ok(Ok(Some(chain))) => chain,

@@ -37,13 +37,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_vllm: needs a real vLLM (run with --real-vllm)")
+    config.addinivalue_line("markers", "spawned_vllm: starts a real vLLM through the gateway (run with --real-vllm)")
 
 
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--real-vllm"):
         skip = pytest.mark.skip(reason="needs --real-vllm")
         for item in items:
-            if "real_vllm" in item.keywords:
+            if {"real_vllm", "spawned_vllm"} & set(item.keywords):
                 item.add_marker(skip)
 
 

@@ -23,6 +23,8 @@ EXTRA_FIELDS = {
     "ResponseErrorEvent": {"error"},
     # Older SDKs typed the name of the function here.
     "ResponseFunctionCallArgumentsDoneEvent": {"name"},
+    # Its twin in a list of input items must have it.
+    "ResponseCustomToolCall": {"status"},
     # The model list is vLLM's own.
     "Model": {"root", "parent", "max_model_len", "permission"},
 }

@@ -172,7 +172,8 @@ class Items:
             self.take_part(kind, event)
 
     def take_part(self, kind, event):
-        key = (event["output_index"], event.get("content_index", event.get("summary_index")))
+        # Content and summary of a reasoning item are numbered apart, and may be open at the same time.
+        key = (event["output_index"], event.get("content_index", event.get("summary_index")), "summary_index" in event)
         if kind.endswith("_part.added"):
             assert key not in self.parts, "a part was added twice"
             self.parts.add(key)

@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+from openai import BadRequestError
 
 from conftest import metric
 from tools import CLOCK, Person, WEATHER, output_of
@@ -93,3 +94,32 @@ def test_a_client_that_leaves_frees_the_model(real_client, real_vllm):
     while metric(real_vllm, "vllm:num_requests_running") > 0:
         assert time.monotonic() < deadline, "the model still works for a client that left"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("syntax, definition, allowed", [
+    ("regex", "(ab|cd){3}", None), ("lark", 'start: "yes" | "no"', ("yes", "no"))])
+def test_a_forced_grammar_is_held(real_client, syntax, definition, allowed):
+    tool = {"type": "custom", "name": "say", "format": {"type": "grammar", "syntax": syntax, "definition": definition}}
+    response = real_client.responses.create(model=MODEL, input="Is water wet?", tools=[tool], max_output_tokens=60,
+                                            tool_choice={"type": "custom", "name": "say"})
+    (call,) = response.output
+    assert call.type == "custom_tool_call" and response.status == "completed"
+    assert call.input in allowed if allowed else len(call.input) == 6 and set(call.input) <= set("abcd")
+
+
+def test_what_is_counted_is_what_is_used(real_client):
+    request = {"model": MODEL, "input": CAPITAL, "instructions": "Be brief.", "tools": [{"type": "apply_patch"}]}
+    counted = real_client.responses.input_tokens.count(**request)
+    response = real_client.responses.create(max_output_tokens=16, **request)
+    assert counted.input_tokens == response.usage.input_tokens
+
+
+def test_truncation_keeps_the_newest_turns(real_client):
+    turns = [[{"role": "user", "content": f"{i} " + "word " * 150}, {"role": "assistant", "content": "ok"}] for i in range(60)]
+    history = [item for turn in turns for item in turn] + [{"role": "user", "content": CAPITAL}]
+    request = {"model": MODEL, "input": history, "temperature": 0, "max_output_tokens": 40, "store": False}
+    with pytest.raises(BadRequestError) as refused:
+        real_client.responses.create(truncation="disabled", **request)
+    assert refused.value.code == "context_length_exceeded"
+    response = real_client.responses.create(truncation="auto", **request)
+    assert response.status in ("completed", "incomplete") and response.usage.input_tokens > 1000

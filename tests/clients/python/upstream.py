@@ -39,6 +39,9 @@ MODELS = {
     "late-error": "an error object inside a stream that began with 200",
     "cut": "drops the connection in the middle of a stream",
     "silent": "sends nothing until the client leaves",
+    "codex": "leads Codex through a shell command and a namespaced tool",
+    "gpt-5.5": "leads Codex through a patch, a tool search and a shell command",
+    "gpt-5.6-sol": "leads Codex through its script tool",
 }
 
 
@@ -160,6 +163,34 @@ def answer_python(body, asked):
     return Answer(calls=[("call_0", named[0], json.dumps({"code": asked}))], finish="tool_calls")
 
 
+# What the model calls, one step a round. Codex chooses its tools by the model's name.
+CODEX_STEPS = {
+    "codex": [
+        ("exec_command", {"cmd": "echo by the shell > made.txt; cat made.txt"}),
+        ("multi_agent_v1__wait_agent", {"targets": ["nobody"]}),
+    ],
+    "gpt-5.5": [
+        ("apply_patch", {"input": "*** Begin Patch\n*** Add File: made.txt\n+by a patch\n*** End Patch\n"}),
+        ("tool_search", {"query": "agent"}),
+        ("exec_command", {"cmd": "cat made.txt"}),
+    ],
+    "gpt-5.6-sol": [
+        ("functions__exec", {"input": 'text(JSON.stringify(await tools.exec_command({cmd: "echo by a script > made.txt; cat made.txt"})));'}),
+        ("collaboration__list_agents", {}),
+    ],
+}
+
+
+def answer_codex(body):
+    results = [text_of(m["content"]) for m in body["messages"] if m["role"] == "tool"]
+    steps = CODEX_STEPS[body["model"]]
+    if len(results) == len(steps):
+        return Answer(text="Done: " + " | ".join(results))
+    name, arguments = steps[len(results)]
+    return Answer(reasoning=f"I think about step {len(results)}.", finish="tool_calls",
+                  calls=[(f"call_{len(results)}", name, json.dumps(arguments))])
+
+
 def answer_image(messages):
     parts = last(messages, "user").get("content")
     urls = [p["image_url"]["url"] for p in parts if p["type"] == "image_url"] if isinstance(parts, list) else []
@@ -180,6 +211,8 @@ def answer(body):
         return answer_tools(body)
     if model == "python":
         return answer_python(body, asked)
+    if model in CODEX_STEPS:
+        return answer_codex(body)
     if model == "json":
         return answer_json(body)
     if model == "image":
@@ -291,6 +324,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
+        if self.path == "/tokenize":
+            words = sum(len(text_of(m.get("content")).split()) for m in body["messages"])
+            return self.send_json(200, {"count": words, "max_model_len": 2048, "tokens": [1] * words})
         if self.path != "/v1/chat/completions":
             return self.send_json(404, {"detail": "Not Found"})
         seen = Seen(body)

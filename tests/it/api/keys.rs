@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::harness::gateway::Builder;
 use crate::harness::{Fake, Reply, Script, TestGateway};
 
 /// A fresh key and its line for the keys file.
-fn new_key(name: &str) -> (String, String) {
+pub(crate) fn new_key(name: &str) -> (String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_vllm-responses"))
         .args(["keys", "new", name])
         .output()
@@ -28,7 +29,12 @@ fn new_key(name: &str) -> (String, String) {
     (find("vr-"), find(&format!("{name} ")))
 }
 
-fn ask(gateway: &TestGateway, key: Option<&str>, line: (&str, &str), body: &str) -> Reply {
+pub(crate) fn ask(
+    gateway: &TestGateway,
+    key: Option<&str>,
+    line: (&str, &str),
+    body: &str,
+) -> Reply {
     let bearer = key.map(|key| format!("Bearer {key}"));
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
@@ -97,4 +103,26 @@ fn t2_t4_a_key_is_needed_and_sees_its_own_responses_only() {
     }
     assert_eq!(ask(&gateway, Some(&ann), ("GET", &mine), "").status, 200);
     assert_eq!(gateway.client().get("/health").status, 200);
+}
+
+#[test]
+fn a_gateway_that_is_open_to_other_machines_says_so_once() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    fs::write(&file, new_key("ann").1).unwrap();
+    let said = |settings: Builder| {
+        let mut gateway = settings.start();
+        gateway.signal(Signal::SIGTERM);
+        gateway.wait_exit(Duration::from_secs(40));
+        gateway.log().matches("no API keys are configured").count()
+    };
+    let local = TestGateway::on(&fake.url());
+    let open = || local.clone().host("0.0.0.0");
+    assert_eq!(said(local.clone()), 0);
+    assert_eq!(said(open()), 1);
+    assert_eq!(
+        said(open().env("VR_API_KEYS_FILE", file.to_str().unwrap())),
+        0
+    );
 }

@@ -1,8 +1,11 @@
 //! The API as clients see it.
 
 mod basic;
-mod keys;
+mod clients;
+mod items;
+pub(crate) mod keys;
 mod leave;
+mod ownership;
 mod recordings;
 mod state;
 mod surface;

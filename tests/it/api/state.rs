@@ -146,3 +146,36 @@ fn store_false_writes_nothing() {
         assert_eq!(rows() > 0, store);
     }
 }
+
+#[test]
+fn tools_are_inherited_where_that_is_switched_on() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_INHERIT_TOOLS", "1")
+        .start();
+    let client = gateway.client();
+    let tools = json!([{"type": "function", "name": "f", "description": null,
+        "parameters": {"type": "object"}, "strict": null}]);
+    let forced = json!({"type": "function", "name": "f"});
+    let first = json!({"model": "m", "input": "a", "tools": tools, "tool_choice": forced});
+    let first = client.create(&first).json();
+    let second = json!({"model": "m", "input": "b", "previous_response_id": first["id"]});
+    let second = client.create(&second).json();
+    assert_eq!(second["tools"], tools, "the echo shows what was applied");
+    assert_eq!(second["tool_choice"], "auto", "a forced choice is not");
+    let path = format!("/v1/responses/{}", second["id"].as_str().unwrap());
+    assert_eq!(client.get(&path).json(), second);
+    let third = json!({"model": "m", "input": "c", "previous_response_id": second["id"],
+        "tools": []});
+    let third = client.create(&third).json();
+    let fourth = json!({"model": "m", "input": "d", "previous_response_id": third["id"]});
+    let fourth = client.create(&fourth).json();
+    assert_eq!(
+        (&third["tools"], &fourth["tools"]),
+        (&json!([]), &json!([]))
+    );
+    let shown = |n: usize| fake.seen("m")[n].body["tools"][0]["function"]["name"].clone();
+    assert_eq!([shown(0), shown(1)], ["f", "f"]);
+    assert_eq!([shown(2), shown(3)], [json!(null), json!(null)]);
+}

@@ -1,10 +1,13 @@
 //! The real program, run in a directory and an environment of its own.
 
 mod bad;
+mod db;
 mod effective;
+mod lifecycle;
 mod setup;
 mod spawn;
 mod start;
+mod status;
 
 use std::process::{Command, Output};
 

@@ -13,6 +13,7 @@ use diesel::sqlite::SqliteConnection;
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _};
 use serde_json::{Value, json};
 
+use crate::harness::gateway::Builder;
 use crate::harness::history::History;
 use crate::harness::{Client, Fake, Script, TestGateway, check_resource, check_stream, knobs};
 
@@ -60,29 +61,85 @@ fn write_until_gone(client: Client, history: &History, writer: usize, name: &str
     }
 }
 
+/// Kills and restarts a gateway under 50 writers, this many times; everything that it acknowledged is
+/// then read back.
+pub(super) fn kill_9_under_writers(settings: Builder, rounds: usize) -> TestGateway {
+    let mut gateway = settings.start();
+    let history = History::default();
+    for round in 0..rounds {
+        let (client, before) = (gateway.client(), history.len());
+        thread::scope(|scope| {
+            for writer in 0..50 {
+                let history = &history;
+                let name = format!("round {round} writer {writer}");
+                scope.spawn(move || write_until_gone(client, history, writer, &name));
+            }
+            // In the middle of things, on a slow machine too.
+            let until = Instant::now() + Duration::from_secs(20);
+            while history.len() == before && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(13 * (round as u64 % 20)));
+            gateway.kill();
+        });
+        gateway.restart();
+    }
+    assert!(history.len() > 0, "nothing was acknowledged");
+    assert_eq!(history.violations(gateway.client()), Vec::<String>::new());
+    gateway
+}
+
 #[test]
 fn d1_kill_9_under_writers_loses_nothing() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("yes")]);
     fake.on("s", [Script::says("yes")]);
-    let mut gateway = TestGateway::on(&fake.url()).start();
-    let history = History::default();
-    for round in 0..knobs::rounds(20, 200) {
-        let client = gateway.client();
-        thread::scope(|scope| {
-            for writer in 0..20 {
-                let history = &history;
-                let name = format!("round {round} writer {writer}");
-                scope.spawn(move || write_until_gone(client, history, writer, &name));
-            }
-            thread::sleep(Duration::from_millis(200 + 13 * (round as u64 % 20)));
-            gateway.kill();
-        });
-        gateway.restart();
-    }
+    let settings = TestGateway::on(&fake.url());
+    let gateway = kill_9_under_writers(settings, knobs::rounds(20, 200));
     assert_integrity(&gateway.db());
-    assert!(history.len() > 0, "nothing was acknowledged");
-    assert_eq!(history.violations(gateway.client()), Vec::<String>::new());
+}
+
+/// Several processes, several threads each, one file: nobody ever hears of a lock.
+#[test]
+fn d4_gateways_that_share_a_file_are_never_locked_out() {
+    let folder = tempfile::TempDir::new().expect("folder");
+    let file = folder.path().join("it.db");
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("yes")]);
+    let settings = || {
+        TestGateway::on(&fake.url())
+            .db(&file)
+            .flag("--gateway-workers=2")
+    };
+    let gateways: Vec<_> = thread::scope(|scope| {
+        // All find no file, and one of them makes it (D15).
+        let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| settings().start())).collect();
+        let started = starts.into_iter().map(|start| start.join().expect("start"));
+        started.collect()
+    });
+    let clients: Vec<_> = gateways.iter().map(TestGateway::client).collect();
+    let history = History::default();
+    thread::scope(|scope| {
+        for writer in 0..12 {
+            let (history, clients) = (&history, &clients);
+            scope.spawn(move || {
+                let mut parent = Value::Null;
+                for turn in 0..knobs::rounds(30, 500) {
+                    let input = format!("writer {writer} turn {turn}");
+                    let body =
+                        json!({"model": "m", "input": input, "previous_response_id": parent});
+                    let told = clients[(writer + turn) % 3].create(&body).json();
+                    assert_eq!(told["store"], true, "{told}");
+                    history.acknowledge(&told, &input);
+                    parent = told["id"].clone();
+                }
+            });
+        }
+    });
+    assert_eq!(history.violations(clients[0]), Vec::<String>::new());
+    for gateway in &gateways {
+        assert!(!gateway.log().contains("locked"), "{}", gateway.log());
+    }
 }
 
 /// Another process's transaction holds the write lock for this long while answers are made.

@@ -2,6 +2,9 @@
 
 mod client;
 mod durability;
+mod postgres;
+mod redis;
+mod secrets;
 mod shutdown;
 mod slow;
 mod stage;

@@ -1,6 +1,7 @@
 //! G1, G2: a stop ends every stream with a terminal event.
 //!
-//! Mutation that fails this group: exit as soon as the listener is closed.
+//! Mutations that fail this group: exit as soon as the listener is closed; end the places without
+//! waiting for the last words.
 
 use std::thread;
 use std::time::Duration;
@@ -44,6 +45,31 @@ fn g1_stop_with_50_streams() {
         };
         assert_eq!(events[events.len() - 1]["type"], want);
     }
+    assert_eq!(gateway.wait_exit(Duration::from_secs(20)).code(), Some(0));
+}
+
+/// Every one of 500 clients is told how its response ended, also those whose model never stops.
+#[test]
+fn g1_stop_with_500_streams_resets_nobody() {
+    let fake = Fake::start();
+    fake.on("m", [Script::stream().data(&text("a")).hold()]);
+    let mut gateway = TestGateway::on(&fake.url())
+        .env(knobs::SHUTDOWN_GRACE, "1s")
+        .start();
+    let body = json!({"model": "m", "input": "x", "stream": true});
+    let mut streams: Vec<_> = (0..500).map(|_| gateway.client().open(&body)).collect();
+    for open in &mut streams {
+        open.read_until("output_text.delta");
+    }
+    gateway.signal(Signal::SIGTERM);
+    let last: Vec<_> = streams
+        .iter_mut()
+        .map(|open| {
+            let events = check_stream(&open.reply().expect("no bare reset").text());
+            events[events.len() - 1]["type"].clone()
+        })
+        .collect();
+    assert_eq!(last, vec!["response.failed"; 500]);
     assert_eq!(gateway.wait_exit(Duration::from_secs(20)).code(), Some(0));
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct TestGateway {
 #[derive(Clone, Debug)]
 pub(crate) struct Builder {
     upstream: String,
+    host: &'static str,
     flags: Vec<String>,
     env: Vec<(String, String)>,
     db: Option<PathBuf>,
@@ -43,6 +44,12 @@ impl Builder {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Listens elsewhere than on the loopback address.
+    pub(crate) fn host(mut self, host: &'static str) -> Self {
+        self.host = host;
         self
     }
 
@@ -75,6 +82,7 @@ impl TestGateway {
     pub(crate) fn on(upstream: &str) -> Builder {
         Builder {
             upstream: upstream.to_owned(),
+            host: "127.0.0.1",
             flags: Vec::new(),
             env: Vec::new(),
             db: None,
@@ -187,7 +195,7 @@ fn spawn(settings: &Builder, log: &Arc<Mutex<Vec<u8>>>) -> (Child, SocketAddr) {
             "--upstream",
             &settings.upstream,
             "--gateway-host",
-            "127.0.0.1",
+            settings.host,
         ])
         .args(["--gateway-port", &free.port().to_string()])
         .args(&settings.flags)

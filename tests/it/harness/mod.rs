@@ -6,6 +6,11 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod knobs;
+pub(crate) mod postgres;
+#[path = "../../../actors/tests/cache/redis.rs"]
+#[expect(dead_code, reason = "the cache's own suite uses the rest")]
+pub(crate) mod redis;
+pub(crate) mod tree;
 pub(crate) mod upstream;
 
 pub(crate) use checker::{check_resource, check_stream, check_usage};

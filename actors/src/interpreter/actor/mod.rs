@@ -308,7 +308,10 @@ impl CodeInterpreterActor {
         } = running;
         let error = match ran.end {
             End::Completed(error) => {
-                self.resting.insert(worker, session);
+                // One that has ended since is not kept; its container is forgotten already.
+                if self.pool.has(worker) {
+                    self.resting.insert(worker, session);
+                }
                 let now = self.now();
                 self.sessions.finish(&container_id, now);
                 Ok(error.map(CallError::Raised))
@@ -353,6 +356,7 @@ impl CodeInterpreterActor {
         ctx: &mut Context<Self>,
     ) {
         match started {
+            Ok(_) if self.stop.is_cancelled() => self.pool.gone(id),
             Ok(session) => {
                 self.starts += 1;
                 self.last_error = None;
@@ -386,10 +390,11 @@ impl CodeInterpreterActor {
             .into_actor(self)
             .map(move |(session, warmed), actor, ctx| {
                 match warmed {
-                    Ok(()) => {
+                    Ok(()) if actor.pool.has(id) && !actor.stop.is_cancelled() => {
                         actor.resting.insert(id, session);
                         actor.pool.warmed(id);
                     }
+                    Ok(()) => {}
                     Err(reason) => {
                         log::warn!(reason:%; "an interpreter ended while it warmed up");
                         actor.end(id);
@@ -469,16 +474,6 @@ impl CodeInterpreterActor {
         let at = self.waiting.iter().position(|w| w.number == number);
         if let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) {
             drop(waiting.reply.send(Err(error)));
-        }
-    }
-}
-
-impl Default for Ran {
-    /// Of a call that was cut off before it brought anything.
-    fn default() -> Self {
-        Self {
-            gathered: crate::interpreter::frames::Gathered::default(),
-            end: End::Died("stopped".to_owned()),
         }
     }
 }

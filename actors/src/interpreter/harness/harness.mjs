@@ -57,8 +57,12 @@ FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 def begin(images, image_bytes):
     """After a restore: what must differ between two interpreters from one snapshot."""
+    global cells
+    cells = 0
     Limits.images, Limits.image_bytes = images, image_bytes
     random.seed()
+    # The host loads its random source at the first use, which it can only do until it is closed.
+    os.urandom(1)
     os.makedirs("/mnt/data", exist_ok=True)
     os.chdir("/mnt/data")
     os.environ.update(HOME="/mnt/data", MPLBACKEND="AGG", MPLCONFIGDIR="/tmp/matplotlib")
@@ -441,6 +445,8 @@ async function serve(config) {
   pyodide.setStderr(stream);
   pyodide.setStdin({ stdin: () => null });
   const python = pyodide.pyimport("_interpreter");
+  // What the first call would wait for: the machine code of running, printing and failing.
+  for (const code of ["print(1)\n1", "1 / 0"]) await call(python, code);
   python.begin(config.images, config.image_bytes);
   close();
   send({ type: "ready", pyodide: pyodide.version });

@@ -1,9 +1,11 @@
-//! Function calls and their outputs.
+//! Calls of functions and custom tools, and their outputs.
 
 use super::{Reader, part};
-use crate::ids::Prefix;
+use crate::ids::{MAX_ID_LEN, Prefix};
 use crate::json::{Fields, Kind, kind, read};
-use crate::responses::item::{FunctionCall, FunctionCallOutput, Item, Output, Role};
+use crate::responses::item::{
+    CustomToolCall, FunctionCall, FunctionCallOutput, Item, Output, Role,
+};
 
 /// Reads a call. Its arguments are any text: a model may have written no JSON.
 pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
@@ -11,19 +13,55 @@ pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
     let status = reader.status(fields);
     let call_id = fields.required_word("call_id", reader.problems);
     let name = fields.required_word("name", reader.problems);
+    let namespace = fields.short_string("namespace", MAX_ID_LEN, reader.problems);
     let arguments = fields.required_string("arguments", reader.problems);
     Some(Item::FunctionCall(FunctionCall {
         id,
         status,
         call_id: call_id?.into(),
         name: name?.into(),
+        namespace,
         arguments: arguments?.into(),
+    }))
+}
+
+/// Reads a call of a custom tool.
+pub(super) fn read_custom(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
+    let id = reader.id(fields, Prefix::CustomToolCall);
+    let status = reader.status(fields);
+    let call_id = fields.required_word("call_id", reader.problems);
+    let name = fields.required_word("name", reader.problems);
+    let namespace = fields.short_string("namespace", MAX_ID_LEN, reader.problems);
+    let input = fields.required_string("input", reader.problems);
+    Some(Item::CustomToolCall(CustomToolCall {
+        id,
+        status,
+        call_id: call_id?.into(),
+        name: name?.into(),
+        namespace,
+        input: input?.into(),
     }))
 }
 
 /// Reads what a client's function returned.
 pub(super) fn read_output(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
-    let id = reader.id(fields, Prefix::FunctionCallOutput);
+    returned(fields, Prefix::FunctionCallOutput, reader).map(Item::FunctionCallOutput)
+}
+
+/// Reads what a client's custom tool returned.
+pub(super) fn read_custom_output(
+    fields: &mut Fields<'_, '_>,
+    reader: &mut Reader<'_>,
+) -> Option<Item> {
+    returned(fields, Prefix::CustomToolCallOutput, reader).map(Item::CustomToolCallOutput)
+}
+
+fn returned(
+    fields: &mut Fields<'_, '_>,
+    prefix: Prefix,
+    reader: &mut Reader<'_>,
+) -> Option<FunctionCallOutput> {
+    let id = reader.id(fields, prefix);
     let status = reader.status(fields);
     let call_id = fields.required_word("call_id", reader.problems);
     let raw = fields.required("output", reader.problems)?;
@@ -39,10 +77,10 @@ pub(super) fn read_output(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) 
             return None;
         }
     };
-    Some(Item::FunctionCallOutput(FunctionCallOutput {
+    Some(FunctionCallOutput {
         id,
         status,
         call_id: call_id?.into(),
         output,
-    }))
+    })
 }

@@ -4,7 +4,10 @@
 //! it becomes the one normalised shape of [`super::item`], in which every item has an id.
 
 mod calls;
+mod emulated;
 mod hosted;
+mod kept;
+mod loaded;
 mod mcp;
 mod message;
 mod part;
@@ -38,6 +41,24 @@ const TYPES: &[(&str, ReadItem)] = &[
     ("mcp_call", mcp::read_call),
     ("mcp_approval_request", mcp::read_request),
     ("mcp_approval_response", mcp::read_response),
+    ("custom_tool_call", calls::read_custom),
+    ("custom_tool_call_output", calls::read_custom_output),
+    ("tool_search_call", loaded::read_search),
+    ("tool_search_output", loaded::read_found),
+    ("additional_tools", loaded::read_additional),
+    ("configuration_update", loaded::read_configuration),
+    ("item_reference", loaded::read_reference),
+    ("local_shell_call", emulated::read_local_shell),
+    ("local_shell_call_output", kept::read_local_shell_output),
+    ("shell_call", emulated::read_shell),
+    ("shell_call_output", kept::read_shell_output),
+    ("apply_patch_call", emulated::read_patch),
+    ("apply_patch_call_output", kept::read_patch_output),
+    ("computer_call", kept::read_computer),
+    ("computer_call_output", kept::read_computer_output),
+    ("web_search_call", kept::read_web_search),
+    ("file_search_call", kept::read_file_search),
+    ("image_generation_call", kept::read_image),
 ];
 
 impl Reader<'_> {
@@ -71,6 +92,9 @@ impl Reader<'_> {
         let mut fields = Fields::of(raw, place, self.problems)?;
         let read = if fields.take_if_null("type") && fields.has("role") {
             message::read
+        } else if fields.is_only("id") {
+            // OpenAI leaves the type of a reference out.
+            loaded::read_reference
         } else {
             let word = fields.required_word("type", self.problems)?;
             let known = TYPES.iter().find(|(name, _)| *name == word);

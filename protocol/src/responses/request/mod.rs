@@ -1,5 +1,6 @@
 //! `POST /v1/responses`: the body, read, checked and normalised.
 
+mod inherit;
 mod sampling;
 mod text;
 
@@ -8,11 +9,13 @@ use serde_json::value::RawValue;
 use super::decode::Reader;
 use super::item::Item;
 use super::settings::{CacheRetention, Settings, Truncation};
-use super::tool::{self, Tool};
+use super::tool::{self, Known, MayGrow, Tool};
 use super::words::words;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{IdSource, ResponseId};
 use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
+pub use inherit::{OmittedTools, ToolsFrom};
+pub(crate) use text::decode_format;
 
 /// How strictly requests are read; configuration.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,19 @@ pub struct Rules {
     pub strict_requests: bool,
     /// Tools that are not served are refused, not warned about (decision 5).
     pub strict_tools: bool,
+    /// Whether responses may be kept at all.
+    pub retention: Retention,
+    /// What omitted tools mean (decision 1).
+    pub omitted_tools: OmittedTools,
+}
+
+/// Whether responses may be kept at all; configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// As each request says; yes where it says nothing.
+    Asked,
+    /// Never: requests that need it are refused.
+    None,
 }
 
 impl Default for Rules {
@@ -31,6 +47,8 @@ impl Default for Rules {
             max_depth: 64,
             strict_requests: false,
             strict_tools: false,
+            retention: Retention::Asked,
+            omitted_tools: OmittedTools::None,
         }
     }
 }
@@ -76,6 +94,8 @@ pub struct CreateRequest {
     pub metadata: Box<RawValue>,
     /// What the response echoes and the upstream is told.
     pub settings: Settings,
+    /// Whose tools those of the settings are.
+    pub tools_from: ToolsFrom,
     /// vLLM's own sampling parameters, passed on as they came.
     pub sampling: Vec<(&'static str, Box<RawValue>)>,
     /// What was ignored: names only, for the log.
@@ -149,21 +169,38 @@ fn decode_fields(
     ids: &mut dyn IdSource,
     problems: &mut Problems,
 ) -> Option<CreateRequest> {
+    let mut tools_from = ToolsFrom::of(&fields, rules.omitted_tools);
     let model = fields.required_word("model", problems);
     refuse_unsupported(&mut fields, problems);
     let previous = fields.string("previous_response_id", problems);
     let input = decode_input(&mut fields, previous.as_deref(), ids, problems);
     let stream = fields.boolean("stream", problems).unwrap_or(false);
-    let store = fields.boolean("store", problems).unwrap_or(true);
+    let store = fields.boolean("store", problems);
+    let store = match rules.retention {
+        Retention::Asked => store.unwrap_or(true),
+        Retention::None => {
+            refuse_retention(store, previous.as_deref(), &input, problems);
+            false
+        }
+    };
     let include = decode_include(&mut fields, problems);
     let metadata = decode_metadata(&mut fields, problems);
-    let settings = decode_settings(&mut fields, problems);
+    let loads = |item: &Item| !item.loaded_tools().is_empty();
+    let may_grow = match previous {
+        Some(_) => MayGrow::Yes,
+        None if input.iter().any(loads) => MayGrow::Yes,
+        None => MayGrow::No,
+    };
+    let settings = decode_settings(&mut fields, may_grow, &mut tools_from, problems);
     let sampling = sampling::passed_on(&mut fields, problems);
     for name in IGNORED {
         fields.take(name);
     }
     let mut warnings = Vec::new();
     report_unserved(&settings.tools, rules, &mut warnings, problems);
+    for item in &input {
+        report_unserved_in(item.loaded_tools(), &mut warnings);
+    }
     report_unknown(&fields, rules, &mut warnings, problems);
     Some(CreateRequest {
         model: model?.into(),
@@ -174,6 +211,7 @@ fn decode_fields(
         include,
         metadata: metadata?,
         settings,
+        tools_from,
         sampling,
         warnings,
     })
@@ -200,6 +238,38 @@ fn refuse_unsupported(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
             ApiErrorCode::UnsupportedValue,
             format_args!("`{name}` is not supported by this server"),
         );
+    }
+}
+
+/// Refuses what needs something to be kept.
+fn refuse_retention(
+    store: Option<bool>,
+    previous: Option<&str>,
+    input: &[Item],
+    problems: &mut Problems,
+) {
+    let mut refuse = |place: &Place<'_>, remedy: &str| {
+        problems.add(
+            place,
+            ApiErrorCode::UnsupportedValue,
+            format_args!("`{place}` is not supported: this server keeps nothing; {remedy}"),
+        );
+    };
+    if store == Some(true) {
+        refuse(
+            &Place::Root.member("store"),
+            "leave it out, or send `false`",
+        );
+    }
+    if previous.is_some() {
+        let remedy = "send the whole conversation in `input`";
+        refuse(&Place::Root.member("previous_response_id"), remedy);
+    }
+    let list = Place::Root.member("input");
+    for (index, item) in input.iter().enumerate() {
+        if let Item::ItemReference(_) = item {
+            refuse(&list.element(index), "send the item itself");
+        }
     }
 }
 
@@ -281,7 +351,12 @@ fn decode_metadata(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Opti
 /// Longest end-user and cache-key text, in characters.
 const MAX_LABEL: usize = 512;
 
-fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Settings {
+fn decode_settings(
+    fields: &mut Fields<'_, '_>,
+    may_grow: MayGrow,
+    tools_from: &mut ToolsFrom,
+    problems: &mut Problems,
+) -> Settings {
     let mut settings = Settings {
         instructions: fields.string("instructions", problems).map(Into::into),
         parallel_tool_calls: fields.boolean("parallel_tool_calls", problems),
@@ -307,7 +382,16 @@ fn decode_settings(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Sett
     }
     let place = Place::Root.member("tool_choice");
     if let Some(raw) = fields.take("tool_choice") {
-        settings.tool_choice = tool::decode_choice(raw, &settings.tools, &place, problems);
+        match tools_from {
+            ToolsFrom::Request => {
+                let known = Known {
+                    tools: &settings.tools,
+                    may_grow,
+                };
+                settings.tool_choice = tool::decode_choice(raw, known, &place, problems);
+            }
+            ToolsFrom::Previous { choice } => *choice = Some(raw.to_owned()),
+        }
     }
     settings
 }
@@ -333,6 +417,18 @@ fn report_unserved(
         } else {
             let kind = crate::json::problems::shown(&tool.kind);
             warnings.push(format!("tool `{kind}` is not shown to the model"));
+        }
+    }
+}
+
+/// Tools that an item brings; those that are not served are echoed with it.
+fn report_unserved_in(tools: &[Tool], warnings: &mut Vec<String>) {
+    for tool in tools {
+        if let Tool::Unserved(tool) = tool {
+            let kind = crate::json::problems::shown(&tool.kind);
+            warnings.push(format!(
+                "tool `{kind}` of an item is not shown to the model"
+            ));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::object;
 use crate::json::{Fields, Place, Problems};
 use crate::responses::settings::{
-    Effort, JsonSchema, Settings, SummaryMode, TextFormat, Verbosity,
+    Effort, JsonSchema, ReasoningContext, Settings, SummaryMode, TextFormat, Verbosity,
 };
 
 /// Reads both.
@@ -34,13 +34,23 @@ pub(super) fn decode(
         // The second is the old name of the first.
         let (new, old) = (summary("summary"), summary("generate_summary"));
         settings.summary = new.or(old);
+        settings.reasoning_context = reasoning.word(
+            "context",
+            ReasoningContext::WORDS,
+            ReasoningContext::parse,
+            problems,
+        );
     }
 }
 
 /// Longest schema name, in characters.
 const MAX_NAME: usize = 64;
 
-fn decode_format(mut format: Fields<'_, '_>, problems: &mut Problems) -> Option<TextFormat> {
+/// Reads a shape of the answer's text.
+pub(crate) fn decode_format(
+    mut format: Fields<'_, '_>,
+    problems: &mut Problems,
+) -> Option<TextFormat> {
     const WORDS: &[&str] = &["text", "json_object", "json_schema"];
     let kind = format.required_word("type", problems)?;
     match &*kind {

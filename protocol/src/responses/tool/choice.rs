@@ -4,7 +4,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::super::words::words;
-use super::{Tool, has_function, mcp};
+use super::{Tool, credentials, has_named, mcp};
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
@@ -32,13 +32,18 @@ pub enum ToolChoice {
         /// Its name.
         name: Box<str>,
     },
+    /// This custom tool.
+    Custom {
+        /// Its name.
+        name: Box<str>,
+    },
     /// Some of the tools, a hard limit.
     Allowed {
         /// May or must.
         mode: AllowedMode,
         /// Which.
         allowed: Allowed,
-        /// The choice as it came, for the echo.
+        /// The choice as it came, without credentials, for the echo.
         raw: Box<RawValue>,
     },
     /// A tool of this MCP server, or any of them.
@@ -47,7 +52,7 @@ pub enum ToolChoice {
         label: Box<str>,
         /// The tool, as the server names it.
         name: Option<Box<str>>,
-        /// The choice as it came, for the echo.
+        /// The choice as it came, without credentials, for the echo.
         raw: Box<RawValue>,
     },
     /// The tool of this type: one that the gateway runs, or, where it serves none of that type, as
@@ -55,7 +60,7 @@ pub enum ToolChoice {
     OfType {
         /// The type.
         kind: Box<str>,
-        /// The choice as it came, for the echo.
+        /// The choice as it came, without credentials, for the echo.
         raw: Box<RawValue>,
     },
 }
@@ -65,6 +70,10 @@ pub enum ToolChoice {
 pub struct Allowed {
     /// Functions, by name.
     pub functions: Vec<Box<str>>,
+    /// Custom tools, by name.
+    pub customs: Vec<Box<str>>,
+    /// Whole namespaces, by name.
+    pub namespaces: Vec<Box<str>>,
     /// Other tools, by type.
     pub types: Vec<Box<str>>,
 }
@@ -82,16 +91,41 @@ impl Serialize for ToolChoice {
             Self::None => serializer.serialize_str("none"),
             Self::Auto => serializer.serialize_str("auto"),
             Self::Required => serializer.serialize_str("required"),
-            Self::Function { name } => {
-                let mut map = serializer.serialize_map(Some(2))?;
-                map.serialize_entry("type", "function")?;
-                map.serialize_entry("name", name)?;
-                map.end()
-            }
+            Self::Function { name } => named("function", name, serializer),
+            Self::Custom { name } => named("custom", name, serializer),
             Self::Allowed { raw, .. } | Self::Mcp { raw, .. } | Self::OfType { raw, .. } => {
                 raw.serialize(serializer)
             }
         }
+    }
+}
+
+fn named<S: Serializer>(kind: &str, name: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(2))?;
+    map.serialize_entry("type", kind)?;
+    map.serialize_entry("name", name)?;
+    map.end()
+}
+
+/// What the choice may name.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// The tools of the request.
+    pub(crate) tools: &'a [Tool],
+    /// Whether items may load further ones: what is named is then looked for later.
+    pub(crate) may_grow: MayGrow,
+}
+
+/// Whether items may load further tools.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MayGrow {
+    Yes,
+    No,
+}
+
+impl Known<'_> {
+    fn lacks(self, name: &str) -> bool {
+        self.may_grow == MayGrow::No && !has_named(self.tools, name)
     }
 }
 
@@ -100,7 +134,7 @@ const CHOICES: &[&str] = &["none", "auto", "required"];
 /// Reads `tool_choice`, and checks that what it forces is there.
 pub(crate) fn decode_choice(
     raw: &RawValue,
-    tools: &[Tool],
+    known: Known<'_>,
     place: &Place<'_>,
     problems: &mut Problems,
 ) -> Option<ToolChoice> {
@@ -108,7 +142,7 @@ pub(crate) fn decode_choice(
         Kind::String => match read::text(raw).as_deref() {
             Some("none") => Some(ToolChoice::None),
             Some("auto") => Some(ToolChoice::Auto),
-            Some("required") if tools.is_empty() => {
+            Some("required") if known.tools.is_empty() && known.may_grow == MayGrow::No => {
                 problems.add(
                     place,
                     ApiErrorCode::InvalidValue,
@@ -122,7 +156,7 @@ pub(crate) fn decode_choice(
                 None
             }
         },
-        Kind::Object => decode_choice_object(raw, tools, place, problems),
+        Kind::Object => decode_choice_object(raw, known, place, problems),
         Kind::Null | Kind::Bool | Kind::Number | Kind::Array => {
             problems.wrong_type(place, "a string or an object");
             None
@@ -132,7 +166,7 @@ pub(crate) fn decode_choice(
 
 fn decode_choice_object(
     raw: &RawValue,
-    tools: &[Tool],
+    known: Known<'_>,
     place: &Place<'_>,
     problems: &mut Problems,
 ) -> Option<ToolChoice> {
@@ -140,11 +174,12 @@ fn decode_choice_object(
     let kind = fields.required_word("type", problems)?;
     match &*kind {
         "function" => {
-            let name = fields.required_word("name", problems)?;
-            if !has_function(tools, &name) {
-                absent(&place.member("name"), problems);
-            }
-            Some(ToolChoice::Function { name: name.into() })
+            let name = decode_named(&mut fields, known, problems)?;
+            Some(ToolChoice::Function { name })
+        }
+        "custom" => {
+            let name = decode_named(&mut fields, known, problems)?;
+            Some(ToolChoice::Custom { name })
         }
         "allowed_tools" => {
             let mode = fields.word("mode", AllowedMode::WORDS, AllowedMode::parse, problems);
@@ -155,21 +190,34 @@ fn decode_choice_object(
             let list = place.member("tools");
             Some(ToolChoice::Allowed {
                 mode: mode.unwrap_or(AllowedMode::Auto),
-                allowed: decode_allowed(&allowed?, tools, &list, problems),
-                raw: raw.to_owned(),
+                allowed: decode_allowed(&allowed?, known, &list, problems),
+                raw: credentials::without(raw),
             })
         }
-        "mcp" => mcp::decode_choice(fields, raw, tools, problems),
+        "mcp" => mcp::decode_choice(fields, raw, known.tools, problems),
         _ => Some(ToolChoice::OfType {
             kind: kind.into(),
-            raw: raw.to_owned(),
+            raw: credentials::without(raw),
         }),
     }
 }
 
+fn decode_named(
+    fields: &mut Fields<'_, '_>,
+    known: Known<'_>,
+    problems: &mut Problems,
+) -> Option<Box<str>> {
+    let name = fields.required_word("name", problems)?;
+    if known.lacks(&name) {
+        let place = fields.place();
+        problems.invalid(&place.member("name"), "the name of a function in `tools`");
+    }
+    Some(name.into())
+}
+
 fn decode_allowed(
     tools_allowed: &[&RawValue],
-    tools: &[Tool],
+    known: Known<'_>,
     place: &Place<'_>,
     problems: &mut Problems,
 ) -> Allowed {
@@ -180,18 +228,19 @@ fn decode_allowed(
             continue;
         };
         let kind = fields.peek_text("type").unwrap_or_default();
-        if kind != "function" {
-            allowed.types.push(kind.into());
-        } else if let Some(name) = fields.required_word("name", problems) {
-            if !has_function(tools, &name) {
-                absent(&place.member("name"), problems);
+        match &*kind {
+            "function" => allowed
+                .functions
+                .extend(decode_named(&mut fields, known, problems)),
+            "custom" => allowed
+                .customs
+                .extend(decode_named(&mut fields, known, problems)),
+            "namespace" => {
+                let name = fields.required_word("name", problems);
+                allowed.namespaces.extend(name.map(Into::into));
             }
-            allowed.functions.push(name.into());
+            _ => allowed.types.push(kind.into()),
         }
     }
     allowed
-}
-
-fn absent(place: &Place<'_>, problems: &mut Problems) {
-    problems.invalid(place, "the name of a function in `tools`");
 }

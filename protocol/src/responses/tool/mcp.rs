@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::Tool;
 use super::choice::ToolChoice;
-use super::{CREDENTIALS, Tool};
+use super::credentials::{CREDENTIALS, without};
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 use crate::mcp::catalogue::ToolEntry;
@@ -129,9 +130,11 @@ pub(super) fn decode(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Opt
     let approval = find("require_approval")
         .and_then(|raw| decode_approval(raw, place.member("require_approval"), problems));
     let access = decode_access(&find, &place, problems);
-    let echoed = members
-        .iter()
-        .filter(|(name, _)| !CREDENTIALS.contains(&&**name));
+    let echoed = members.iter().filter(|(name, _)| {
+        !CREDENTIALS
+            .iter()
+            .any(|word| name.eq_ignore_ascii_case(word))
+    });
     let label: Box<str> = label?;
     let quoted = serde_json::to_string(&label).ok();
     let kept = [
@@ -142,7 +145,7 @@ pub(super) fn decode(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Opt
         .into_iter()
         .filter_map(|(name, text)| Some((Box::from(name), RawValue::from_string(text?).ok()?)));
     let members = kept
-        .chain(echoed.map(|(name, raw)| (name.as_ref().into(), (*raw).to_owned())))
+        .chain(echoed.map(|(name, raw)| (name.as_ref().into(), without(raw))))
         .collect();
     Some(McpTool {
         server: Arc::new(McpServer { label, access }),
@@ -283,7 +286,14 @@ pub(super) fn refuse_same_label(
 fn find<'a>(tools: &'a [Tool], label: &str) -> Option<&'a McpTool> {
     tools.iter().find_map(|tool| match tool {
         Tool::Mcp(tool) if *tool.server.label == *label => Some(tool),
-        Tool::Mcp(_) | Tool::Function(_) | Tool::CodeInterpreter(_) | Tool::Unserved(_) => None,
+        Tool::Mcp(_)
+        | Tool::Function(_)
+        | Tool::Custom(_)
+        | Tool::Namespace(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Unserved(_) => None,
     })
 }
 
@@ -306,6 +316,6 @@ pub(super) fn decode_choice(
     Some(ToolChoice::Mcp {
         label: label.into(),
         name: name.map(Into::into),
-        raw: raw.to_owned(),
+        raw: without(raw),
     })
 }

@@ -1,14 +1,21 @@
 //! Tools and the choice among them.
 
 mod choice;
+mod client;
 mod code_interpreter;
+mod credentials;
 mod mcp;
+
+use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-pub(crate) use choice::decode_choice;
 pub use choice::{Allowed, AllowedMode, ToolChoice};
+pub(crate) use choice::{Known, MayGrow, decode_choice};
+pub use client::{
+    CustomFormat, CustomTool, EmulatedTool, Execution, Grammar, NamespaceTool, ToolSearchTool,
+};
 pub use code_interpreter::{CodeInterpreterTool, ContainerChoice};
 pub use mcp::{Approval, McpAccess, McpServer, McpTool, ToolFilter};
 
@@ -21,14 +28,19 @@ const MAX_TOOLS: usize = 128;
 /// Longest function name, in characters; OpenAI's limit.
 const MAX_NAME: usize = 128;
 
-/// Members of tools that carry credentials: never echoed, never stored.
-const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
-
 /// A tool of the request.
 #[derive(Clone, Debug)]
 pub enum Tool {
     /// A function that the client runs.
-    Function(FunctionTool),
+    Function(Arc<FunctionTool>),
+    /// A function of the client that takes one free text.
+    Custom(Arc<CustomTool>),
+    /// Functions of the client under one name.
+    Namespace(NamespaceTool),
+    /// The client's own search for tools that it has not shown yet.
+    ToolSearch(Arc<ToolSearchTool>),
+    /// A tool with calls of a type of their own, which the client runs.
+    Emulated(EmulatedTool),
     /// Python in a sandbox, run by the gateway.
     CodeInterpreter(CodeInterpreterTool),
     /// The tools of an MCP server, called by the gateway.
@@ -48,6 +60,8 @@ pub struct FunctionTool {
     pub parameters: Option<Box<RawValue>>,
     /// Whether arguments must follow the schema; sent exactly as asked.
     pub strict: Option<bool>,
+    /// Whether it is hidden until the client's tool search loads it.
+    pub defer_loading: Option<bool>,
 }
 
 /// A tool that this gateway does not serve.
@@ -64,14 +78,21 @@ impl Serialize for Tool {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Function(function) => {
-                let mut map = serializer.serialize_map(Some(5))?;
+                let mut map = serializer.serialize_map(None)?;
                 map.serialize_entry("type", "function")?;
                 map.serialize_entry("name", &function.name)?;
                 map.serialize_entry("description", &function.description)?;
                 map.serialize_entry("parameters", &function.parameters)?;
                 map.serialize_entry("strict", &function.strict)?;
+                if let Some(defer) = function.defer_loading {
+                    map.serialize_entry("defer_loading", &defer)?;
+                }
                 map.end()
             }
+            Self::Custom(tool) => members(&tool.members, serializer),
+            Self::Namespace(tool) => members(&tool.members, serializer),
+            Self::ToolSearch(tool) => members(&tool.members, serializer),
+            Self::Emulated(tool) => members(&tool.members, serializer),
             Self::CodeInterpreter(tool) => members(&tool.members, serializer),
             Self::Mcp(tool) => members(&tool.members, serializer),
             Self::Unserved(tool) => members(&tool.members, serializer),
@@ -117,36 +138,29 @@ fn decode_tool(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<To
         return None;
     };
     match &*kind {
-        "function" => decode_function(&mut fields, problems).map(Tool::Function),
+        "function" => {
+            decode_function(&mut fields, problems).map(|tool| Tool::Function(tool.into()))
+        }
+        "custom" => client::decode_custom(fields, problems).map(|tool| Tool::Custom(tool.into())),
+        "namespace" => client::decode_namespace(fields, problems).map(Tool::Namespace),
+        "tool_search" => client::decode_search(fields, problems),
+        "local_shell" | "shell" | "apply_patch" => Some(client::decode_emulated(&kind, fields)),
         "mcp" => mcp::decode(fields, problems).map(Tool::Mcp),
         "code_interpreter" => code_interpreter::decode(fields, problems).map(Tool::CodeInterpreter),
-        _ => Some(Tool::Unserved(UnservedTool {
-            kind: kind.into(),
-            members: kept_members(fields),
-        })),
+        _ => Some(unserved(&kind, fields)),
     }
 }
 
-/// A tool's members for the echo, without credentials.
-fn kept_members(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
-    fields
-        .into_members()
-        .filter(|(name, _)| !CREDENTIALS.contains(&&**name))
-        .map(|(name, raw)| (name.into(), raw.to_owned()))
-        .collect()
+fn unserved(kind: &str, fields: Fields<'_, '_>) -> Tool {
+    Tool::Unserved(UnservedTool {
+        kind: kind.into(),
+        members: credentials::members_without(fields),
+    })
 }
 
 fn decode_function(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<FunctionTool> {
-    let name = fields.required_word("name", problems);
+    let name = decode_name(fields, problems);
     let place = fields.place();
-    if let Some(name) = &name
-        && (name.chars().nth(MAX_NAME).is_some() || !name.chars().all(is_name_character))
-    {
-        problems.invalid(
-            &place.member("name"),
-            format_args!("at most {MAX_NAME} letters, digits, `_`, `-` or `.`"),
-        );
-    }
     let description = fields.string("description", problems);
     let parameters = fields.take("parameters");
     if let Some(raw) = parameters
@@ -155,24 +169,38 @@ fn decode_function(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Opti
         problems.wrong_type(&place.member("parameters"), "an object");
     }
     let strict = fields.boolean("strict", problems);
+    let defer_loading = fields.boolean("defer_loading", problems);
     Some(FunctionTool {
-        name: name?.into(),
+        name: name?,
         description: description.map(Into::into),
         parameters: parameters.map(ToOwned::to_owned),
         strict,
+        defer_loading,
     })
+}
+
+/// The name of a function, custom tool or namespace.
+fn decode_name(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<Box<str>> {
+    let name = fields.required_word("name", problems)?;
+    if name.chars().nth(MAX_NAME).is_some() || !name.chars().all(is_name_character) {
+        problems.invalid(
+            &fields.place().member("name"),
+            format_args!("at most {MAX_NAME} letters, digits, `_`, `-` or `.`"),
+        );
+    }
+    Some(name.into())
 }
 
 fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.')
 }
 
-/// The name of a call would not say which of two functions is meant.
+/// The name of a call would not say which of two tools is meant.
 fn refuse_same_name(before: &[Tool], tool: &Tool, place: &Place<'_>, problems: &mut Problems) {
-    let Tool::Function(function) = tool else {
+    let Some(name) = own_name(tool) else {
         return mcp::refuse_same_label(before, tool, place, problems);
     };
-    if has_function(before, &function.name) {
+    if before.iter().any(|tool| own_name(tool) == Some(name)) {
         let place = place.member("name");
         problems.add(
             &place,
@@ -182,8 +210,30 @@ fn refuse_same_name(before: &[Tool], tool: &Tool, place: &Place<'_>, problems: &
     }
 }
 
-fn has_function(tools: &[Tool], wanted: &str) -> bool {
-    tools
-        .iter()
-        .any(|tool| matches!(tool, Tool::Function(function) if &*function.name == wanted))
+/// The name by which a call of the tool names it.
+fn own_name(tool: &Tool) -> Option<&str> {
+    match tool {
+        Tool::Function(tool) => Some(&tool.name),
+        Tool::Custom(tool) => Some(&tool.name),
+        Tool::Namespace(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
+        | Tool::Unserved(_) => None,
+    }
+}
+
+/// Whether a function or custom tool has this name, in a namespace or not.
+fn has_named(tools: &[Tool], wanted: &str) -> bool {
+    tools.iter().any(|tool| match tool {
+        Tool::Namespace(space) => has_named(&space.tools, wanted),
+        Tool::Function(_)
+        | Tool::Custom(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
+        | Tool::Unserved(_) => own_name(tool) == Some(wanted),
+    })
 }

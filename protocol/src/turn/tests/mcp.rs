@@ -75,6 +75,9 @@ impl Mcp {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
                 Action::ListTools { .. }
+                | Action::FindItems(_)
+                | Action::CountTokens(_)
+                | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)

@@ -1,14 +1,18 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
+mod client_tools;
+mod items;
 mod mcp;
+mod thinking;
 mod tools;
+mod truncation;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::effect::{Action, Cancel, Effects, Input, Kept};
 use super::*;
-use crate::chat::fault::Waited;
+use crate::chat::fault::{UpstreamFault, Waited};
 use crate::ids::{CountingIds, ResponseId};
 use crate::responses::request::Rules;
 use crate::tools::code_interpreter::CodeCall;
@@ -52,6 +56,7 @@ impl Bench {
             settings: request.settings.echo(),
         };
         let turn = Turn::new(Seed {
+            purpose: Purpose::Answer,
             request,
             owner: Owner::new("o"),
             identity,
@@ -62,6 +67,7 @@ impl Bench {
                 code_interpreter: Availability::Offered,
             },
             limits,
+            seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
         });
         Self {
             turn,
@@ -117,6 +123,9 @@ fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
         Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
+        Action::CountTokens(_) => "count".to_owned(),
+        Action::LeftOut(turns) => format!("left out {turns}"),
+        Action::FindItems(responses) => format!("find {responses:?}"),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),
@@ -124,6 +133,21 @@ fn name(action: &Action) -> String {
         Action::Persist(record) => format!("persist {}", record.status.as_str()),
         Action::End => "end".to_owned(),
     }
+}
+
+fn roles(body: &Value) -> Vec<&str> {
+    let messages = body["messages"].as_array().unwrap();
+    messages
+        .iter()
+        .map(|m| m["role"].as_str().unwrap())
+        .collect()
+}
+
+fn tool_names(body: &Value) -> Vec<&str> {
+    let tools = body["tools"].as_array().into_iter().flatten();
+    tools
+        .map(|t| t["function"]["name"].as_str().unwrap())
+        .collect()
 }
 
 fn frame(value: &Value) -> Vec<u8> {

@@ -42,6 +42,9 @@ impl Loop {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
                 other @ (Action::ListTools { .. }
+                | Action::FindItems(_)
+                | Action::CountTokens(_)
+                | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)
@@ -105,21 +108,6 @@ impl Loop {
         assert_eq!(resource["status"], status);
         resource
     }
-}
-
-fn roles(body: &Value) -> Vec<&str> {
-    let messages = body["messages"].as_array().unwrap();
-    messages
-        .iter()
-        .map(|m| m["role"].as_str().unwrap())
-        .collect()
-}
-
-fn tool_names(body: &Value) -> Vec<&str> {
-    let tools = body["tools"].as_array().into_iter().flatten();
-    tools
-        .map(|t| t["function"]["name"].as_str().unwrap())
-        .collect()
 }
 
 const CODE: (&str, &str) = ("code_interpreter", r#"{"code":"print(1)"}"#);
@@ -193,7 +181,7 @@ fn outputs_are_shown_to_those_who_ask_and_stored_in_any_case() {
         // What GET says is what the client was sent.
         let stored = crate::record::Stored {
             response: record.response.clone(),
-            settings: std::sync::Arc::clone(&record.settings),
+            settings: Arc::clone(&record.settings),
         };
         let shown = if asked {
             CodeOutputs::Shown

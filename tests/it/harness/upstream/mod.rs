@@ -237,10 +237,16 @@ impl Connection {
                     "created": 1, "owned_by": "vllm", "root": "test-model",
                     "max_model_len": 4096}]}),
             ),
-            ("POST", "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
+            (
+                "POST",
+                "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" | "/tokenize",
+            ) => {
                 let mut state = lock(&self.state);
-                let model = seen.body["model"].as_str().unwrap_or("");
-                match state.scripts.get_mut(model) {
+                let mut model = seen.body["model"].as_str().unwrap_or("").to_owned();
+                if seen.path == "/tokenize" {
+                    model.insert_str(0, "tokenize ");
+                }
+                match state.scripts.get_mut(&model) {
                     Some(queue) if queue.len() > 1 => queue.pop_front().unwrap_or_default(),
                     Some(queue) => queue.front().cloned().unwrap_or_default(),
                     None => Script::json(

@@ -1,0 +1,52 @@
+//! The store as the cache asks it.
+
+use actix::{Addr, Message, Recipient};
+
+use crate::store::StoreActor;
+use crate::store::messages::{
+    BeginEpoch, Commit, Fetch, LoadChain, Observe, ReadEpoch, Remove, StoreError,
+};
+
+/// Who answers what the cache does not.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    /// Keeps responses.
+    pub commits: Recipient<Commit>,
+    /// Reads chains.
+    pub chains: Recipient<LoadChain>,
+    /// Reads single responses.
+    pub fetches: Recipient<Fetch>,
+    /// Deletes.
+    pub removals: Recipient<Remove>,
+    /// Reads the cache epoch.
+    pub epochs: Recipient<ReadEpoch>,
+    /// Begins another.
+    pub beginnings: Recipient<BeginEpoch>,
+    /// Tells how the store is.
+    pub observe: Recipient<Observe>,
+}
+
+impl From<Addr<StoreActor>> for Behind {
+    fn from(store: Addr<StoreActor>) -> Self {
+        Self {
+            commits: store.clone().recipient(),
+            chains: store.clone().recipient(),
+            fetches: store.clone().recipient(),
+            removals: store.clone().recipient(),
+            epochs: store.clone().recipient(),
+            beginnings: store.clone().recipient(),
+            observe: store.recipient(),
+        }
+    }
+}
+
+/// Asks the store, which has deadlines of its own; a store that is gone is one that is unavailable.
+pub(super) async fn ask<M, R>(of: &Recipient<M>, message: M) -> Result<R, StoreError>
+where
+    M: Message<Result = Result<R, StoreError>> + Send + 'static,
+    R: Send + 'static,
+{
+    of.send(message)
+        .await
+        .map_err(|_gone| StoreError::Unavailable("its actor ended".to_owned()))?
+}

@@ -1,0 +1,226 @@
+//! Where the keys come from that seal reasoning (decision 24).
+//!
+//! That is the configuration, or a file beside the database, made at the first start, so that a
+//! restart, or another gateway on the same database, opens what this one sealed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vllm_responses_protocol::seal::SealKeys;
+
+use crate::store::settings::Database;
+
+/// A key in the file or the configuration: this many bytes, twice as many hexadecimal digits.
+const KEY: usize = 32;
+
+/// How reasoning is sealed (`VR_SEAL_KEYS`, `VR_SEAL_MAX_AGE`).
+#[derive(Clone, Default)]
+pub struct SealSettings {
+    /// The first seals, all open; without any, one is made and kept.
+    pub keys: Vec<[u8; KEY]>,
+    /// Age at which an envelope is refused; `None` accepts it as long as its key is known.
+    pub max_age: Option<Duration>,
+}
+
+impl std::fmt::Debug for SealSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealSettings")
+            .field("keys", &self.keys.len())
+            .field("max_age", &self.max_age)
+            .finish()
+    }
+}
+
+/// The keys, from the settings or from the file beside the database. Called once, before anything is
+/// served.
+///
+/// # Errors
+/// A sentence with the file and the remedy.
+pub fn open(settings: &SealSettings, database: &Database) -> Result<SealKeys, String> {
+    let max_age = settings.max_age.map(|age| age.as_millis());
+    let max_age = max_age.map(|age| i64::try_from(age).unwrap_or(i64::MAX));
+    if let Some((first, others)) = settings.keys.split_first() {
+        return Ok(SealKeys::new(*first, others, max_age));
+    }
+    let key = match database {
+        Database::Sqlite(path) => {
+            let file = beside(path);
+            kept(&file).map_err(|error| {
+                format!(
+                    "the key that seals reasoning cannot be read from {} ({error}): give keys in \
+                     `VR_SEAL_KEYS`, or remove the file",
+                    file.display()
+                )
+            })?
+        }
+        Database::Postgres(_) => {
+            log::warn!(
+                "no `VR_SEAL_KEYS`: sealed reasoning of this process cannot be opened by another \
+                 one, nor after a restart"
+            );
+            fresh()?
+        }
+    };
+    Ok(SealKeys::new(key, &[], max_age))
+}
+
+/// The key's file: the database's name and `.seal-key`.
+fn beside(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".seal-key");
+    PathBuf::from(name)
+}
+
+/// The key in this file; made if there is none. Of several processes that start at once, one makes
+/// it: a file appears whole or not at all.
+fn kept(file: &Path) -> io::Result<[u8; KEY]> {
+    match fs::read_to_string(file) {
+        Ok(text) => return read(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let key = fresh().map_err(io::Error::other)?;
+    match keep(file, key) {
+        Ok(()) => Ok(key),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            read(&fs::read_to_string(file)?)
+        }
+        // Where no file can be made there is no database either, and that says it better.
+        Err(error) => {
+            log::warn!("the key that seals reasoning is not kept: {error}");
+            Ok(key)
+        }
+    }
+}
+
+/// Makes the file, whole.
+fn keep(file: &Path, key: [u8; KEY]) -> io::Result<()> {
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = PathBuf::from(draft);
+    let made = write(&draft, key).and_then(|()| fs::hard_link(&draft, file));
+    let removed = fs::remove_file(&draft);
+    made.and(removed)
+}
+
+fn write(file: &Path, key: [u8; KEY]) -> io::Result<()> {
+    let mut open = OpenOptions::new();
+    let mut out: File = open
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)?;
+    for byte in key {
+        write!(out, "{byte:02x}")?;
+    }
+    writeln!(out)?;
+    out.sync_all()
+}
+
+fn read(text: &str) -> io::Result<[u8; KEY]> {
+    parse(text.trim()).ok_or_else(|| io::Error::other("it holds no key of 64 hexadecimal digits"))
+}
+
+/// A key as it is written; `None` for anything but 64 hexadecimal digits.
+pub fn parse(digits: &str) -> Option<[u8; KEY]> {
+    let pairs = digits.as_bytes().chunks(2);
+    if digits.len() != 2 * KEY {
+        return None;
+    }
+    let mut key = [0; KEY];
+    for (byte, pair) in key.iter_mut().zip(pairs) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        let is_hex = pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(pair, 16).ok().filter(|_| is_hex)?;
+    }
+    Some(key)
+}
+
+fn fresh() -> Result<[u8; KEY], String> {
+    let mut key = [0; KEY];
+    getrandom::fill(&mut key)
+        .map_err(|error| format!("the system has no random numbers ({error})"))?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use vllm_responses_protocol::ids::{CountingIds, Owner};
+    use vllm_responses_protocol::seal::Bond;
+
+    use super::*;
+
+    fn opens(one: &SealKeys, other: &SealKeys) -> bool {
+        let owner = Owner::new("o");
+        let bond = Bond {
+            owner: &owner,
+            model: "m",
+        };
+        let sealed = one.seal("t", bond, 0, &mut CountingIds::default());
+        other.open(&sealed.unwrap(), bond, 0).is_some()
+    }
+
+    #[test]
+    fn the_key_outlives_the_process_and_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let database = Database::Sqlite(path.clone());
+        let settings = SealSettings::default();
+        let one = open(&settings, &database).unwrap();
+        let other = open(&settings, &database).unwrap();
+        assert!(opens(&one, &other) && opens(&other, &one));
+        let file = beside(&path);
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let elsewhere = Database::Sqlite(folder.path().join("b.db"));
+        assert!(!opens(&one, &open(&settings, &elsewhere).unwrap()));
+        fs::write(&file, "short").unwrap();
+        let error = open(&settings, &database).unwrap_err();
+        assert!(error.contains("VR_SEAL_KEYS"), "{error}");
+    }
+
+    #[test]
+    fn configured_keys_come_first() {
+        let database = Database::Sqlite("/nowhere/a.db".into());
+        let with = |keys: &[[u8; KEY]]| {
+            let settings = SealSettings {
+                keys: keys.to_vec(),
+                max_age: None,
+            };
+            open(&settings, &database).unwrap()
+        };
+        assert!(opens(&with(&[[1; KEY]]), &with(&[[2; KEY], [1; KEY]])));
+        assert!(!opens(&with(&[[2; KEY], [1; KEY]]), &with(&[[1; KEY]])));
+        assert!(
+            !format!(
+                "{:?}",
+                SealSettings {
+                    keys: vec![[7; KEY]],
+                    max_age: None
+                }
+            )
+            .contains('7')
+        );
+    }
+
+    #[test]
+    fn keys_are_64_hexadecimal_digits() {
+        assert_eq!(parse(&"0f".repeat(KEY)), Some([15; KEY]));
+        for wrong in [
+            "",
+            "0f",
+            &"0g".repeat(KEY),
+            &"+f".repeat(KEY),
+            &"é".repeat(KEY),
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

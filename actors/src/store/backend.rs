@@ -1,0 +1,172 @@
+//! The two databases behind one face: what reads, and what writes.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vllm_responses_protocol::ids::{Owner, ResponseId};
+
+use super::failure::Failure;
+use super::messages::{Backend, StoreError};
+use super::rows::{DeadRow, LinkRow, StoredRow};
+use super::settings::{Database, StoreSettings};
+use super::writer::{Attempt, What};
+use super::{StoreStartError, postgres, sqlite};
+
+/// SQLite's own wait for a lock is as long, but a write may stand in the queue behind one that waits.
+const SQLITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Connections that read.
+#[derive(Clone)]
+pub(super) enum Readers {
+    Sqlite(sqlite::Readers),
+    Postgres(postgres::Pool),
+}
+
+/// What the writer writes with.
+pub(super) enum Engine {
+    Sqlite(sqlite::Wrapped),
+    Postgres(postgres::Pool),
+}
+
+/// Opens and migrates the database. Its connections belong to the runtime that this is called on.
+pub(super) async fn open(settings: &StoreSettings) -> Result<(Readers, Engine), StoreStartError> {
+    match &settings.database {
+        Database::Sqlite(path) => {
+            let (writer, readers) = sqlite::open(path, settings.synchronous).await?;
+            Ok((Readers::Sqlite(readers), Engine::Sqlite(writer)))
+        }
+        Database::Postgres(url) => {
+            let pool = postgres::open(url, settings.pool_size).await?;
+            Ok((Readers::Postgres(pool.clone()), Engine::Postgres(pool)))
+        }
+    }
+}
+
+/// Runs one function of `queries` on whichever database it is.
+macro_rules! read {
+    ($readers:expr, $query:ident($($argument:expr),*)) => {
+        match $readers {
+            Readers::Sqlite(readers) => {
+                sqlite::read(readers, move |connection| {
+                    sqlite::done(sqlite::queries::$query(connection, $($argument),*))
+                })
+                .await
+            }
+            Readers::Postgres(pool) => {
+                postgres::read(pool, async |connection: &mut postgres::Connection| {
+                    postgres::queries::$query(connection, $($argument),*).await
+                })
+                .await
+            }
+        }
+    };
+}
+
+impl Readers {
+    /// Which database it is.
+    pub(super) fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite(_) => Backend::Sqlite,
+            Self::Postgres(_) => Backend::Postgres,
+        }
+    }
+
+    /// Connections of this pool, and those of them that have nothing to do.
+    pub(super) fn connections(&self) -> (u32, u32) {
+        let state = match self {
+            Self::Sqlite(readers) => readers.state(),
+            Self::Postgres(pool) => pool.state(),
+        };
+        (state.connections, state.idle_connections)
+    }
+
+    pub(super) async fn fetch(
+        &self,
+        owner: Owner,
+        id: ResponseId,
+        now_ms: i64,
+    ) -> Result<Option<StoredRow>, StoreError> {
+        read!(self, fetch(&owner, &id, now_ms))
+    }
+
+    pub(super) async fn chain(
+        &self,
+        owner: Owner,
+        id: ResponseId,
+        now_ms: i64,
+    ) -> Result<Vec<LinkRow>, StoreError> {
+        read!(self, chain(&owner, &id, now_ms))
+    }
+
+    /// The settings of a response that is there, live or not.
+    pub(super) async fn settings_of(
+        &self,
+        owner: Owner,
+        id: ResponseId,
+    ) -> Result<String, StoreError> {
+        read!(self, settings_of(&owner, &id))
+    }
+
+    /// The word of the present generation of cache entries.
+    pub(super) async fn epoch(&self) -> Result<Option<String>, StoreError> {
+        read!(self, epoch())
+    }
+
+    pub(super) async fn dead(
+        &self,
+        (ended_ms, id): (i64, String),
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<DeadRow>, StoreError> {
+        read!(self, dead((ended_ms, &id), before_ms, limit))
+    }
+}
+
+impl Engine {
+    /// How long a write may wait for its commit.
+    pub(super) fn write_limit(&self) -> Duration {
+        match self {
+            Self::Sqlite(_) => SQLITE_LIMIT,
+            Self::Postgres(_) => postgres::LIMIT,
+        }
+    }
+
+    /// Commits some of these writes as one transaction; says of each whether it changed something.
+    pub(super) async fn commit(
+        &mut self,
+        whats: &Arc<Vec<What>>,
+        which: Range<usize>,
+        attempt: Attempt,
+    ) -> Result<Vec<bool>, Failure> {
+        match self {
+            Self::Sqlite(writer) => {
+                let committed = sqlite::commit(writer, Arc::clone(whats), which, attempt).await;
+                committed.map_err(Failure::from)
+            }
+            Self::Postgres(pool) => {
+                let whats = whats.get(which).unwrap_or_default();
+                postgres::commit(pool, whats, attempt).await
+            }
+        }
+    }
+
+    /// Removes these responses where they ended before `before_ms` and nothing continues them, and
+    /// what they alone kept: ancestors and settings. Says how many responses went, and which ids it
+    /// did not come to within `most` attempts.
+    pub(super) async fn purge(
+        &mut self,
+        ids: Vec<String>,
+        before_ms: i64,
+        most: usize,
+    ) -> Result<(usize, Vec<String>), StoreError> {
+        match self {
+            Self::Sqlite(writer) => sqlite::purge(writer, ids, before_ms, most)
+                .await
+                .map_err(Failure::from),
+            Self::Postgres(pool) => postgres::purge(pool, &ids, before_ms, most).await,
+        }
+        .map(|purged| (purged.rows, purged.left))
+        .map_err(Failure::into_error)
+    }
+}

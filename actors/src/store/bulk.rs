@@ -1,0 +1,95 @@
+//! The statements of the `db` commands: they look at whole tables. Compiled twice, as `queries` is.
+
+use diesel::QueryResult;
+use diesel::dsl::{count_star, min};
+use diesel::prelude::{ExpressionMethods, QueryDsl};
+use diesel::sql_types::Text;
+
+use super::queries::live;
+use super::{Connection, RunQueryDsl, put_rows, settled};
+use crate::store::rows::{KeptRow, SettingsRow};
+use crate::store::schema::{cache_epoch, responses, settings};
+
+/// How many responses there are, are live, were deleted, and when the oldest was made.
+pub(in crate::store) async fn census(
+    connection: &mut Connection,
+    now_ms: i64,
+) -> QueryResult<(i64, i64, i64, Option<i64>)> {
+    let all = responses::table.select((count_star(), min(responses::created_at)));
+    let (rows, oldest) = settled(all.first::<(i64, Option<i64>)>(connection)).await?;
+    let living = responses::table.filter(live(now_ms)).select(count_star());
+    let living = settled(living.first(connection)).await?;
+    let deleted = responses::table
+        .filter(responses::deleted_at.is_not_null())
+        .select(count_star());
+    let deleted = settled(deleted.first(connection)).await?;
+    Ok((rows, living, deleted, oldest))
+}
+
+/// Gives everything that has no owner to this one. To be called in a transaction.
+pub(in crate::store) async fn adopt(connection: &mut Connection, name: &str) -> QueryResult<usize> {
+    let settings_too = diesel::sql_query(
+        "INSERT INTO settings (owner, hash, json) SELECT $1, hash, json FROM settings AS theirs \
+         WHERE owner = '' AND NOT EXISTS \
+         (SELECT 1 FROM settings AS mine WHERE mine.owner = $1 AND mine.hash = theirs.hash)",
+    )
+    .bind::<Text, _>(name);
+    settled(settings_too.execute(connection)).await?;
+    let ownerless = diesel::update(responses::table.filter(responses::owner.eq("")));
+    let adopted = settled(ownerless.set(responses::owner.eq(name)).execute(connection)).await?;
+    let left = diesel::delete(settings::table.filter(settings::owner.eq("")));
+    settled(left.execute(connection)).await?;
+    // What caches know of the ownerless ones is void.
+    settled(diesel::delete(cache_epoch::table).execute(connection)).await?;
+    Ok(adopted)
+}
+
+/// Whole responses behind `after`, in the order of their ids.
+pub(in crate::store) async fn page(
+    connection: &mut Connection,
+    after: &str,
+    limit: i64,
+) -> QueryResult<Vec<KeptRow>> {
+    let query = responses::table
+        .filter(responses::id.gt(after))
+        .order(responses::id)
+        .limit(limit);
+    settled(query.load(connection)).await
+}
+
+/// Those of these responses that are there.
+pub(in crate::store) async fn some(
+    connection: &mut Connection,
+    ids: &[String],
+) -> QueryResult<Vec<KeptRow>> {
+    let query = responses::table.filter(responses::id.eq_any(ids));
+    settled(query.load(connection)).await
+}
+
+/// Settings of these hashes, of every owner.
+pub(in crate::store) async fn some_settings(
+    connection: &mut Connection,
+    hashes: &[String],
+) -> QueryResult<Vec<SettingsRow>> {
+    let query = settings::table.filter(settings::hash.eq_any(hashes));
+    settled(query.load(connection)).await
+}
+
+/// Puts these rows in as they are; of a response that is there, what changes in a row's life is brought
+/// up to date. To be called in a transaction.
+pub(in crate::store) async fn put(
+    connection: &mut Connection,
+    rows: &[KeptRow],
+    their_settings: &[SettingsRow],
+) -> QueryResult<()> {
+    for row in their_settings {
+        let statement = diesel::insert_into(settings::table)
+            .values(row)
+            .on_conflict_do_nothing();
+        settled(statement.execute(connection)).await?;
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    put_rows(connection, rows).await
+}

@@ -1,0 +1,2 @@
+DROP INDEX responses_settings;
+DROP INDEX responses_expiry;

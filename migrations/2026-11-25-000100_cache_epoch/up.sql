@@ -1,0 +1,4 @@
+CREATE TABLE cache_epoch (
+    id INTEGER NOT NULL PRIMARY KEY,
+    word TEXT NOT NULL
+);

@@ -1,0 +1,107 @@
+//! What must not be echoed or stored of tools: credentials, wherever a client put them.
+
+use serde::Serialize;
+use serde::ser::Serializer;
+use serde_json::value::RawValue;
+
+use crate::json::{Fields, Kind, Place, Problems, kind, read};
+
+/// Members of tools that carry credentials. Clients that write them otherwise mean the same.
+pub(super) const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
+
+/// Whether a member of this name carries credentials.
+fn is_credential(name: &str) -> bool {
+    CREDENTIALS
+        .iter()
+        .any(|credential| name.eq_ignore_ascii_case(credential))
+}
+
+/// A tool's members in their order, without credentials at any depth.
+pub(super) fn members_without(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
+    fields
+        .into_members()
+        .filter(|(name, _)| !is_credential(name))
+        .map(|(name, raw)| (name.into(), without(raw)))
+        .collect()
+}
+
+/// A value without credentials at any depth; one that has none stays as it came, byte for byte.
+pub(super) fn without(raw: &RawValue) -> Box<RawValue> {
+    cleaned(raw).unwrap_or_else(|| raw.to_owned())
+}
+
+/// An object's members, written in their order.
+struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+/// The value without credentials; `None` when it has none. Nesting is bounded by the scan of the
+/// whole body.
+fn cleaned(raw: &RawValue) -> Option<Box<RawValue>> {
+    match kind(raw) {
+        Kind::Object => {
+            let fields = Fields::of(raw, Place::Root, &mut Problems::default())?;
+            let members: Vec<_> = fields.into_members().collect();
+            let kept = members.iter().filter(|(name, _)| !is_credential(name));
+            let kept: Vec<_> = kept.map(|(name, raw)| (name, raw, cleaned(raw))).collect();
+            let unchanged = kept.iter().all(|(_, _, cleaned)| cleaned.is_none());
+            if unchanged && kept.len() == members.len() {
+                return None;
+            }
+            let object = kept
+                .iter()
+                .map(|(name, raw, cleaned)| (&***name, cleaned.as_deref().unwrap_or(raw)));
+            serde_json::value::to_raw_value(&Object(object.collect())).ok()
+        }
+        Kind::Array => {
+            let elements = read::elements(raw, &Place::Root, &mut Problems::default())?;
+            let parts: Vec<_> = elements.iter().map(|raw| (raw, cleaned(raw))).collect();
+            if parts.iter().all(|(_, cleaned)| cleaned.is_none()) {
+                return None;
+            }
+            let array = parts
+                .iter()
+                .map(|(raw, cleaned)| cleaned.as_deref().unwrap_or(raw));
+            serde_json::value::to_raw_value(&array.collect::<Vec<_>>()).ok()
+        }
+        Kind::Null | Kind::Bool | Kind::Number | Kind::String => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned_text(text: &str) -> String {
+        let raw: &RawValue = serde_json::from_str(text).unwrap();
+        without(raw).get().to_owned()
+    }
+
+    #[test]
+    fn credentials_go_at_any_depth_and_in_any_spelling() {
+        for (given, expected) in [
+            (r#"{"a":1,"authorization":"S"}"#, r#"{"a":1}"#),
+            (r#"{"Headers":{"x":"S"},"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"{"\u0061uthorization":"S"}"#, "{}"),
+            (r#"[1,{"a":{"headers":"S"}}, 2]"#, r#"[1,{"a":{}},2]"#),
+        ] {
+            assert_eq!(cleaned_text(given), expected);
+        }
+    }
+
+    #[test]
+    fn what_has_none_stays_as_it_came() {
+        for text in [
+            r#"{ "a" : [ 1.0e3, "authorization" ], "b":{"header":null} }"#,
+            "[]",
+            "null",
+            r#""headers""#,
+        ] {
+            assert_eq!(cleaned_text(text), text);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Sealed reasoning: what a client keeps for us when we keep nothing (decision 24).
+//!
+//! An envelope is the raw reasoning, encrypted and authenticated, bound to its owner and model. Each
+//! has a key of its own, derived from a lasting key and 128 fresh bits, so that no nonce is ever used
+//! twice however many are made. Several lasting keys may be known: the first seals, all open, so that
+//! keys can be rotated.
+//!
+//! ```text
+//! base64url( version 1 | key id 8 | unix seconds 8 | fresh bits 16 | ciphertext | tag 16 )
+//! ```
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Salt};
+
+use crate::ids::{IdSource, Owner};
+
+const VERSION: u8 = 1;
+const KEY_ID: usize = 8;
+const HEAD: usize = 1 + KEY_ID + 8 + 16;
+
+/// A lasting key.
+#[derive(Clone)]
+struct SealKey {
+    id: [u8; KEY_ID],
+    secret: [u8; 32],
+}
+
+/// The lasting keys, and how long their envelopes hold.
+#[derive(Clone)]
+pub struct SealKeys {
+    /// The first seals; never empty.
+    keys: Vec<SealKey>,
+    max_age_ms: Option<i64>,
+}
+
+impl fmt::Debug for SealKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealKeys({} keys)", self.keys.len())
+    }
+}
+
+/// What an envelope is bound to: one that is opened for another owner or model does not open.
+#[derive(Clone, Copy, Debug)]
+pub struct Bond<'a> {
+    /// Whose it is.
+    pub owner: &'a Owner,
+    /// The model that thought it.
+    pub model: &'a str,
+}
+
+impl SealKeys {
+    /// Keys of 32 random bytes each: `first` seals, it and the others open. With `max_age_ms`, older
+    /// envelopes do not open.
+    pub fn new(first: [u8; 32], others: &[[u8; 32]], max_age_ms: Option<i64>) -> Self {
+        let keys = std::iter::once(&first).chain(others);
+        Self {
+            keys: keys.map(|secret| SealKey::new(*secret)).collect(),
+            max_age_ms,
+        }
+    }
+
+    /// Seals a text; `ids` gives the fresh bits.
+    pub fn seal(
+        &self,
+        text: &str,
+        bond: Bond<'_>,
+        now_ms: i64,
+        ids: &mut dyn IdSource,
+    ) -> Option<String> {
+        let key = self.keys.first()?;
+        let mut envelope = Vec::with_capacity(HEAD + text.len() + AES_256_GCM.tag_len());
+        envelope.push(VERSION);
+        envelope.extend_from_slice(&key.id);
+        envelope.extend_from_slice(&now_ms.div_euclid(1000).to_be_bytes());
+        let bits = ids.next_bits().to_be_bytes();
+        envelope.extend_from_slice(&bits);
+        let about = bond.about(&envelope);
+        let mut body = text.as_bytes().to_vec();
+        let once = key.once(&bits)?;
+        once.seal_in_place_append_tag(nonce(), Aad::from(&about), &mut body)
+            .ok()?;
+        envelope.append(&mut body);
+        Some(URL_SAFE_NO_PAD.encode(envelope))
+    }
+
+    /// Opens an envelope; `None` for one that was changed, is another's, has expired, or whose key is
+    /// not known any more. Which of these it was is nobody's business.
+    pub fn open(&self, text: &str, bond: Bond<'_>, now_ms: i64) -> Option<String> {
+        let envelope = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (head, body) = envelope.split_at_checked(HEAD)?;
+        let (version, rest) = head.split_first()?;
+        let (id, rest) = rest.split_at_checked(KEY_ID)?;
+        let (seconds, bits) = rest.split_at_checked(8)?;
+        let sealed_ms = i64::from_be_bytes(seconds.try_into().ok()?).saturating_mul(1000);
+        let age = now_ms.saturating_sub(sealed_ms);
+        if *version != VERSION || self.max_age_ms.is_some_and(|most| age > most) {
+            return None;
+        }
+        let key = self.keys.iter().find(|key| key.id == id)?;
+        let about = bond.about(head);
+        let mut body = body.to_vec();
+        let once = key.once(bits)?;
+        let plain = once
+            .open_in_place(nonce(), Aad::from(&about), &mut body)
+            .ok()?;
+        String::from_utf8(plain.to_vec()).ok()
+    }
+}
+
+impl SealKey {
+    fn new(secret: [u8; 32]) -> Self {
+        let mut id = [0; KEY_ID];
+        id.copy_from_slice(
+            derived(&secret, b"key id")
+                .get(..KEY_ID)
+                .unwrap_or(&[0; KEY_ID]),
+        );
+        Self { id, secret }
+    }
+
+    /// The key of one envelope.
+    fn once(&self, bits: &[u8]) -> Option<LessSafeKey> {
+        let key = derived(&self.secret, bits);
+        UnboundKey::new(&AES_256_GCM, &key)
+            .ok()
+            .map(LessSafeKey::new)
+    }
+}
+
+/// 32 bytes that depend on both and tell of neither.
+fn derived(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    let parts = [purpose];
+    let pseudorandom = Salt::new(HKDF_SHA256, b"vllm-responses sealed reasoning").extract(secret);
+    if let Ok(expanded) = pseudorandom.expand(&parts, HKDF_SHA256) {
+        // As long as the hash: it always fits.
+        let _always = expanded.fill(&mut out);
+    }
+    out
+}
+
+/// Each key encrypts one text.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
+}
+
+impl Bond<'_> {
+    /// What is authenticated beside the text. The length keeps owner and model apart.
+    fn about(self, head: &[u8]) -> Vec<u8> {
+        let owner = self.owner.as_str().as_bytes();
+        let length = u64::try_from(owner.len()).unwrap_or(u64::MAX).to_be_bytes();
+        [head, &length, owner, self.model.as_bytes()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::CountingIds;
+
+    const NOW: i64 = 1_700_000_000_123;
+
+    fn sealed(keys: &SealKeys, text: &str) -> String {
+        let owner = Owner::new("o");
+        let bond = Bond {
+            owner: &owner,
+            model: "m",
+        };
+        keys.seal(text, bond, NOW, &mut CountingIds::default())
+            .unwrap()
+    }
+
+    fn opened(
+        keys: &SealKeys,
+        text: &str,
+        (owner, model): (&str, &str),
+        at: i64,
+    ) -> Option<String> {
+        let owner = Owner::new(owner);
+        let bond = Bond {
+            owner: &owner,
+            model,
+        };
+        keys.open(text, bond, at)
+    }
+
+    #[test]
+    fn bound_to_owner_and_model() {
+        let keys = SealKeys::new([1; 32], &[], None);
+        let text = sealed(&keys, "thought");
+        assert_eq!(
+            opened(&keys, &text, ("o", "m"), NOW).as_deref(),
+            Some("thought")
+        );
+        for bond in [("p", "m"), ("o", "n"), ("om", ""), ("", "om")] {
+            assert_eq!(opened(&keys, &text, bond, NOW), None, "{bond:?}");
+        }
+    }
+
+    #[test]
+    fn keys_rotate() {
+        let text = sealed(&SealKeys::new([1; 32], &[], None), "t");
+        let rotated = SealKeys::new([2; 32], &[[1; 32]], None);
+        assert!(opened(&rotated, &text, ("o", "m"), NOW).is_some());
+        let forgotten = SealKeys::new([2; 32], &[], None);
+        assert!(opened(&forgotten, &text, ("o", "m"), NOW).is_none());
+        let fresh = sealed(&rotated, "t");
+        assert!(opened(&forgotten, &fresh, ("o", "m"), NOW).is_some());
+        assert!(!format!("{rotated:?}").contains('2'.to_string().repeat(2).as_str()));
+    }
+
+    #[test]
+    fn envelopes_expire() {
+        let keys = SealKeys::new([1; 32], &[], Some(60_000));
+        let text = sealed(&keys, "t");
+        assert!(opened(&keys, &text, ("o", "m"), NOW + 59_000).is_some());
+        assert!(opened(&keys, &text, ("o", "m"), NOW + 61_000).is_none());
+    }
+
+    #[test]
+    fn the_same_text_never_looks_the_same() {
+        let keys = SealKeys::new([1; 32], &[], None);
+        let (owner, mut ids) = (Owner::new("o"), CountingIds::default());
+        let bond = Bond {
+            owner: &owner,
+            model: "m",
+        };
+        let one = keys.seal("t", bond, NOW, &mut ids);
+        assert_ne!(one, keys.seal("t", bond, NOW, &mut ids));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back_and_any_changed_byte_does_not(text in any::<String>(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+            let keys = SealKeys::new([1; 32], &[], None);
+            let envelope = sealed(&keys, &text);
+            prop_assert_eq!(opened(&keys, &envelope, ("o", "m"), NOW), Some(text));
+            let mut bytes = URL_SAFE_NO_PAD.decode(&envelope).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let changed = URL_SAFE_NO_PAD.encode(&bytes);
+            prop_assert_eq!(opened(&keys, &changed, ("o", "m"), NOW), None);
+            let cut = URL_SAFE_NO_PAD.encode(&bytes[..at]);
+            prop_assert_eq!(opened(&keys, &cut, ("o", "m"), NOW), None);
+        }
+
+        #[test]
+        fn garbage_does_not_open(text in any::<String>()) {
+            let keys = SealKeys::new([1; 32], &[], None);
+            prop_assert_eq!(opened(&keys, &text, ("o", "m"), NOW), None);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `truncation: auto`: a prompt that is too long goes again without its oldest turns.
+//!
+//! Nothing is counted before the upstream has refused a prompt, so that ordinary requests cost
+//! nothing. Then its own count, where it tells one, says how many turns must go; otherwise half of
+//! those that are left go each time.
+
+use serde::Serialize;
+
+use super::effect::{Action, Effects};
+use super::fault::Explained;
+use super::{CallState, Phase, Turn};
+use crate::chat::tokenize::TokenCount;
+use crate::error::ApiErrorCode;
+use crate::responses::settings::Truncation;
+use crate::translate::{self, Ask, ChoiceMode};
+
+/// Most further attempts of one model call.
+const MAX_ATTEMPTS: u32 = 8;
+
+/// The part of the model's window that is kept free for the answer.
+const FREE: u64 = 16;
+
+/// The answer of `POST /v1/responses/input_tokens`.
+#[derive(Serialize)]
+struct InputTokens {
+    object: &'static str,
+    input_tokens: u64,
+}
+
+/// What a model call is made with, beside the conversation, and what was left out of it.
+#[derive(Debug)]
+pub(super) struct Shortening {
+    pub(super) choice: ChoiceMode,
+    pub(super) max_output_tokens: Option<u64>,
+    pub(super) left_out: usize,
+    attempts: u32,
+    /// The refusal, while the upstream counts.
+    refused: Option<Explained>,
+}
+
+impl Default for Shortening {
+    fn default() -> Self {
+        Self {
+            choice: ChoiceMode::AsAsked,
+            max_output_tokens: None,
+            left_out: 0,
+            attempts: 0,
+            refused: None,
+        }
+    }
+}
+
+impl Turn {
+    /// Whether the client lets turns be left out.
+    pub(super) fn may_leave_out(&self) -> bool {
+        self.request.settings.truncation == Some(Truncation::Auto)
+    }
+
+    /// A model call was refused or failed: it is made again if that can help, else this is the end.
+    pub(super) fn shorten_or(&mut self, now_ms: i64, fault: Explained, effects: &mut Effects) {
+        let most = self.turns_to_leave_out();
+        let too_long = fault.error.code == ApiErrorCode::ContextLengthExceeded;
+        let again = too_long
+            && self.may_leave_out()
+            && self.call.left_out < most
+            && self.call.attempts < MAX_ATTEMPTS;
+        if !again {
+            return self.conclude_or(now_ms, fault, effects);
+        }
+        self.call.attempts += 1;
+        if self.call.attempts > 1 {
+            let left = most - self.call.left_out;
+            return self.call_without(self.call.left_out + left.div_ceil(2), effects);
+        }
+        match self.with_ask(self.call.left_out, translate::tokenize_body) {
+            Ok(body) => {
+                self.call.refused = Some(fault);
+                effects.actions.push(Action::CountTokens(body));
+            }
+            Err(_) => self.conclude_or(now_ms, fault, effects),
+        }
+    }
+
+    /// The upstream has counted, or cannot.
+    pub(super) fn counted(&mut self, count: Option<TokenCount>, effects: &mut Effects) {
+        if self.call.refused.take().is_none() {
+            return;
+        }
+        let most = self.turns_to_leave_out();
+        let half = self.call.left_out + (most - self.call.left_out).div_ceil(2);
+        let enough = count.and_then(|count| self.enough(count, most));
+        self.call_without(enough.unwrap_or(half), effects);
+    }
+
+    /// Ends a turn that is there to count.
+    pub(super) fn tell_count(&mut self, count: Option<TokenCount>, effects: &mut Effects) {
+        let Some(count) = count else {
+            let message = "the upstream model server does not count tokens: it has no `/tokenize` \
+                           as vLLM has, or does not know the model";
+            let fault = Explained::new(ApiErrorCode::UpstreamBadResponse, message);
+            return self.fail(fault, effects);
+        };
+        let told = InputTokens {
+            object: "response.input_tokens",
+            input_tokens: count.count,
+        };
+        crate::json_text::append(&mut effects.bytes, &told);
+        effects.actions.push(Action::Answer);
+        self.end(effects);
+    }
+
+    /// How many turns must go, by this count of the whole prompt: a share of its bytes is taken for
+    /// the same share of its tokens.
+    fn enough(&self, count: TokenCount, most: usize) -> Option<usize> {
+        let wanted = self.call.max_output_tokens.unwrap_or(0);
+        let room = count.max_model_len / FREE;
+        let room = count.max_model_len.saturating_sub(wanted.max(room));
+        let length = |left_out| {
+            let body = self.with_ask(left_out, translate::tokenize_body);
+            body.ok().and_then(|body| u64::try_from(body.len()).ok())
+        };
+        let whole = length(self.call.left_out)?.max(1);
+        let (mut least, mut enough) = (self.call.left_out + 1, most);
+        while least < enough {
+            let middle = least.midpoint(enough);
+            let tokens = length(middle)?.saturating_mul(count.count) / whole;
+            if tokens <= room {
+                enough = middle;
+            } else {
+                least = middle + 1;
+            }
+        }
+        Some(enough)
+    }
+
+    fn call_without(&mut self, left_out: usize, effects: &mut Effects) {
+        self.call.left_out = left_out;
+        match self.with_ask(left_out, translate::chat_body) {
+            Ok(body) => {
+                self.phase = Phase::Calling(CallState::default());
+                effects.actions.push(Action::LeftOut(left_out));
+                effects.actions.push(Action::CallModel(body));
+            }
+            Err(error) => self.fail(Explained::of(error), effects),
+        }
+    }
+
+    fn turns_to_leave_out(&self) -> usize {
+        self.with_ask(0, translate::turns_to_leave_out)
+    }
+
+    /// Calls `write` with what the running model call was made with.
+    pub(super) fn with_ask<T>(&self, left_out: usize, write: impl FnOnce(Ask<'_>) -> T) -> T {
+        let produced = self.composer.items();
+        write(Ask {
+            request: &self.request,
+            catalogue: &self.catalogue,
+            history: &self.history,
+            produced: &produced,
+            mode: self.mode(),
+            choice: self.call.choice,
+            max_output_tokens: self.call.max_output_tokens,
+            left_out,
+        })
+    }
+}
