@@ -1,21 +1,18 @@
 //! The functions that the model is shown, and what a call of each means.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::mcp::{self, ListError, Listed, McpFunction};
+use super::mcp::{self, Lists, McpFunction};
 use super::{Availability, Offers, code_interpreter, shown};
 use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
-use crate::mcp::names;
 use crate::responses::emulated::Emulated;
 use crate::responses::settings::Settings;
 use crate::responses::tool::{
-    Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, McpTool, Tool, ToolChoice,
-    ToolSearchTool,
+    Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, Tool, ToolChoice, ToolSearchTool,
 };
 use crate::translate::ChoiceMode;
 
@@ -52,32 +49,29 @@ impl Route {
     }
 }
 
-/// What MCP servers answered, by the index of their tool in the request.
-pub type Lists = BTreeMap<usize, Result<Listed, ListError>>;
-
 /// One function that the model is shown.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     /// For the model.
-    name: Box<str>,
+    pub(super) name: Box<str>,
     /// For the client.
-    own: OwnName,
-    route: Route,
-    shown: Shown,
+    pub(super) own: OwnName,
+    pub(super) route: Route,
+    pub(super) shown: Shown,
     /// Of a custom tool that has one.
-    grammar: Option<Arc<CustomTool>>,
+    pub(super) grammar: Option<Arc<CustomTool>>,
 }
 
 /// The name of a tool as its client knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct OwnName {
-    name: Box<str>,
-    namespace: Option<Box<str>>,
+pub(super) struct OwnName {
+    pub(super) name: Box<str>,
+    pub(super) namespace: Option<Box<str>>,
 }
 
 /// The model's view of a function.
 #[derive(Debug)]
-enum Shown {
+pub(super) enum Shown {
     /// A function, as the client wrote it.
     Function(Arc<FunctionTool>),
     /// Described here.
@@ -90,8 +84,8 @@ enum Shown {
 /// The functions of one response, in the order of its tools.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    entries: Vec<Entry>,
-    mcp: Vec<McpFunction>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) mcp: Vec<McpFunction>,
     /// Whether names that are not among the entries are refused.
     closed: bool,
     /// While the tools of the request are read and the client can search: what is deferred waits.
@@ -263,92 +257,6 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The tools of a server that answered. Names depend on label and tool alone, except that a
-    /// function of the client with the same name comes first.
-    fn add_mcp(
-        &mut self,
-        settings: &Settings,
-        tool: &McpTool,
-        index: usize,
-        lists: &Lists,
-    ) -> Result<(), ApiError> {
-        let Some(Ok(listed)) = lists.get(&index) else {
-            return Ok(());
-        };
-        let functions = mcp::functions(tool, listed);
-        let refuse = |member: &str, message: &str| {
-            let error = ApiError::new(ApiErrorCode::InvalidValue, message);
-            Err(error.with_param(format!("tools[{index}].{member}")))
-        };
-        if functions.is_empty() && tool.allowed.is_some() {
-            return refuse(
-                "allowed_tools",
-                "none of the allowed tools is one of the MCP server's",
-            );
-        }
-        if self.mcp.len() + functions.len() > mcp::MAX_TOOLS {
-            return refuse(
-                "allowed_tools",
-                "the MCP servers of a request may have 128 tools together: name those that are needed",
-            );
-        }
-        for function in functions {
-            let (label, name) = (&function.server.label, &function.tool.name);
-            let mut model_name = names::model_name(label, name);
-            if has_function(settings, &model_name) {
-                model_name = names::hashed_name(label, name);
-            }
-            let name: Box<str> = model_name.into();
-            self.entries.push(Entry {
-                name: name.clone(),
-                own: OwnName {
-                    name,
-                    namespace: None,
-                },
-                route: Route::Mcp(self.mcp.len()),
-                shown: Shown::Gateway {
-                    description: mcp::description(&function),
-                    parameters: function.tool.input_schema.clone(),
-                },
-                grammar: None,
-            });
-            self.mcp.push(function);
-        }
-        Ok(())
-    }
-
-    /// The MCP tool of a route.
-    pub(crate) fn mcp(&self, index: usize) -> Option<&McpFunction> {
-        self.mcp.get(index)
-    }
-
-    /// The MCP tool that a server calls so.
-    pub(crate) fn mcp_tool(&self, label: &str, name: &str) -> Option<&McpFunction> {
-        let mut tools = self.mcp.iter();
-        tools.find(|function| *function.server.label == *label && *function.tool.name == *name)
-    }
-
-    /// All MCP tools of a server.
-    pub(crate) fn mcp_tools(&self, label: &str) -> Vec<McpFunction> {
-        let tools = self.mcp.iter();
-        let tools = tools.filter(|function| *function.server.label == *label);
-        tools.cloned().collect()
-    }
-
-    /// The model's name of the first MCP tool of a server, or of the tool that the server calls so.
-    pub(crate) fn mcp_name(&self, label: &str, name: Option<&str>) -> Option<&str> {
-        let entry = self.entries.iter().find(|entry| {
-            let Route::Mcp(at) = entry.route else {
-                return false;
-            };
-            self.mcp.get(at).is_some_and(|function| {
-                *function.server.label == *label
-                    && name.is_none_or(|name| *function.tool.name == *name)
-            })
-        });
-        entry.map(|entry| &*entry.name)
-    }
-
     fn has(&self, route: Route) -> bool {
         self.entries.iter().any(|entry| entry.route == route)
     }
@@ -516,7 +424,7 @@ fn free_name(settings: &Settings, names: [&'static str; 2]) -> &'static str {
     }
 }
 
-fn has_function(settings: &Settings, name: &str) -> bool {
+pub(super) fn has_function(settings: &Settings, name: &str) -> bool {
     let mut tools = settings.tools.iter();
     tools.any(|tool| matches!(tool, Tool::Function(function) if &*function.name == name))
 }

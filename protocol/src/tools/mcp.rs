@@ -1,12 +1,16 @@
 //! `{"type":"mcp"}`: what of a server the model is shown, and what a call of a tool asks for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::catalogue::{Catalogue, Entry, OwnName, Route, Shown, has_function};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::mcp::catalogue::{Catalogue as ServerTools, ToolEntry};
+use crate::mcp::names;
 use crate::mcp::outcome::{CallError, INVALID_PARAMS, Outcome};
 use crate::responses::item::ToolStatus;
 use crate::responses::mcp::{ListedTool, McpCall, McpListTools};
+use crate::responses::settings::Settings;
 use crate::responses::tool::{McpServer, McpTool};
 
 /// `type` of the tool.
@@ -68,6 +72,97 @@ pub struct McpFunction {
     pub tool: Arc<ToolEntry>,
     /// Whether a call waits for the client.
     pub needs_approval: bool,
+}
+
+/// What MCP servers answered, by the index of their tool in the request.
+pub type Lists = BTreeMap<usize, Result<Listed, ListError>>;
+
+impl Catalogue {
+    /// The tools of a server that answered. Names depend on label and tool alone, except that a
+    /// function of the client with the same name comes first.
+    pub(super) fn add_mcp(
+        &mut self,
+        settings: &Settings,
+        tool: &McpTool,
+        index: usize,
+        lists: &Lists,
+    ) -> Result<(), ApiError> {
+        let Some(Ok(listed)) = lists.get(&index) else {
+            return Ok(());
+        };
+        let functions = functions(tool, listed);
+        let refuse = |member: &str, message: &str| {
+            let error = ApiError::new(ApiErrorCode::InvalidValue, message);
+            Err(error.with_param(format!("tools[{index}].{member}")))
+        };
+        if functions.is_empty() && tool.allowed.is_some() {
+            return refuse(
+                "allowed_tools",
+                "none of the allowed tools is one of the MCP server's",
+            );
+        }
+        if self.mcp.len() + functions.len() > MAX_TOOLS {
+            return refuse(
+                "allowed_tools",
+                "the MCP servers of a request may have 128 tools together: name those that are needed",
+            );
+        }
+        for function in functions {
+            let (label, name) = (&function.server.label, &function.tool.name);
+            let mut model_name = names::model_name(label, name);
+            if has_function(settings, &model_name) {
+                model_name = names::hashed_name(label, name);
+            }
+            let name: Box<str> = model_name.into();
+            self.entries.push(Entry {
+                name: name.clone(),
+                own: OwnName {
+                    name,
+                    namespace: None,
+                },
+                route: Route::Mcp(self.mcp.len()),
+                shown: Shown::Gateway {
+                    description: description(&function),
+                    parameters: function.tool.input_schema.clone(),
+                },
+                grammar: None,
+            });
+            self.mcp.push(function);
+        }
+        Ok(())
+    }
+
+    /// The MCP tool of a route.
+    pub(crate) fn mcp(&self, index: usize) -> Option<&McpFunction> {
+        self.mcp.get(index)
+    }
+
+    /// The MCP tool that a server calls so.
+    pub(crate) fn mcp_tool(&self, label: &str, name: &str) -> Option<&McpFunction> {
+        let mut tools = self.mcp.iter();
+        tools.find(|function| *function.server.label == *label && *function.tool.name == *name)
+    }
+
+    /// All MCP tools of a server.
+    pub(crate) fn mcp_tools(&self, label: &str) -> Vec<McpFunction> {
+        let tools = self.mcp.iter();
+        let tools = tools.filter(|function| *function.server.label == *label);
+        tools.cloned().collect()
+    }
+
+    /// The model's name of the first MCP tool of a server, or of the tool that the server calls so.
+    pub(crate) fn mcp_name(&self, label: &str, name: Option<&str>) -> Option<&str> {
+        let entry = self.entries.iter().find(|entry| {
+            let Route::Mcp(at) = entry.route else {
+                return false;
+            };
+            self.mcp.get(at).is_some_and(|function| {
+                *function.server.label == *label
+                    && name.is_none_or(|name| *function.tool.name == *name)
+            })
+        });
+        entry.map(|entry| &*entry.name)
+    }
 }
 
 /// The tools of a list that the request allows.

@@ -5,7 +5,7 @@ use crate::history;
 use crate::ids::{CountingIds, ResponseId};
 use crate::record::{Chain, Link, Status};
 use crate::responses::request::Rules;
-use crate::tools::catalogue::Lists;
+use crate::tools::mcp::Lists;
 use crate::tools::{Availability, Offers};
 
 fn decode(body: &str) -> CreateRequest {

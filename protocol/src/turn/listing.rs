@@ -22,7 +22,7 @@ use crate::responses::item::Item;
 use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse, McpListTools};
 use crate::responses::tool::{McpServer, Tool};
 use crate::tools::Catalogue;
-use crate::tools::catalogue::Lists;
+use crate::tools::mcp::Lists;
 use crate::tools::mcp::{self, ListError, Listed};
 
 /// What is known of MCP in one response.
