@@ -258,11 +258,7 @@ fn an_approval_ends_the_response_and_resumes_it_once() {
 
 #[test]
 fn a_whole_history_approves_too() {
-    let input = json!({"input": [
-        {"type": "message", "role": "user", "content": "x"},
-        {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s", "name": "add", "arguments": "{}"},
-        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": true},
-    ]});
+    let input = json!({"input": approving()});
     let mut turn = Mcp::new(&json!({}), &input, Vec::new());
     turn.answer(Ok(listed(&["add"])));
     assert_eq!(turn.actions, ["begin", "run 1"]);
@@ -360,4 +356,56 @@ fn secrets_are_neither_echoed_nor_stored() {
         let error = read.err().unwrap_or_else(|| panic!("{body}"));
         assert!(!error.message.contains("HUSH"), "{}", error.message);
     }
+}
+
+/// An input that approves a call of `add`.
+fn approving() -> Value {
+    json!([
+        {"type": "message", "role": "user", "content": "x"},
+        {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s", "name": "add", "arguments": "{}"},
+        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": true},
+    ])
+}
+
+#[test]
+fn counting_runs_nothing_that_is_approved() {
+    let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
+    turn.bench.turn.purpose = Purpose::Count;
+    turn.answer(Ok(listed(&["add"])));
+    assert_eq!(turn.actions, ["count"]);
+}
+
+#[test]
+fn code_after_an_approved_call_has_a_session() {
+    let tools = json!([
+        {"type": "mcp", "server_label": "s"},
+        {"type": "code_interpreter", "container": {"type": "auto"}},
+    ]);
+    let extra = json!({"tools": tools, "input": approving()});
+    let mut turn = Mcp::new(&json!({}), &extra, Vec::new());
+    turn.answer(Ok(listed(&["add"])));
+    turn.gives("3");
+    let name = turn.tool_names(0)[1].to_owned();
+    turn.calls(&[(&name, r#"{"code":"1"}"#)]);
+    assert_eq!(&*code_of(&turn.runs[0].call).code, "1");
+}
+
+#[test]
+fn a_loaded_function_takes_no_servers_place() {
+    let loaded = json!({"input": [
+        {"type": "message", "role": "user", "content": "x"},
+        {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": ADD.0}]},
+    ]});
+    let mut turn = Mcp::new(&json!({}), &loaded, Vec::new());
+    turn.answer(Ok(listed(&["add"])));
+    let own = turn.tool_names(0)[1].to_owned();
+    assert_eq!(turn.tool_names(0)[0], ADD.0);
+    assert_ne!(own, ADD.0);
+    turn.calls(&[ADD, (&own, "{}")]);
+    assert_eq!(turn.runs.len(), 1);
+    turn.gives("3");
+    let (resource, _) = turn.stored();
+    assert_eq!(resource["output"][1]["type"], "mcp_call");
+    assert_eq!(resource["output"][2]["type"], "function_call");
+    assert_eq!(resource["output"][2]["name"], ADD.0);
 }
