@@ -16,17 +16,19 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::interpreter;
+use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
-    self, AwaitPhase, Component, Health, Peers, Report, TurnLog,
+    self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::tls;
-use vllm_responses_actors::tools::Toolbox;
+use vllm_responses_actors::tools::mcp::McpTools;
+use vllm_responses_actors::tools::{Tool, Toolbox};
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -37,8 +39,9 @@ use vllm_responses_protocol::seal::SealKeys;
 use crate::banner::{self, Ready};
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
-use crate::http::state::{AppState, Observers, StoreDoors};
+use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
+use crate::mcp::wire::{self, Mcp};
 use crate::shutdown::{self, Outcome, Signals};
 use crate::status::{self, ToolStatus};
 
@@ -84,6 +87,8 @@ struct Opening {
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
     observers: watch::Sender<Observers>,
+    mcp: Addr<McpActor>,
+    mcp_runtime: Option<Addr<ChildActor>>,
 }
 
 async fn serve(config: Config) -> Result<Outcome, Failure> {
@@ -106,9 +111,11 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let (doors, doors_seen) = watch::channel(None);
     let (observers, observers_seen) = watch::channel(Observers::default());
     let seal_keys = seal::open(&config.privacy.seal, &config.store.database)?;
+    let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
+    let mcp_actor = mcp.start();
     let watched = (keys_seen, doors_seen, observers_seen);
-    let (up, chief) = (upstream.clone(), supervisor.clone());
-    let state = app_state(&config, up, chief, seal_keys, watched);
+    let chiefs = (supervisor.clone(), mcp_actor.clone());
+    let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -129,6 +136,8 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
             supervisor,
             doors,
             observers,
+            mcp: mcp_actor,
+            mcp_runtime: mcp.child,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
@@ -159,8 +168,14 @@ async fn live(
     opening
         .observers
         .send_modify(|observers| observers.interpreter = observed);
-    let tools = Toolbox::new(interpreter.tool.into_iter().collect());
-    let outcome = open_and_serve((opening, tools), control, &mut signals, heading).await;
+    let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool.into_iter().collect();
+    tools.push(Arc::new(McpTools::new(opening.mcp.clone().recipient())));
+    let mcp_runtime = opening.mcp_runtime.clone();
+    let work = (opening, Toolbox::new(tools));
+    let outcome = open_and_serve(work, control, &mut signals, heading).await;
+    if let Some(mcp_runtime) = mcp_runtime {
+        shutdown::stop_child(&mcp_runtime, &mut signals).await;
+    }
     if let Some(actor) = interpreter.actor {
         // Its processes end with it; one that does not hear this is ended by its guardian.
         let _unheard: Result<(), _> =
@@ -216,13 +231,16 @@ async fn spawn_vllm(
     opening: &Opening,
     control: &Arbiter,
 ) -> Result<Option<Addr<ChildActor>>, String> {
+    let spawns = opening.mcp_runtime.is_some();
+    if spawns || matches!(opening.config.upstream, Upstream::Spawn(_)) {
+        let leftovers = process::sweep_leftovers().await;
+        if leftovers > 0 {
+            log::warn!(leftovers; "processes of an earlier gateway were still there and were ended");
+        }
+    }
     let Upstream::Spawn(spawned) = &opening.config.upstream else {
         return Ok(None);
     };
-    let leftovers = process::sweep_leftovers().await;
-    if leftovers > 0 {
-        log::warn!(leftovers; "processes of an earlier gateway were still there and were ended");
-    }
     log::info!(
         "vLLM: starting {} with the model {}; it will be at {}",
         spawned.spawn.program,
@@ -249,7 +267,8 @@ async fn spawn_vllm(
 
 /// Resolves when a vLLM of ours is given up; never without one.
 async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
-    match supervisor.send(AwaitPhase(Phase::Failed)).await {
+    let failed = AwaitPhase(OwnProcess::Vllm, Phase::Failed);
+    match supervisor.send(failed).await {
         Ok(reached) => Failure {
             problem: format!(
                 "vLLM was given up: {}; what it wrote is above",
@@ -271,13 +290,17 @@ type Watched = (
 fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
-    supervisor: Addr<SupervisorActor>,
+    (supervisor, mcp): (Addr<SupervisorActor>, Addr<McpActor>),
     seal_keys: SealKeys,
     (keys, store, observers): Watched,
 ) -> AppState {
     AppState {
         keys,
         supervisor,
+        mcp: McpDoors {
+            servers: mcp.clone().recipient(),
+            tools: mcp.recipient(),
+        },
         store,
         observers,
         started: Instant::now(),
@@ -345,6 +368,7 @@ async fn open(
 ) -> Result<(Option<String>, Vec<ToolStatus>), String> {
     let front = open_store(&opening).await?;
     let (vllm, model) = open_upstream(&opening, control).await?;
+    start_mcp_runtime(&opening).await?;
     let offered = status::tools(tools.offers());
     opening
         .observers
@@ -355,6 +379,7 @@ async fn open(
         suspects: vllm.recipient(),
         upstream: opening.upstream,
         tools,
+        mcp: opening.mcp.recipient(),
         log: TurnLog {
             timings: opening.config.logging.timings,
             model_messages: opening.config.logging.model_messages,
@@ -365,6 +390,20 @@ async fn open(
         .await
         .map_err(|gone| gone.to_string())?;
     Ok((model, offered))
+}
+
+/// Starts the process of the operator's MCP servers, where it is ours; ready when those that are
+/// required are there.
+async fn start_mcp_runtime(opening: &Opening) -> Result<(), String> {
+    let Some(child) = &opening.mcp_runtime else {
+        return Ok(());
+    };
+    wire::start_runtime(child, &opening.mcp, &opening.supervisor, START_LIMIT).await?;
+    let observed = child.clone().recipient();
+    opening
+        .observers
+        .send_modify(|observers| observers.children.push(("mcp-runtime", observed)));
+    Ok(())
 }
 
 /// Opens and migrates the store; from then on stored responses are served.
@@ -408,9 +447,13 @@ async fn open_upstream(
         .send_modify(|observers| observers.upstream = Some(observed));
     if let Upstream::Spawn(_) = opening.config.upstream {
         // Ready in its supervisor's eyes: an end after this is one of a server that worked.
-        ask_actor(supervisor, AwaitPhase(Phase::Ready), limit)
-            .await
-            .map_err(|gone| gone.to_string())?;
+        ask_actor(
+            supervisor,
+            AwaitPhase(OwnProcess::Vllm, Phase::Ready),
+            limit,
+        )
+        .await
+        .map_err(|gone| gone.to_string())?;
     }
     log::info!("upstream: waiting for {url}");
     ask_actor(&vllm, AwaitReady, limit)

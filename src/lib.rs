@@ -13,5 +13,6 @@ pub mod gateway;
 pub mod http;
 pub mod keys;
 pub mod logging;
+pub mod mcp;
 mod shutdown;
 pub mod status;

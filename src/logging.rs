@@ -10,12 +10,15 @@ use serde::ser::SerializeMap;
 
 use crate::config::{LogFormat, Logging};
 
+/// What no filter lets through: messages of MCP servers, which the SDK quotes.
+const SILENT: &str = "rmcp=off,sse_stream=off";
+
 /// Starts the log. A second call changes nothing and returns false.
 pub fn init(settings: &Logging) -> bool {
     let mut builder = Builder::new();
     // What actix says of its own start is no news to people; a filter that names it gets it.
     let quiet = "actix_server=warn,tracing::span=warn";
-    builder.parse_filters(&format!("{quiet},{}", settings.filter));
+    builder.parse_filters(&format!("{quiet},{},{SILENT}", settings.filter));
     match settings.format {
         LogFormat::Text => builder.format(|out, record| {
             let time = out.timestamp_millis().to_string();

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[(
         "ring",
         "serde",
         "serde_json",
+        "sha2",
         "thiserror",
     ],
 )];

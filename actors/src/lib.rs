@@ -8,6 +8,7 @@ pub mod ask;
 pub mod cache;
 pub mod env;
 pub mod interpreter;
+pub mod mcp;
 pub mod process;
 pub mod seal;
 pub mod secret;

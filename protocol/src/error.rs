@@ -45,6 +45,10 @@ pub enum ApiErrorCode {
     ModelNotFound,
     /// No such response or path; the wire code is null.
     NotFound,
+    /// The MCP server is known and not available now.
+    McpUnavailable,
+    /// A server that the request names for MCP failed before the first byte.
+    ExternalConnector,
     /// The path knows other methods; the wire code is null.
     MethodNotAllowed,
     /// The body did not arrive in time.
@@ -112,6 +116,8 @@ impl ApiErrorCode {
             Self::InvalidApiKey => line(Some("invalid_api_key"), REQUEST, 401),
             Self::ModelNotFound => line(Some("model_not_found"), REQUEST, 404),
             Self::NotFound => line(None, REQUEST, 404),
+            Self::McpUnavailable => line(Some("mcp_server_unavailable"), REQUEST, 409),
+            Self::ExternalConnector => line(Some("http_error"), "external_connector_error", 424),
             Self::MethodNotAllowed => line(None, REQUEST, 405),
             Self::RequestTimeout => line(Some("request_timeout"), REQUEST, 408),
             Self::PayloadTooLarge => line(Some("payload_too_large"), REQUEST, 413),

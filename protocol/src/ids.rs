@@ -180,6 +180,14 @@ pub enum Prefix {
     ImageGenerationCall,
     /// `ci_`
     CodeInterpreterCall,
+    /// `mcpl_`
+    McpListTools,
+    /// `mcp_`
+    McpCall,
+    /// `mcpr_`
+    McpApprovalRequest,
+    /// `mcpa_`
+    McpApprovalResponse,
     /// `cntr_`
     Container,
     /// `call_`
@@ -223,6 +231,10 @@ impl Prefix {
             Self::FileSearchCall => "fs_",
             Self::ImageGenerationCall => "ig_",
             Self::CodeInterpreterCall => "ci_",
+            Self::McpListTools => "mcpl_",
+            Self::McpCall => "mcp_",
+            Self::McpApprovalRequest => "mcpr_",
+            Self::McpApprovalResponse => "mcpa_",
             Self::Container => "cntr_",
             Self::Call => "call_",
             Self::Request => "req_",

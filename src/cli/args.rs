@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::setup;
 use super::status;
-use crate::config::table::{Kind, TABLE};
+use crate::config::table::{CONFIG, Kind, Row, TABLE};
 
 const ABOUT: &str = "A gateway that gives any vLLM server a stateful OpenAI Responses API";
 
@@ -47,6 +47,17 @@ pub(super) fn command() -> Command {
             "check-config",
             "Print the effective configuration, secrets redacted",
         ))
+        .subcommand(with_flags(
+            Command::new("mcp-runtime")
+                .about("Run the operator's MCP servers for gateways to attach to")
+                .after_help(AFTER),
+            |row| {
+                ["mcp.", "logging.", CONFIG]
+                    .iter()
+                    .any(|part| row.key.starts_with(part))
+            },
+        ))
+        .subcommand(probe())
         .subcommand(status::command())
         .subcommand(super::db::command())
         .subcommand(
@@ -61,6 +72,21 @@ pub(super) fn command() -> Command {
         )
 }
 
+/// For tests and for looking for a fault, not for everyday use.
+fn probe() -> Command {
+    Command::new("mcp-probe")
+        .hide(true)
+        .about("List an MCP server's tools and make some calls")
+        .arg(
+            Arg::new("call")
+                .long("call")
+                .value_name("TOOL=JSON")
+                .action(ArgAction::Append)
+                .help("Call this tool with these arguments"),
+        )
+        .arg(Arg::new("url").value_name("URL").required(true))
+}
+
 fn yes() -> Arg {
     Arg::new("yes")
         .long("yes")
@@ -69,8 +95,19 @@ fn yes() -> Arg {
 }
 
 fn configured(name: &'static str, about: &'static str) -> Command {
-    let mut command = Command::new(name).about(about).after_help(AFTER);
-    for row in TABLE {
+    let command = Command::new(name).about(about).after_help(AFTER);
+    with_flags(command, |_| true).arg(
+        Arg::new("vllm")
+            .value_name("MODEL AND VLLM ARGUMENTS")
+            .last(true)
+            .num_args(0..)
+            .help("Start vLLM with these arguments instead of using --upstream"),
+    )
+}
+
+/// Adds the flags of those rows that `takes` takes.
+fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
+    for row in TABLE.iter().filter(|row| takes(row)) {
         let Some(flag) = row.flag else { continue };
         let default = if row.default.is_empty() {
             String::new()
@@ -103,13 +140,7 @@ fn configured(name: &'static str, about: &'static str) -> Command {
         };
         command = command.arg(arg);
     }
-    command.arg(
-        Arg::new("vllm")
-            .value_name("MODEL AND VLLM ARGUMENTS")
-            .last(true)
-            .num_args(0..)
-            .help("Start vLLM with these arguments instead of using --upstream"),
-    )
+    command
 }
 
 /// Flags that were given, by TOML key; a command without a flag has not been given it.
@@ -131,7 +162,9 @@ pub(super) fn behind_dashes(given: &ArgMatches, arguments: &[OsString]) -> Optio
     }
     Some(
         given
-            .get_many::<String>("vllm")
+            .try_get_many::<String>("vllm")
+            .ok()
+            .flatten()
             .map(|all| all.cloned().collect())
             .unwrap_or_default(),
     )

@@ -2,6 +2,7 @@
 
 mod args;
 mod db;
+mod mcp;
 mod progress;
 mod serve;
 mod setup;
@@ -34,6 +35,12 @@ pub fn main() -> ExitCode {
             serve::run(&inputs(given, &arguments), install)
         }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("mcp-runtime", given)) => mcp::run_runtime(&inputs(given, &arguments)),
+        Some(("mcp-probe", given)) => {
+            let calls = given.get_many::<String>("call").unwrap_or_default();
+            let url = given.get_one::<String>("url").map_or("", String::as_str);
+            mcp::run_probe(url, &calls.cloned().collect::<Vec<_>>())
+        }
         Some(("db", given)) => db::run(given),
         Some(("setup", given)) => match given.subcommand() {
             Some(("code-interpreter", given)) => setup::run(given, &environment()),

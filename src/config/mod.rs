@@ -4,6 +4,7 @@
 
 mod dotenv;
 pub(crate) mod interpreter;
+pub mod mcp;
 pub mod raw;
 pub mod render;
 pub mod table;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
+use vllm_responses_actors::mcp::settings::McpSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
@@ -50,6 +52,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// What is logged and how.
     pub logging: Logging,
+    /// MCP servers.
+    pub mcp: McpSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }
@@ -188,7 +192,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     values::duration(text)
 }
 
-/// Gathers and judges the configuration, the keys file and a wanted interpreter included.
+/// Gathers and judges the configuration, the keys file, `mcp.json` and a wanted interpreter included.
 ///
 /// # Errors
 /// All problems at once, ready to be printed one a line.
@@ -202,6 +206,21 @@ pub fn load(inputs: &Inputs) -> (Raw, Result<Config, Vec<String>>) {
     if let Some(value) = keys {
         let path = inputs.directory.join(&value.text);
         if let Err(bad) = keys::load(&path) {
+            let mut problems = judged.err().unwrap_or_default();
+            problems.extend(
+                bad.iter()
+                    .map(|problem| format!("{}: {problem}", value.place)),
+            );
+            judged = Err(problems);
+        }
+    }
+    if let Some(value) = raw
+        .values
+        .get("mcp.file")
+        .filter(|value| !value.text.is_empty())
+    {
+        let path = inputs.directory.join(&value.text);
+        if let Err(bad) = mcp::read_file(&path, &inputs.env) {
             let mut problems = judged.err().unwrap_or_default();
             problems.extend(
                 bad.iter()

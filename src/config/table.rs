@@ -160,6 +160,18 @@ pub const TABLE: &[Row] = &[
     Row::new("privacy.seal_keys", "VR_SEAL_KEYS", "", Text).secret().means("Keys of 64 hexadecimal digits, comma between, that seal reasoning for clients: the first seals, all open; unset makes one and keeps it beside the SQLite file."),
     Row::new("privacy.seal_max_age", "VR_SEAL_MAX_AGE", "", Duration).means("Age at which sealed reasoning is refused; unset accepts it as long as its key is known."),
 
+    Row::new("mcp.file", "VR_MCP_CONFIG_PATH", "", Text).flag("--mcp-config").means("`mcp.json` with the operator's MCP servers; when given, the gateway starts their runtime."),
+    Row::new("mcp.port", "VR_MCP_PORT", "5981", Number).flag("--mcp-port").means("Port of that runtime, on 127.0.0.1."),
+    Row::new("mcp.runtime_url", "VR_MCP_BUILTIN_RUNTIME_URL", "", Text).means("URL of a runtime that runs already, when no `mcp.json` is given; with one, the port to start it on."),
+    Row::new("mcp.runtime_token", "VR_MCP_RUNTIME_TOKEN", "", Text).secret().means("Bearer token of a runtime that the gateway does not start; needed unless it is on this machine."),
+    Row::new("mcp.startup_timeout", "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC", "10s", Duration).means("Longest connection, handshake and tool list of an MCP server, each."),
+    Row::new("mcp.tool_timeout", "VR_MCP_HOSTED_TOOL_TIMEOUT_SEC", "60s", Duration).means("Longest call of an MCP tool."),
+    Row::new("mcp.strict_definitions", "VR_MCP_STRICT_DEFINITIONS", "false", Switch).means("Whether a tool of the operator's servers is left out once its definition has changed."),
+    Row::new("mcp.remote_enabled", "VR_MCP_REQUEST_REMOTE_ENABLED", "true", Switch).means("Whether requests may name MCP servers by `server_url`."),
+    Row::new("mcp.remote_url_checks", "VR_MCP_REQUEST_REMOTE_URL_CHECKS", "true", Switch).means("Whether those must be `https` URLs of public hosts; `false` opens this machine's networks to every client."),
+    Row::new("mcp.remote_allowed_hosts", "VR_MCP_REMOTE_ALLOWED_HOSTS", "", Text).means("Exceptions, `HOST` or `HOST:PORT` with commas between: exactly these may be private and plain `http`."),
+    Row::new("mcp.remote_default_approval", "VR_MCP_REMOTE_DEFAULT_APPROVAL", "always", Choice(&["always", "never"])).means("Whether calls of those servers wait for approval when the request does not say."),
+
     Row::new("lifecycle.drain_delay", "VR_DRAIN_DELAY", "0s", Duration).flag("--drain-delay").means("After SIGTERM, how long requests are still taken while readiness is false."),
     Row::new("lifecycle.shutdown_grace", "VR_SHUTDOWN_GRACE", "30s", Duration).flag("--shutdown-grace").means("How long running requests may take to finish at a stop."),
 

@@ -62,7 +62,7 @@ pub fn store(raw: &Raw) -> Result<StoreSettings, Vec<String>> {
 /// Reads keys and collects what is wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) raw: &'a Raw,
-    problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -163,6 +163,7 @@ impl<'a> Reader<'a> {
         let cache = self.cache(protocol.map(|protocol| protocol.omitted_tools));
         let lifecycle = self.lifecycle();
         let logging = self.logging();
+        let mcp = self.mcp();
         Some(Config {
             gateway: gateway?,
             upstream: upstream?,
@@ -175,6 +176,7 @@ impl<'a> Reader<'a> {
             privacy: privacy?,
             lifecycle: lifecycle?,
             logging: logging?,
+            mcp: mcp?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
         })
     }
@@ -436,7 +438,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn logging(&mut self) -> Option<Logging> {
+    pub(super) fn logging(&mut self) -> Option<Logging> {
         let rule = "must be `off`, `error`, `warn`, `info`, `debug` or `trace`";
         let level = self.read("logging.level", rule, |text| {
             text.parse::<log::LevelFilter>()

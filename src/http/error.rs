@@ -70,7 +70,7 @@ pub(super) fn unknown_response() -> HttpResponse {
     ))
 }
 
-fn busy(message: &str, wait: &str) -> HttpResponse {
+pub(super) fn busy(message: &str, wait: &str) -> HttpResponse {
     let error = ApiError::new(ApiErrorCode::ServerIsOverloaded, message);
     refusal(&Refusal {
         error,

@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod extract;
 mod health;
+mod mcp;
 mod models;
 mod responses;
 pub mod state;
@@ -14,12 +15,11 @@ mod stream;
 
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, Route, web};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
 /// Adds all routes. Called once per worker, since the upstream client belongs to a thread.
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
-    let wrong_method = || web::route().to(wrong_method);
     config
         .service(
             web::scope("/v1")
@@ -55,6 +55,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(models::one))
                         .default_service(wrong_method()),
                 )
+                .configure(mcp_routes)
                 .service(
                     web::resource("/chat/completions")
                         .route(web::post().to(chat::passthrough))
@@ -72,11 +73,29 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::route().to(unknown_path));
 }
 
+fn mcp_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/mcp/servers")
+                .route(web::get().to(mcp::servers))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/mcp/servers/{server_label}/tools")
+                .route(web::get().to(mcp::tools))
+                .default_service(wrong_method()),
+        );
+}
+
 async fn unknown_path() -> HttpResponse {
     error::answer(&ApiError::new(ApiErrorCode::NotFound, "no such path"))
 }
 
-async fn wrong_method(method: Method) -> HttpResponse {
+fn wrong_method() -> Route {
+    web::route().to(refuse_method)
+}
+
+async fn refuse_method(method: Method) -> HttpResponse {
     let message = format!("this path does not take `{method}`");
     error::answer(&ApiError::new(ApiErrorCode::MethodNotAllowed, message))
 }

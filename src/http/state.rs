@@ -7,6 +7,7 @@ use actix::{Addr, Recipient};
 use tokio::sync::watch;
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
+use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
@@ -29,6 +30,8 @@ pub struct AppState {
     pub keys: watch::Receiver<Option<Arc<KeyRing>>>,
     /// Asked once per response, and for health.
     pub supervisor: Addr<SupervisorActor>,
+    /// MCP servers.
+    pub mcp: McpDoors,
     /// Stored responses, once the store is open.
     pub store: watch::Receiver<Option<StoreDoors>>,
     /// Whom the status page asks.
@@ -92,4 +95,13 @@ pub struct StoreDoors {
     pub chains: Recipient<LoadChain>,
     /// Deletion.
     pub remove: Recipient<Remove>,
+}
+
+/// What handlers ask of MCP.
+#[derive(Clone, Debug)]
+pub struct McpDoors {
+    /// The operator's servers.
+    pub servers: Recipient<ListServers>,
+    /// The tools of one.
+    pub tools: Recipient<ListTools>,
 }

@@ -23,3 +23,5 @@ mod cli;
 mod faults;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod mcp;

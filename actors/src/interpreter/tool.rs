@@ -32,7 +32,9 @@ impl Tool for CodeInterpreter {
         context: CallContext,
         call: GatewayCall,
     ) -> Result<BoxFuture<'static, ToolOutcome>, GatewayCall> {
-        let GatewayCall::CodeInterpreter(call) = call;
+        let GatewayCall::CodeInterpreter(call) = call else {
+            return Err(call);
+        };
         let asked = call.container.id().to_owned();
         let answer = self.calls.send(self.execute(context, call));
         // No deadline here: the actor bounds the wait in its queue and the call itself.

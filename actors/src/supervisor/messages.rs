@@ -8,6 +8,7 @@ use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::mcp::messages::ListTools;
 use crate::process::ExitKind;
 use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
@@ -40,6 +41,8 @@ pub struct Peers {
     pub commits: Recipient<Commit>,
     /// Who wants to know of an upstream that cannot be reached.
     pub suspects: Recipient<Suspect>,
+    /// Who knows the tools of MCP servers.
+    pub mcp: Recipient<ListTools>,
     /// Where the model is.
     pub upstream: UpstreamSettings,
     /// What runs gateway calls.
@@ -183,6 +186,8 @@ pub struct Observation {
     pub upstream: Health,
     /// The vLLM process, when it is ours.
     pub vllm: Option<ChildSummary>,
+    /// The MCP runtime's process, when it is ours.
+    pub mcp_runtime: Option<ChildSummary>,
 }
 
 /// What may be said of a child without a key: nothing it wrote.
@@ -194,16 +199,25 @@ pub struct ChildSummary {
     pub restarts: u32,
 }
 
-/// Tell when the vLLM of ours reaches this phase.
+/// A process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnProcess {
+    /// `vllm serve`.
+    Vllm,
+    /// `vllm-responses mcp-runtime`.
+    McpRuntime,
+}
+
+/// Tell when a process of ours reaches this phase.
 /// Sender: `gateway`, which waits for it to be ready, and for it to be given up.
 #[derive(Debug, Message)]
 #[rtype(result = "Reached")]
-pub struct AwaitPhase(pub Phase);
+pub struct AwaitPhase(pub OwnProcess, pub Phase);
 
 /// What brought a child to a phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// Its last error.
+    /// Its last error, its last lines behind it where it never was ready.
     pub last_error: String,
     /// How it ended, in the phases that follow an end.
     pub exit: Option<ExitKind>,

@@ -12,10 +12,11 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
 use tokio::sync::{Semaphore, watch};
 
+use crate::mcp;
 use crate::process::messages::{Phase, PhaseChanged};
 use messages::{
     Acquire, AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation,
-    Observe, Opened, Peers, Permit, Reached, Refused, Report, StopStage,
+    Observe, Opened, OwnProcess, Peers, Permit, Reached, Refused, Report, StopStage,
 };
 
 /// How long after [`StopStage::Ending`] turns may take to write their last events.
@@ -31,6 +32,7 @@ pub struct SupervisorActor {
     store: Health,
     upstream: Health,
     vllm: watch::Sender<Option<PhaseChanged>>,
+    mcp_runtime: watch::Sender<Option<PhaseChanged>>,
 }
 
 impl SupervisorActor {
@@ -44,6 +46,7 @@ impl SupervisorActor {
             store: Health::Starting,
             upstream: Health::Starting,
             vllm: watch::Sender::new(None),
+            mcp_runtime: watch::Sender::new(None),
         }
     }
 
@@ -72,10 +75,8 @@ impl SupervisorActor {
             capacity: self.capacity,
             store: self.store.clone(),
             upstream: self.upstream.clone(),
-            vllm: self.vllm.borrow().as_ref().map(|vllm| ChildSummary {
-                phase: vllm.status.phase,
-                restarts: vllm.status.restarts,
-            }),
+            vllm: self.vllm.borrow().as_ref().map(summary),
+            mcp_runtime: self.mcp_runtime.borrow().as_ref().map(summary),
         }
     }
 
@@ -88,6 +89,13 @@ impl SupervisorActor {
             }
             forward
         });
+    }
+}
+
+fn summary(seen: &PhaseChanged) -> ChildSummary {
+    ChildSummary {
+        phase: seen.status.phase,
+        restarts: seen.status.restarts,
     }
 }
 
@@ -189,11 +197,16 @@ async fn all_places(places: Arc<Semaphore>, capacity: usize) {
     drop(places.acquire_many(all).await);
 }
 
-/// Synchronous. A vLLM that is not ready is not asked whether it is.
+/// Synchronous. A vLLM that is not ready is not asked whether it is. Readiness does not depend on the
+/// MCP runtime: without it only its tools are missing.
 impl Handler<PhaseChanged> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, change: PhaseChanged, _: &mut Self::Context) {
+        if change.status.name == mcp::runtime::NAME {
+            self.mcp_runtime.send_replace(Some(change));
+            return;
+        }
         let status = &change.status;
         self.upstream = match status.phase {
             Phase::Ready => Health::Ready,
@@ -213,21 +226,38 @@ impl Handler<PhaseChanged> for SupervisorActor {
 impl Handler<AwaitPhase> for SupervisorActor {
     type Result = ResponseFuture<Reached>;
 
-    fn handle(&mut self, AwaitPhase(phase): AwaitPhase, _: &mut Self::Context) -> Self::Result {
-        let mut vllm = self.vllm.subscribe();
+    fn handle(&mut self, ask: AwaitPhase, _: &mut Self::Context) -> Self::Result {
+        let AwaitPhase(process, phase) = ask;
+        let mut seen = match process {
+            OwnProcess::Vllm => self.vllm.subscribe(),
+            OwnProcess::McpRuntime => self.mcp_runtime.subscribe(),
+        };
         Box::pin(async move {
-            let reached = |vllm: &Option<PhaseChanged>| {
-                vllm.as_ref().is_some_and(|vllm| vllm.status.phase == phase)
+            let reached = |seen: &Option<PhaseChanged>| {
+                seen.as_ref().is_some_and(|seen| seen.status.phase == phase)
             };
-            let seen = vllm.wait_for(reached).await.ok();
-            let seen = seen.and_then(|vllm| vllm.clone());
+            let seen = seen.wait_for(reached).await.ok();
+            let seen = seen.and_then(|seen| seen.clone());
             Reached {
-                exit: seen.as_ref().and_then(|vllm| vllm.exit),
-                last_error: seen
-                    .and_then(|vllm| vllm.status.last_error)
-                    .unwrap_or_else(|| "vLLM has ended".to_owned()),
+                exit: seen.as_ref().and_then(|seen| seen.exit),
+                last_error: last_words(seen.as_ref(), process),
             }
         })
+    }
+}
+
+fn last_words(seen: Option<&PhaseChanged>, process: OwnProcess) -> String {
+    let status = seen.map(|seen| &seen.status);
+    let error = status.and_then(|status| status.last_error.clone());
+    match process {
+        OwnProcess::Vllm => error.unwrap_or_else(|| "vLLM has ended".to_owned()),
+        // It says on its last line why it cannot start.
+        OwnProcess::McpRuntime => {
+            let line = status.and_then(|status| status.last_lines.last());
+            let line = line.map(|line| line.trim_start_matches("error: ").to_owned());
+            let error = error.unwrap_or_else(|| "it has ended".to_owned());
+            format!("the MCP runtime: {}", line.unwrap_or(error))
+        }
     }
 }
 

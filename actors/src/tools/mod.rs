@@ -3,12 +3,15 @@
 //! A tool is one file with an implementation of [`Tool`] and one line where `gateway.rs` fills the
 //! [`Toolbox`]. Every rule of the loop (rounds, caps, order, repeats) is in the turn machine.
 
+pub mod mcp;
+
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::Owner;
+use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
 use vllm_responses_protocol::tools::code_interpreter::CodeOutcome;
 use vllm_responses_protocol::tools::{GatewayCall, Offers, ToolOutcome};
 
@@ -90,6 +93,9 @@ fn unavailable(call: &GatewayCall) -> ToolOutcome {
         GatewayCall::CodeInterpreter(_) => ToolOutcome::CodeInterpreter(CodeOutcome {
             failure: Some("the code interpreter is not available any more".into()),
             ..CodeOutcome::default()
+        }),
+        GatewayCall::Mcp(_) => ToolOutcome::Mcp(Outcome::Failed {
+            error: CallError::protocol(SERVER_ERROR, "MCP is not available any more"),
         }),
     }
 }

@@ -68,9 +68,16 @@ impl TurnActor {
     pub(super) fn next_look(&self) -> Duration {
         /// A look that comes a hair early must not spin.
         const SHORTEST: Duration = Duration::from_millis(10);
+        const HELD_LONGER: Duration = Duration::from_millis(250);
         let limits = self.deadlines();
         let client = match (self.turn.delivery(), &self.head) {
-            (Delivery::Events, Some(_)) => limits.hold_status.saturating_sub(self.spoke.elapsed()),
+            (Delivery::Events, Some(_)) => {
+                match limits.hold_status.saturating_sub(self.spoke.elapsed()) {
+                    // The turn may hold its status longer, while MCP servers are asked.
+                    Duration::ZERO => HELD_LONGER,
+                    left => left,
+                }
+            }
             (Delivery::Events, None) => limits.keep_alive.saturating_sub(self.spoke.elapsed()),
             (Delivery::Whole, _) => limits.keep_alive,
         };

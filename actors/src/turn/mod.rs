@@ -25,12 +25,15 @@ use tokio_util::sync::{CancellationToken, PollSender};
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::Record;
+use vllm_responses_protocol::responses::tool::McpServer;
 use vllm_responses_protocol::tools::ToolCall;
+use vllm_responses_protocol::tools::mcp::ListError;
 use vllm_responses_protocol::turn::Turn;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
+use crate::mcp::messages::ListTools;
 use crate::store::messages::{Commit, Extent, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
 use crate::tools::CallContext;
@@ -46,6 +49,9 @@ use timings::{Timings, log_messages};
 const BODY_BUFFERS: usize = 4;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
+/// An MCP server's own limits are shorter, unless they are configured longer; then this one ends the
+/// wait, and not the listing.
+const LIST_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a turn is started with.
 #[derive(Debug)]
@@ -177,6 +183,7 @@ impl TurnActor {
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
             Action::LeftOut(turns) => log::info!(
@@ -242,6 +249,22 @@ impl TurnActor {
                 self.feed(Input::UpstreamFailed(fault), ctx);
             }
         }
+    }
+
+    fn list_tools(&mut self, tool_index: usize, server: &McpServer, ctx: &mut Context<Self>) {
+        let lists = self.permit.peers.mcp.clone();
+        let list = ListTools {
+            owner: self.owner.clone(),
+            server: server.into(),
+        };
+        let listed = async move { ask(&lists, list, LIST_LIMIT).await };
+        ctx.spawn(listed.into_actor(self).map(move |listed, act, ctx| {
+            let answer = match listed {
+                Ok(listed) => listed.map_err(|failure| failure.meaning()),
+                Err(gone) => Err(ListError::Unavailable(gone.to_string().into())),
+            };
+            act.feed(Input::ToolsListed { tool_index, answer }, ctx);
+        }));
     }
 
     fn run_tool(&mut self, ToolCall { output_index, call }: ToolCall, ctx: &mut Context<Self>) {

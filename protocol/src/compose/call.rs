@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::client::{CustomView, InputSource, Late};
 use super::gateway::{CodeView, PendingCall};
+use super::mcp::McpView;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
@@ -50,6 +51,8 @@ enum View {
     Custom(CustomView),
     /// Code for the interpreter.
     Code(CodeView),
+    /// A tool of an MCP server.
+    Mcp(McpView),
 }
 
 /// What a call has become.
@@ -148,6 +151,14 @@ impl CallDraft {
                 let view = View::Code(CodeView::announce(index, out));
                 Shown::At { index, view }
             }
+            Route::Mcp(at) => {
+                let index = new_slot();
+                let view = match out.catalogue.mcp(at) {
+                    Some(function) => View::Mcp(McpView::announce(index, function, out)),
+                    None => View::Function(self.announce_function(index, out)),
+                };
+                Shown::At { index, view }
+            }
         };
     }
 
@@ -188,6 +199,10 @@ impl CallDraft {
                 index,
                 view: View::Code(view),
             } => view.arguments(*index, delta, out),
+            Shown::At {
+                index,
+                view: View::Mcp(view),
+            } => view.arguments(*index, delta, out),
             Shown::NotYet | Shown::Later(_) | Shown::Never => {}
         }
         self.arguments.push_str(delta);
@@ -227,7 +242,27 @@ impl CallDraft {
                 let (name, arguments) = (self.name.into(), self.arguments.into());
                 Closed::Pending(view.close(index, name, arguments, out))
             }
+            View::Mcp(view) => self.close_mcp(index, view, out),
         })
+    }
+
+    fn close_mcp(self, index: usize, view: McpView, out: &mut Out<'_>) -> Closed {
+        match view {
+            McpView::Call(item) => {
+                let arguments = self.arguments.into();
+                Closed::Pending(PendingCall::mcp(
+                    index,
+                    self.name.into(),
+                    arguments,
+                    item,
+                    out,
+                ))
+            }
+            McpView::Approval(mut item) => {
+                item.arguments = self.arguments.into();
+                Closed::Item(index, Item::McpApprovalRequest(item))
+            }
+        }
     }
 
     /// Arguments that are no JSON make the item `incomplete`, whatever ended it.

@@ -170,7 +170,11 @@ impl Late {
                     arguments: RawValue::from_string(text.to_owned()).ok()?,
                 }))
             }
-            Route::Function | Route::Custom | Route::Refused | Route::CodeInterpreter => None,
+            Route::Function
+            | Route::Custom
+            | Route::Refused
+            | Route::CodeInterpreter
+            | Route::Mcp(_) => None,
         }
     }
 
@@ -216,6 +220,10 @@ fn whole(mut item: Item) -> Item {
         | Item::FunctionCall(_)
         | Item::FunctionCallOutput(_)
         | Item::CodeInterpreterCall(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
         | Item::CustomToolCall(_)
         | Item::CustomToolCallOutput(_)
         | Item::ToolSearchOutput(_)

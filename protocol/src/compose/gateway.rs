@@ -1,12 +1,16 @@
 //! Calls that the gateway runs: from the first piece of their arguments to the item with the result.
 
-use super::Out;
+use std::sync::Arc;
+
+use super::{Out, mcp};
 use crate::ids::{self, Prefix};
 use crate::json::member::MemberText;
 use crate::responses::event::{ArgumentsDelta, CodeDone, Event, ItemEvent, ItemPlace};
 use crate::responses::item::{CodeInterpreterCall, CodeOutputs, Item, ToolStatus};
+use crate::responses::mcp::McpCall;
 use crate::tools::code_interpreter::{self, CodeCall, CodeOutcome, Container};
-use crate::tools::{GatewayCall, ToolCall, ToolOutcome};
+use crate::tools::mcp::McpToolCall;
+use crate::tools::{self, GatewayCall, ToolCall, ToolOutcome};
 
 /// Code for the interpreter while the model writes it.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl CodeView {
             problem: code_interpreter::check(&arguments).err(),
             name,
             arguments,
-            item,
+            item: PendingItem::Code(item),
         }
     }
 }
@@ -90,7 +94,14 @@ pub struct PendingCall {
     arguments: Box<str>,
     /// What is wrong with its arguments.
     problem: Option<&'static str>,
-    item: CodeInterpreterCall,
+    item: PendingItem,
+}
+
+/// Its item so far.
+#[derive(Debug)]
+enum PendingItem {
+    Code(CodeInterpreterCall),
+    Mcp(McpCall),
 }
 
 impl PendingCall {
@@ -109,54 +120,119 @@ impl PendingCall {
         self.problem
     }
 
-    /// Says that it runs; gives what is to be run.
-    pub(crate) fn start(&mut self, container: &Container, out: &mut Out<'_>) -> ToolCall {
-        self.item.status = ToolStatus::Interpreting;
-        out.emit(&Event::CodeInterpreting(self.place()));
-        ToolCall {
-            output_index: self.output_index,
-            call: GatewayCall::CodeInterpreter(CodeCall {
-                container: container.clone(),
-                code: self.item.code.clone(),
-            }),
+    /// A call of an MCP tool whose arguments have ended.
+    pub(super) fn mcp(
+        output_index: usize,
+        name: Box<str>,
+        arguments: Box<str>,
+        mut item: McpCall,
+        out: &mut Out<'_>,
+    ) -> Self {
+        mcp::end_arguments(output_index, &mut item, &arguments, out);
+        Self {
+            output_index,
+            problem: tools::mcp::check(&arguments).err(),
+            name,
+            arguments,
+            item: PendingItem::Mcp(item),
         }
+    }
+
+    /// Says that it runs; gives what is to be run. `None` when it cannot be.
+    pub(crate) fn start(
+        &mut self,
+        container: Option<&Container>,
+        out: &mut Out<'_>,
+    ) -> Option<ToolCall> {
+        let output_index = self.output_index;
+        let call = match &mut self.item {
+            PendingItem::Code(item) => {
+                item.status = ToolStatus::Interpreting;
+                out.emit(&Event::CodeInterpreting(ItemPlace {
+                    item_id: &item.id,
+                    output_index,
+                }));
+                GatewayCall::CodeInterpreter(CodeCall {
+                    container: container?.clone(),
+                    code: item.code.clone(),
+                })
+            }
+            PendingItem::Mcp(item) => {
+                item.status = ToolStatus::Calling;
+                let function = out.catalogue.mcp_tool(&item.server_label, &item.name)?;
+                GatewayCall::Mcp(McpToolCall {
+                    server: Arc::clone(&function.server),
+                    tool: item.name.clone(),
+                    arguments: item.arguments.clone(),
+                })
+            }
+        };
+        Some(ToolCall { output_index, call })
     }
 
     /// The item with its result.
     pub(super) fn settle(
-        mut self,
+        self,
         outcome: ToolOutcome,
         shown: CodeOutputs,
         out: &mut Out<'_>,
     ) -> (usize, Item) {
-        let ToolOutcome::CodeInterpreter(outcome) = outcome;
-        code_interpreter::settle(&mut self.item, outcome, shown);
-        if self.item.status == ToolStatus::Completed {
-            out.emit(&Event::CodeCompleted(self.place()));
-        }
-        (self.output_index, Item::CodeInterpreterCall(self.item))
+        let output_index = self.output_index;
+        let item = match (self.item, outcome) {
+            (PendingItem::Code(mut item), ToolOutcome::CodeInterpreter(outcome)) => {
+                code_interpreter::settle(&mut item, outcome, shown);
+                if item.status == ToolStatus::Completed {
+                    out.emit(&Event::CodeCompleted(ItemPlace {
+                        item_id: &item.id,
+                        output_index,
+                    }));
+                }
+                Item::CodeInterpreterCall(item)
+            }
+            (PendingItem::Mcp(item), ToolOutcome::Mcp(outcome)) => {
+                mcp::settle(output_index, item, outcome, out)
+            }
+            // An outcome of another kind than the call; nothing sends one.
+            (item @ (PendingItem::Code(_) | PendingItem::Mcp(_)), _) => item.cut(),
+        };
+        (output_index, item)
     }
 
     /// The item of a call that is not run, with the reason for the model.
-    pub(super) fn refuse(mut self, why: &str) -> (usize, Item) {
-        let outcome = CodeOutcome {
-            failure: Some(why.into()),
-            ..CodeOutcome::default()
+    pub(super) fn refuse(self, why: &str, out: &mut Out<'_>) -> (usize, Item) {
+        let item = match self.item {
+            PendingItem::Code(mut item) => {
+                let outcome = CodeOutcome {
+                    failure: Some(why.into()),
+                    ..CodeOutcome::default()
+                };
+                code_interpreter::settle(&mut item, outcome, CodeOutputs::Hidden);
+                Item::CodeInterpreterCall(item)
+            }
+            PendingItem::Mcp(item) => {
+                mcp::settle(self.output_index, item, tools::mcp::refused(why), out)
+            }
         };
-        code_interpreter::settle(&mut self.item, outcome, CodeOutputs::Hidden);
-        (self.output_index, Item::CodeInterpreterCall(self.item))
+        (self.output_index, item)
     }
 
     /// The item of a call that was cut.
-    pub(super) fn cut(mut self) -> (usize, Item) {
-        self.item.status = ToolStatus::Incomplete;
-        (self.output_index, Item::CodeInterpreterCall(self.item))
+    pub(super) fn cut(self) -> (usize, Item) {
+        (self.output_index, self.item.cut())
     }
+}
 
-    fn place(&self) -> ItemPlace<'_> {
-        ItemPlace {
-            item_id: &self.item.id,
-            output_index: self.output_index,
+impl PendingItem {
+    fn cut(self) -> Item {
+        match self {
+            Self::Code(mut item) => {
+                item.status = ToolStatus::Incomplete;
+                Item::CodeInterpreterCall(item)
+            }
+            Self::Mcp(mut item) => {
+                item.status = ToolStatus::Incomplete;
+                Item::McpCall(item)
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 mod call;
 mod client;
 mod gateway;
+mod mcp;
 mod message;
 mod reasoning;
 mod summary;
@@ -17,8 +18,9 @@ use crate::ids::IdSource;
 use crate::normalize::{CallPiece, ModelEvent};
 use crate::responses::content::LogProb;
 use crate::responses::delta::DeltaFrame;
-use crate::responses::event::{Event, ItemEvent, Writer};
-use crate::responses::item::{CodeOutputs, Item, ItemStatus};
+use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, Writer};
+use crate::responses::item::{CodeOutputs, Item, ItemStatus, ToolStatus};
+use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
 use crate::responses::settings::SummaryMode;
 use crate::seal::{Bond, SealKeys};
 use crate::tools::code_interpreter::Container;
@@ -334,12 +336,49 @@ impl Composer {
     pub(crate) fn start(
         &mut self,
         output_index: usize,
-        container: &Container,
+        container: Option<&Container>,
         out: &mut Out<'_>,
     ) -> Option<ToolCall> {
         let mut pending = self.pending.iter_mut();
         let call = pending.find(|call| call.output_index() == output_index)?;
-        Some(call.start(container, out))
+        call.start(container, out)
+    }
+
+    /// Tells of a list of tools.
+    pub(crate) fn tell_list(&mut self, item: McpListTools, out: &mut Out<'_>) {
+        let index = self.new_slot();
+        mcp::tell_list(index, &item, out);
+        self.put(index, Item::McpListTools(item), out);
+    }
+
+    /// Opens a call that the client has approved; it waits to be run. Gives its place.
+    pub(crate) fn open_approved(
+        &mut self,
+        approved: &McpApprovalRequest,
+        id: Box<str>,
+        out: &mut Out<'_>,
+    ) -> usize {
+        let index = self.new_slot();
+        let item = McpCall {
+            id,
+            status: ToolStatus::InProgress,
+            server_label: approved.server_label.clone(),
+            name: approved.name.clone(),
+            arguments: Box::default(),
+            output: None,
+            error: None,
+            approval_request_id: Some(approved.id.clone()),
+        };
+        mcp::begin(index, &item, out);
+        out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
+            item_id: &item.id,
+            output_index: index,
+            delta: &approved.arguments,
+        }));
+        let arguments = approved.arguments.clone();
+        let call = PendingCall::mcp(index, approved.name.clone(), arguments, item, out);
+        self.pending.push(call);
+        index
     }
 
     /// Closes a pending call with its outcome.
@@ -353,7 +392,7 @@ impl Composer {
     /// Closes a pending call that is not run.
     pub(crate) fn refuse(&mut self, output_index: usize, why: &str, out: &mut Out<'_>) {
         if let Some(call) = self.take_pending(output_index) {
-            let (index, item) = call.refuse(why);
+            let (index, item) = call.refuse(why, out);
             self.put(index, item, out);
         }
     }

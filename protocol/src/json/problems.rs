@@ -120,6 +120,13 @@ impl Problems {
         self.kept.is_empty()
     }
 
+    /// All of it, a sentence each, for what is no request.
+    pub(crate) fn into_sentences(self) -> Vec<String> {
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        let kept = self.kept.into_iter().map(|problem| problem.sentence);
+        kept.chain(more).collect()
+    }
+
     /// All of it as one error; `None` when nothing is wrong.
     ///
     /// `param` and `code` are the first problem's, the message lists all (decision 4).

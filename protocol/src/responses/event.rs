@@ -71,6 +71,22 @@ pub enum Event<'a> {
     CodeInterpreting(ItemPlace<'a>),
     /// `response.code_interpreter_call.completed`
     CodeCompleted(ItemPlace<'a>),
+    /// `response.mcp_list_tools.in_progress`
+    McpListing(ItemPlace<'a>),
+    /// `response.mcp_list_tools.completed`
+    McpListed(ItemPlace<'a>),
+    /// `response.mcp_list_tools.failed`
+    McpListFailed(ItemPlace<'a>),
+    /// `response.mcp_call.in_progress`
+    McpInProgress(ItemPlace<'a>),
+    /// `response.mcp_call_arguments.delta`
+    McpArgumentsDelta(ArgumentsDelta<'a>),
+    /// `response.mcp_call_arguments.done`
+    McpArgumentsDone(McpArgumentsDone<'a>),
+    /// `response.mcp_call.completed`
+    McpCompleted(ItemPlace<'a>),
+    /// `response.mcp_call.failed`
+    McpFailed(ItemPlace<'a>),
     /// `error`
     Error(ErrorEvent<'a>),
 }
@@ -272,6 +288,17 @@ pub struct ArgumentsDone<'a> {
     pub arguments: &'a str,
 }
 
+/// All arguments of a call of an MCP tool.
+#[derive(Debug, Serialize)]
+pub struct McpArgumentsDone<'a> {
+    /// The item.
+    pub item_id: &'a str,
+    /// Its index.
+    pub output_index: usize,
+    /// All of them.
+    pub arguments: &'a str,
+}
+
 /// All input of a custom tool.
 #[derive(Debug, Serialize)]
 pub struct InputDone<'a> {
@@ -357,6 +384,14 @@ impl Event<'_> {
             (Self::CodeDone(_), _) => "response.code_interpreter_call_code.done",
             (Self::CodeInterpreting(_), _) => "response.code_interpreter_call.interpreting",
             (Self::CodeCompleted(_), _) => "response.code_interpreter_call.completed",
+            (Self::McpListing(_), _) => "response.mcp_list_tools.in_progress",
+            (Self::McpListed(_), _) => "response.mcp_list_tools.completed",
+            (Self::McpListFailed(_), _) => "response.mcp_list_tools.failed",
+            (Self::McpInProgress(_), _) => "response.mcp_call.in_progress",
+            (Self::McpArgumentsDelta(_), _) => "response.mcp_call_arguments.delta",
+            (Self::McpArgumentsDone(_), _) => "response.mcp_call_arguments.done",
+            (Self::McpCompleted(_), _) => "response.mcp_call.completed",
+            (Self::McpFailed(_), _) => "response.mcp_call.failed",
             (Self::Error(_), _) => "error",
         }
     }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::content::Part;
 use super::emulated::EmulatedCall;
 use super::kept::KeptItem;
+use super::mcp::{McpApprovalRequest, McpApprovalResponse, McpCall, McpListTools};
 use super::settings::{Effort, TextFormat};
 use super::tool::{Execution, Tool};
 
@@ -26,6 +27,14 @@ pub enum Item {
     FunctionCallOutput(FunctionCallOutput),
     /// Code that the gateway ran.
     CodeInterpreterCall(CodeInterpreterCall),
+    /// Tools of an MCP server.
+    McpListTools(McpListTools),
+    /// A call of an MCP tool.
+    McpCall(McpCall),
+    /// A call that waits for the client's approval.
+    McpApprovalRequest(McpApprovalRequest),
+    /// The client's word about one.
+    McpApprovalResponse(McpApprovalResponse),
     /// A call of a custom tool.
     CustomToolCall(CustomToolCall),
     /// What the client's custom tool returned.
@@ -57,6 +66,10 @@ impl Item {
             Self::FunctionCall(item) => &item.id,
             Self::FunctionCallOutput(item) | Self::CustomToolCallOutput(item) => &item.id,
             Self::CodeInterpreterCall(item) => &item.id,
+            Self::McpListTools(item) => &item.id,
+            Self::McpCall(item) => &item.id,
+            Self::McpApprovalRequest(item) => &item.id,
+            Self::McpApprovalResponse(item) => &item.id,
             Self::CustomToolCall(item) => &item.id,
             Self::ToolSearchCall(item) => &item.id,
             Self::ToolSearchOutput(item) => &item.id,
@@ -78,6 +91,10 @@ impl Item {
             | Self::FunctionCall(_)
             | Self::FunctionCallOutput(_)
             | Self::CodeInterpreterCall(_)
+            | Self::McpListTools(_)
+            | Self::McpCall(_)
+            | Self::McpApprovalRequest(_)
+            | Self::McpApprovalResponse(_)
             | Self::CustomToolCall(_)
             | Self::CustomToolCallOutput(_)
             | Self::ToolSearchCall(_)
@@ -110,6 +127,10 @@ impl Item {
             | Self::FunctionCall(_)
             | Self::FunctionCallOutput(_)
             | Self::CodeInterpreterCall(_)
+            | Self::McpListTools(_)
+            | Self::McpCall(_)
+            | Self::McpApprovalRequest(_)
+            | Self::McpApprovalResponse(_)
             | Self::CustomToolCall(_)
             | Self::CustomToolCallOutput(_)
             | Self::ToolSearchCall(_)
@@ -361,6 +382,8 @@ pub enum ToolStatus {
     InProgress,
     /// Its code runs.
     Interpreting,
+    /// Its server was asked.
+    Calling,
     /// Run to its end.
     Completed,
     /// Cut before it was run to its end.

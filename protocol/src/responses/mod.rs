@@ -7,6 +7,7 @@ pub mod emulated;
 pub mod event;
 pub mod item;
 pub mod kept;
+pub mod mcp;
 pub mod request;
 pub mod response;
 pub mod settings;

@@ -7,10 +7,13 @@
 
 pub mod catalogue;
 pub mod code_interpreter;
+pub mod mcp;
 pub(crate) mod shown;
 
+use crate::mcp::outcome::Outcome;
 pub use catalogue::{Catalogue, Route};
 use code_interpreter::{CodeCall, CodeOutcome};
+use mcp::McpToolCall;
 
 /// A call that the gateway runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct ToolCall {
 pub enum GatewayCall {
     /// Python, in a sandbox.
     CodeInterpreter(CodeCall),
+    /// A tool of an MCP server.
+    Mcp(McpToolCall),
 }
 
 /// What became of a call, one variant per gateway tool.
@@ -33,6 +38,8 @@ pub enum GatewayCall {
 pub enum ToolOutcome {
     /// Of the code interpreter.
     CodeInterpreter(CodeOutcome),
+    /// Of an MCP tool.
+    Mcp(Outcome),
 }
 
 /// Whether a tool of this gateway can be used at the moment.

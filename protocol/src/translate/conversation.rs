@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::item::{Item, ItemStatus, Message, Reasoning, Role, ToolStatus};
 use crate::responses::kept::{KeptItem, KeptRole};
+use crate::responses::mcp::McpApprovalResponse;
 
 /// One step of a conversation.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) enum Call<'a> {
     },
     /// A server ran it: the item holds its own result.
     Hosted(&'a Item),
+    /// The client did not approve this request for approval.
+    Declined(&'a Item, &'a McpApprovalResponse),
 }
 
 /// What an item is in a conversation.
@@ -56,6 +59,10 @@ enum Part<'a> {
     Output(&'a str),
     /// A call with its own result.
     Hosted,
+    /// A call that waits for approval; one that is approved becomes a call of its own.
+    Asked,
+    /// The client's word about one.
+    Decided(&'a McpApprovalResponse),
     /// Nothing that the model is told.
     Nothing,
 }
@@ -81,15 +88,20 @@ fn part(item: &Item) -> Part<'_> {
         {
             Part::Nothing
         }
-        Item::CodeInterpreterCall(_) => Part::Hosted,
+        Item::McpCall(call) if call.status == ToolStatus::Incomplete => Part::Nothing,
+        Item::CodeInterpreterCall(_) | Item::McpCall(_) => Part::Hosted,
+        Item::McpApprovalRequest(_) => Part::Asked,
+        Item::McpApprovalResponse(response) => Part::Decided(response),
         Item::Kept(item) => match item.kind.role() {
             KeptRole::Call => Part::Call(&item.call_id),
             KeptRole::Output => Part::Output(&item.call_id),
             KeptRole::Whole => Part::Hosted,
         },
-        Item::AdditionalTools(_) | Item::ConfigurationUpdate(_) | Item::ItemReference(_) => {
-            Part::Nothing
-        }
+        // Of lists the model is shown the tools themselves.
+        Item::McpListTools(_)
+        | Item::AdditionalTools(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::ItemReference(_) => Part::Nothing,
     }
 }
 
@@ -105,6 +117,10 @@ fn is_whole(call: &Item) -> bool {
         | Item::Reasoning(_)
         | Item::FunctionCallOutput(_)
         | Item::CodeInterpreterCall(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
         | Item::CustomToolCallOutput(_)
         | Item::ToolSearchOutput(_)
         | Item::AdditionalTools(_)
@@ -184,6 +200,7 @@ pub(super) fn arrange<'a>(
         entries: Vec::with_capacity(count),
         open: HashMap::new(),
         early: Vec::new(),
+        asked: HashMap::new(),
     };
     let earlier = history.iter().map(|item| (item, Place::Earlier));
     let own = input.iter().enumerate();
@@ -201,6 +218,8 @@ struct Arranger<'a> {
     open: HashMap<&'a str, (usize, usize)>,
     /// Outputs whose call has not been seen yet.
     early: Vec<(&'a Item, &'a str, Place)>,
+    /// Calls that wait for approval, by id.
+    asked: HashMap<&'a str, &'a Item>,
 }
 
 impl<'a> Arranger<'a> {
@@ -237,7 +256,16 @@ impl<'a> Arranger<'a> {
                     self.early.push((item, call_id, place));
                 }
             }
-            Part::Hosted => self.hosted(item),
+            Part::Hosted => self.own(Call::Hosted(item)),
+            Part::Asked => {
+                self.asked.insert(item.id(), item);
+            }
+            Part::Decided(response) => {
+                let asked = self.asked.remove(&*response.approval_request_id);
+                if let Some(request) = asked.filter(|_| !response.approve) {
+                    self.own(Call::Declined(request, response));
+                }
+            }
             Part::Nothing => {}
         }
     }
@@ -245,9 +273,9 @@ impl<'a> Arranger<'a> {
     /// A call and its result. Whatever follows was said in knowledge of it, also where the model
     /// called twice at once: so a later round repeats the words of an earlier one exactly, and the
     /// model server's prefix cache holds.
-    fn hosted(&mut self, call: &'a Item) {
+    fn own(&mut self, call: Call<'a>) {
         let mut run = self.take_run();
-        run.calls.push(Call::Hosted(call));
+        run.calls.push(call);
         run.answered = true;
         self.entries.push(Entry::Run(run));
     }
@@ -313,7 +341,7 @@ impl Run<'_> {
     fn close(&mut self) -> Result<(), ApiError> {
         self.calls.retain(|call| match call {
             Call::Client { made, output, .. } => output.is_some() || is_whole(made),
-            Call::Hosted(_) => true,
+            Call::Hosted(_) | Call::Declined(..) => true,
         });
         for call in &self.calls {
             if let Call::Client {

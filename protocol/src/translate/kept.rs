@@ -157,7 +157,7 @@ fn collect(
                 collect(&space.tools, Some(&space.name), catalogue, names);
             }
             Tool::Emulated(tool) => names.push(tool.kind.as_str().to_owned()),
-            Tool::ToolSearch(_) | Tool::CodeInterpreter(_) | Tool::Unserved(_) => {}
+            Tool::ToolSearch(_) | Tool::CodeInterpreter(_) | Tool::Mcp(_) | Tool::Unserved(_) => {}
         }
     }
 }

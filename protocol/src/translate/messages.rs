@@ -10,9 +10,11 @@ use crate::chat::request::{
     ChatCall, ChatCallFunction, ChatContent, ChatMessage, ChatPart, ImageUrl,
 };
 use crate::json_text::compact;
+use crate::mcp::names::model_name;
 use crate::responses::content::Part;
+use crate::responses::emulated::EmulatedCall;
 use crate::responses::item::{Item, Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
-use crate::tools::{Catalogue, Route, code_interpreter, shown};
+use crate::tools::{Catalogue, Route, code_interpreter, mcp, shown};
 
 /// Writes the instructions and all entries.
 ///
@@ -117,14 +119,7 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
                 Cow::Owned(compact(safe_arguments(call.arguments.get()))),
             )
         }
-        Item::EmulatedCall(call) => {
-            let kind = call.action.kind();
-            let name = catalogue.name_of(Route::Emulated(kind));
-            (
-                Cow::Borrowed(name.unwrap_or(kind.as_str())),
-                Cow::Owned(call.action.arguments()),
-            )
-        }
+        Item::EmulatedCall(call) => emulated(call, catalogue),
         Item::CodeInterpreterCall(call) => {
             let name = catalogue.name_of(Route::CodeInterpreter);
             (
@@ -132,6 +127,14 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
                 Cow::Owned(code_interpreter::arguments(&call.code)),
             )
         }
+        Item::McpCall(call) => (
+            mcp_name(catalogue, &call.server_label, &call.name),
+            Cow::Borrowed(safe_arguments(&call.arguments)),
+        ),
+        Item::McpApprovalRequest(request) => (
+            mcp_name(catalogue, &request.server_label, &request.name),
+            Cow::Borrowed(safe_arguments(&request.arguments)),
+        ),
         Item::Kept(item) => {
             let (name, arguments) = kept::call(item);
             (
@@ -146,7 +149,9 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
         | Item::ToolSearchOutput(_)
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
-        | Item::ItemReference(_) => return None,
+        | Item::ItemReference(_)
+        | Item::McpListTools(_)
+        | Item::McpApprovalResponse(_) => return None,
     };
     Some(ChatCall {
         id: chat_id(item),
@@ -155,10 +160,26 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
     })
 }
 
+/// Name and arguments of a call of a shell or patch tool.
+fn emulated<'a>(call: &EmulatedCall, catalogue: &'a Catalogue) -> (Cow<'a, str>, Cow<'a, str>) {
+    let kind = call.action.kind();
+    let name = catalogue.name_of(Route::Emulated(kind));
+    (
+        Cow::Borrowed(name.unwrap_or(kind.as_str())),
+        Cow::Owned(call.action.arguments()),
+    )
+}
+
+/// The model's name of an MCP tool, also of one that it is not shown any more.
+fn mcp_name<'a>(catalogue: &'a Catalogue, label: &str, name: &str) -> Cow<'a, str> {
+    let shown = catalogue.mcp_name(label, Some(name));
+    shown.map_or_else(|| Cow::Owned(model_name(label, name)), Cow::Borrowed)
+}
+
 fn made<'a>(call: &Call<'a>) -> &'a Item {
     match call {
         Call::Client { made, .. } => made,
-        Call::Hosted(item) => item,
+        Call::Hosted(item) | Call::Declined(item, _) => item,
     }
 }
 
@@ -179,6 +200,10 @@ fn chat_id(call: &Item) -> &str {
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
         | Item::Kept(_) => call.id(),
     }
 }
@@ -188,6 +213,11 @@ fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>>
     let told = match call {
         Call::Client { output, .. } => (*output)?,
         Call::Hosted(item) => *item,
+        Call::Declined(request, why) => {
+            let reason = why.reason.as_deref().unwrap_or("no reason was given");
+            let told = format!("not run: the user did not approve this call ({reason})");
+            return Some(tool_message(request, ChatContent::Text(Cow::Owned(told))));
+        }
     };
     let content = match told {
         Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
@@ -196,6 +226,7 @@ fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>>
         Item::CodeInterpreterCall(call) => {
             ChatContent::Text(Cow::Owned(code_interpreter::told(call)))
         }
+        Item::McpCall(call) => ChatContent::Text(Cow::Owned(mcp::told(call))),
         Item::ToolSearchOutput(output) => {
             ChatContent::Text(Cow::Owned(kept::found(&output.tools, catalogue)))
         }
@@ -208,12 +239,19 @@ fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>>
         | Item::EmulatedCall(_)
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
-        | Item::ItemReference(_) => return None,
+        | Item::ItemReference(_)
+        | Item::McpListTools(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_) => return None,
     };
-    Some(ChatMessage {
-        tool_call_id: Some(chat_id(made(call))),
+    Some(tool_message(made(call), content))
+}
+
+fn tool_message<'a>(call: &'a Item, content: ChatContent<'a>) -> ChatMessage<'a> {
+    ChatMessage {
+        tool_call_id: Some(chat_id(call)),
         ..plain("tool", content)
-    })
+    }
 }
 
 /// What the client's function returned.

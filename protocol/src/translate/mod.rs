@@ -204,12 +204,20 @@ fn tool_choice<'a>(ask: &Ask<'a>) -> Option<ChatToolChoice<'a>> {
         }
         ToolChoice::Function { name } if forced => one(ask.catalogue.named(name, Route::Function)),
         ToolChoice::Custom { name } if forced => one(ask.catalogue.named(name, Route::Custom)),
+        ToolChoice::Mcp { label, name, .. } if forced => {
+            let shown = ask.catalogue.mcp_name(label, name.as_deref());
+            match (name, shown) {
+                (None, Some(_)) => ChatToolChoice::Word("required"),
+                (Some(_), _) | (None, None) => one(shown),
+            }
+        }
         ToolChoice::OfType { kind, .. } if forced => one(of_type(ask.catalogue, kind)),
         ToolChoice::Auto
         | ToolChoice::Required
         | ToolChoice::Function { .. }
         | ToolChoice::Custom { .. }
         | ToolChoice::Allowed { .. }
+        | ToolChoice::Mcp { .. }
         | ToolChoice::OfType { .. } => ChatToolChoice::Word("auto"),
     })
 }

@@ -5,6 +5,7 @@ use crate::history;
 use crate::ids::{CountingIds, ResponseId};
 use crate::record::{Chain, Link, Status};
 use crate::responses::request::Rules;
+use crate::tools::catalogue::Lists;
 use crate::tools::{Availability, Offers};
 
 fn decode(body: &str) -> CreateRequest {
@@ -34,6 +35,7 @@ fn asked(
         catalogue: &Catalogue::of(
             &request.settings,
             &offers,
+            &Lists::new(),
             history
                 .iter()
                 .chain(&request.input)

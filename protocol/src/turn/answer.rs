@@ -87,6 +87,7 @@ impl Turn {
             self.fail(explained, effects);
             return;
         }
+        self.tell_lists(effects);
         let finish = answer.choices.first_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
             normalize::answer(choice, &mut |event| composer.apply(event, &mut out))

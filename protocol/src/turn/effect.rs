@@ -1,11 +1,15 @@
 //! What goes into the turn machine and what comes out of it: data only.
 
+use std::sync::Arc;
+
 use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiError;
 use crate::ids::ResponseId;
 use crate::record::Record;
 use crate::responses::item::Item;
+use crate::responses::tool::McpServer;
+use crate::tools::mcp::{ListError, Listed};
 use crate::tools::{ToolCall, ToolOutcome};
 
 /// One thing that happened to a turn.
@@ -17,6 +21,13 @@ pub enum Input<'a> {
     Found(Vec<Item>),
     /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
     Refused(ApiError),
+    /// The answer to one [`Action::ListTools`].
+    ToolsListed {
+        /// Index of the tool in the request.
+        tool_index: usize,
+        /// The tools, or why there are none.
+        answer: Result<Listed, ListError>,
+    },
     /// The outcome of [`Action::CountTokens`]; `None` when the upstream does not tell.
     Counted(Option<TokenCount>),
     /// The upstream answered 200 and begins to stream.
@@ -76,6 +87,14 @@ pub enum Action {
     CountTokens(Vec<u8>),
     /// Log that the prompt was too long and goes again without so many of its oldest turns.
     LeftOut(usize),
+    /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
+    /// once.
+    ListTools {
+        /// Index of the tool in the request.
+        tool_index: usize,
+        /// The server.
+        server: Arc<McpServer>,
+    },
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
     RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.

@@ -51,6 +51,8 @@ impl Explained {
             | ApiErrorCode::InvalidApiKey
             | ApiErrorCode::ModelNotFound
             | ApiErrorCode::NotFound
+            | ApiErrorCode::McpUnavailable
+            | ApiErrorCode::ExternalConnector
             | ApiErrorCode::MethodNotAllowed
             | ApiErrorCode::RequestTimeout
             | ApiErrorCode::PayloadTooLarge

@@ -23,6 +23,7 @@ mod answer;
 pub mod effect;
 mod ending;
 mod fault;
+mod listing;
 mod references;
 mod sealed;
 mod shorten;
@@ -50,6 +51,8 @@ use crate::tools::{Catalogue, LoopLimits, Offers};
 use crate::translate::{self, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 use ending::Terminal;
+use fault::Explained;
+use listing::Mcp;
 use shorten::Shortening;
 use tools::ToolLoop;
 
@@ -109,6 +112,7 @@ pub struct Turn {
     /// Items of earlier turns; kept only where a further call may need them.
     history: Vec<Item>,
     tools: ToolLoop,
+    mcp: Mcp,
     phase: Phase,
 }
 
@@ -119,6 +123,11 @@ enum Phase {
     Fresh,
     /// Waiting for the items that the request refers to; this is the history.
     Resolving(Vec<Item>),
+    /// MCP servers are asked for their tools.
+    Listing {
+        /// Answers that are still to come.
+        waiting: usize,
+    },
     /// The model was called.
     Calling(CallState),
     /// Gateway tools run.
@@ -203,6 +212,7 @@ impl Turn {
             call: Shortening::default(),
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
+            mcp: Mcp::default(),
             phase: Phase::Fresh,
         }
     }
@@ -261,14 +271,24 @@ impl Turn {
                     effects,
                 );
             }
-            (Phase::Fresh | Phase::Resolving(_), Input::Cancelled(Cancel::ClientLeft)) => {
+            (Phase::Listing { .. }, Input::ToolsListed { tool_index, answer }) => {
+                self.listed(tool_index, answer, effects);
+            }
+            (
+                Phase::Fresh | Phase::Resolving(_) | Phase::Listing { .. },
+                Input::Cancelled(Cancel::ClientLeft),
+            ) => {
                 self.end(effects);
             }
             (Phase::Calling(_) | Phase::Running { .. }, Input::Cancelled(Cancel::ClientLeft)) => {
                 self.abandon(effects);
             }
             (
-                Phase::Fresh | Phase::Resolving(_) | Phase::Calling(_) | Phase::Running { .. },
+                Phase::Fresh
+                | Phase::Resolving(_)
+                | Phase::Listing { .. }
+                | Phase::Calling(_)
+                | Phase::Running { .. },
                 Input::Cancelled(Cancel::Shutdown),
             ) => self.fail(fault::stopping(), effects),
             (
@@ -290,6 +310,7 @@ impl Turn {
             (
                 Phase::Fresh
                 | Phase::Resolving(_)
+                | Phase::Listing { .. }
                 | Phase::Running { .. }
                 | Phase::Storing(_)
                 | Phase::Over,
@@ -315,25 +336,19 @@ impl Turn {
             | Input::Found(_)
             | Input::Refused(_)
             | Input::Stored(_)
+            | Input::ToolsListed { .. }
             | Input::ToolEnded { .. }
             | Input::Cancelled(_) => {}
         }
     }
 
-    fn call_model(&mut self, history: Vec<Item>, effects: &mut Effects) {
-        let items = history.iter().chain(&self.request.input);
-        let loaded = items.flat_map(Item::loaded_tools);
-        let catalogue = Catalogue::of(&self.request.settings, &self.offers, loaded);
-        let asked = catalogue.and_then(|catalogue| {
-            self.catalogue = catalogue;
-            self.choose_container(&history);
-            self.history = history;
-            self.call.max_output_tokens = self.request.settings.max_output_tokens;
-            match self.purpose {
-                Purpose::Answer => self.body(),
-                Purpose::Count => self.with_ask(0, translate::tokenize_body),
-            }
-        });
+    /// The first model call of the response.
+    fn call_model(&mut self, effects: &mut Effects) {
+        self.call.max_output_tokens = self.request.settings.max_output_tokens;
+        let asked = match self.purpose {
+            Purpose::Answer => self.body(),
+            Purpose::Count => self.with_ask(0, translate::tokenize_body),
+        };
         match asked {
             Ok(body) => {
                 if !self.catalogue.has_gateway_tools() && !self.may_leave_out() {
@@ -345,13 +360,7 @@ impl Turn {
                     Purpose::Count => Action::CountTokens(body),
                 });
             }
-            Err(error) => self.refuse(
-                Refusal {
-                    error,
-                    retry_after: None,
-                },
-                effects,
-            ),
+            Err(error) => self.fail(Explained::of(error), effects),
         }
     }
 
@@ -412,5 +421,6 @@ impl Turn {
             });
         }
         effects.actions.push(Action::Begin);
+        self.tell_lists(effects);
     }
 }

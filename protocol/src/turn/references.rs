@@ -70,7 +70,7 @@ impl Turn {
                 }
             }
         }
-        self.call_model(history, effects);
+        self.list_tools(history, effects);
     }
 
     fn refuse_unread(&mut self, error: ApiError, effects: &mut Effects) {

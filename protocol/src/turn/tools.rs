@@ -93,7 +93,7 @@ impl Turn {
     }
 
     /// Chooses the interpreter session: the named one, else the chain's last, else a fresh one.
-    pub(super) fn choose_container(&mut self, history: &[Item]) {
+    pub(super) fn choose_container(&mut self) {
         if self.catalogue.name_of(Route::CodeInterpreter).is_none() {
             return;
         }
@@ -109,11 +109,12 @@ impl Turn {
                 | Tool::Namespace(_)
                 | Tool::ToolSearch(_)
                 | Tool::Emulated(_)
+                | Tool::Mcp(_)
                 | Tool::Unserved(_) => None,
             });
         let container = match choice {
             Some(ContainerChoice::Named(id)) => Container::Named(id.clone()),
-            Some(ContainerChoice::Auto) => match last_container(history) {
+            Some(ContainerChoice::Auto) => match last_container(&self.history) {
                 Some(id) => Container::Continued(id.into()),
                 None => Container::Fresh(ids::fresh(Prefix::Container, &mut *self.ids)),
             },
@@ -138,7 +139,7 @@ impl Turn {
                     let (composer, mut out) = self.composing(effects);
                     composer.refuse(output_index, why, &mut out);
                 }
-                None => waiting += usize::from(self.run_tool(output_index, effects)),
+                None => waiting += usize::from(self.start_call(output_index, effects)),
             }
         }
         self.phase = Phase::Running { waiting };
@@ -166,12 +167,11 @@ impl Turn {
         limit.is_some_and(|limit| self.tools.calls >= limit)
     }
 
-    fn run_tool(&mut self, output_index: usize, effects: &mut Effects) -> bool {
-        let Some(container) = self.tools.container.clone() else {
-            return false;
-        };
+    /// Lets a pending call run; false when it cannot.
+    pub(super) fn start_call(&mut self, output_index: usize, effects: &mut Effects) -> bool {
+        let container = self.tools.container.clone();
         let (composer, mut out) = self.composing(effects);
-        let Some(call) = composer.start(output_index, &container, &mut out) else {
+        let Some(call) = composer.start(output_index, container.as_ref(), &mut out) else {
             return false;
         };
         self.tools.calls += 1;
@@ -201,7 +201,9 @@ impl Turn {
 
     /// Later calls of this response go where this one ran.
     fn note_container(&mut self, outcome: &ToolOutcome) {
-        let ToolOutcome::CodeInterpreter(outcome) = outcome;
+        let ToolOutcome::CodeInterpreter(outcome) = outcome else {
+            return;
+        };
         let ran_in = outcome.container_id.as_deref();
         self.tools.container = match (self.tools.container.take(), ran_in) {
             (Some(Container::Named(id)), None) => Some(Container::Named(id)),
@@ -257,6 +259,10 @@ fn last_container(history: &[Item]) -> Option<&str> {
         | Item::Reasoning(_)
         | Item::FunctionCall(_)
         | Item::FunctionCallOutput(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
         | Item::CustomToolCall(_)
         | Item::CustomToolCallOutput(_)
         | Item::ToolSearchCall(_)

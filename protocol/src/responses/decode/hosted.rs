@@ -48,10 +48,11 @@ fn read_output(raw: &RawValue, place: Place<'_>, reader: &mut Reader<'_>) -> Opt
 }
 
 /// The status of an item that the gateway runs; one that came without is taken for whole.
-fn tool_status(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> ToolStatus {
+pub(super) fn tool_status(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> ToolStatus {
     const WORDS: &[&str] = &[
         "in_progress",
         "interpreting",
+        "calling",
         "completed",
         "incomplete",
         "failed",
@@ -60,6 +61,7 @@ fn tool_status(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> ToolStat
         Some(match word {
             "in_progress" => ToolStatus::InProgress,
             "interpreting" => ToolStatus::Interpreting,
+            "calling" => ToolStatus::Calling,
             "completed" => ToolStatus::Completed,
             "incomplete" => ToolStatus::Incomplete,
             "failed" => ToolStatus::Failed,

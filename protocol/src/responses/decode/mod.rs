@@ -8,6 +8,7 @@ mod emulated;
 mod hosted;
 mod kept;
 mod loaded;
+mod mcp;
 mod message;
 mod part;
 mod reasoning;
@@ -36,6 +37,10 @@ const TYPES: &[(&str, ReadItem)] = &[
     ("function_call", calls::read_call),
     ("function_call_output", calls::read_output),
     ("code_interpreter_call", hosted::read_code),
+    ("mcp_list_tools", mcp::read_list),
+    ("mcp_call", mcp::read_call),
+    ("mcp_approval_request", mcp::read_request),
+    ("mcp_approval_response", mcp::read_response),
     ("custom_tool_call", calls::read_custom),
     ("custom_tool_call_output", calls::read_custom_output),
     ("tool_search_call", loaded::read_search),

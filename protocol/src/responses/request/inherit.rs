@@ -106,6 +106,7 @@ fn is_forced(choice: &ToolChoice) -> bool {
         ToolChoice::Required
         | ToolChoice::Function { .. }
         | ToolChoice::Custom { .. }
+        | ToolChoice::Mcp { .. }
         | ToolChoice::OfType { .. } => true,
     }
 }

@@ -242,7 +242,7 @@ fn every_member_refuses_what_it_must() {
 const BAD_ITEMS: &[(&str, ApiErrorCode, &str)] = &[
     ("5", InvalidType, "input[0]"),
     ("{}", MissingRequiredParameter, "input[0].type"),
-    (r#"{"type":"mcp_call"}"#, InvalidValue, "input[0].type"),
+    (r#"{"type":"no_such_item"}"#, InvalidValue, "input[0].type"),
     (
         r#"{"type":"message"}"#,
         MissingRequiredParameter,
@@ -356,12 +356,12 @@ fn missing_input_conversations_and_doubles() {
 
 #[test]
 fn what_is_not_served_warns_or_is_refused() {
-    let member = r#""frobnicate":1,"tools":[{"type":"mcp","server_label":"s","authorization":"secret","headers":{"x":"secret"}}]"#;
+    let member = r#""frobnicate":1,"tools":[{"type":"carrier_pigeon","server_label":"s","authorization":"secret","headers":{"x":"secret"}}]"#;
     let request = with(member).unwrap();
     assert_eq!(request.warnings.len(), 2, "{:?}", request.warnings);
     let echo = request.settings.echo();
     assert!(
-        echo.contains(r#""tools":[{"type":"mcp","server_label":"s"}]"#),
+        echo.contains(r#""tools":[{"type":"carrier_pigeon","server_label":"s"}]"#),
         "{echo}"
     );
     let strict = Rules {

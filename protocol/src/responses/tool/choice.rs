@@ -4,7 +4,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::super::words::words;
-use super::{Tool, credentials, has_named};
+use super::{Tool, credentials, has_named, mcp};
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
@@ -46,6 +46,15 @@ pub enum ToolChoice {
         /// The choice as it came, without credentials, for the echo.
         raw: Box<RawValue>,
     },
+    /// A tool of this MCP server, or any of them.
+    Mcp {
+        /// The server.
+        label: Box<str>,
+        /// The tool, as the server names it.
+        name: Option<Box<str>>,
+        /// The choice as it came, for the echo.
+        raw: Box<RawValue>,
+    },
     /// The tool of this type: one that the gateway runs, or, where it serves none of that type, as
     /// the model likes.
     OfType {
@@ -84,7 +93,9 @@ impl Serialize for ToolChoice {
             Self::Required => serializer.serialize_str("required"),
             Self::Function { name } => named("function", name, serializer),
             Self::Custom { name } => named("custom", name, serializer),
-            Self::Allowed { raw, .. } | Self::OfType { raw, .. } => raw.serialize(serializer),
+            Self::Allowed { raw, .. } | Self::Mcp { raw, .. } | Self::OfType { raw, .. } => {
+                raw.serialize(serializer)
+            }
         }
     }
 }
@@ -183,6 +194,7 @@ fn decode_choice_object(
                 raw: credentials::without(raw),
             })
         }
+        "mcp" => mcp::decode_choice(fields, raw, known.tools, problems),
         _ => Some(ToolChoice::OfType {
             kind: kind.into(),
             raw: credentials::without(raw),

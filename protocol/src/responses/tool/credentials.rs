@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
 /// Members of tools that carry credentials. Clients that write them otherwise mean the same.
-const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
+pub(super) const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
 
 /// Whether a member of this name carries credentials.
-fn is_credential(name: &str) -> bool {
+pub(super) fn is_credential(name: &str) -> bool {
     CREDENTIALS
         .iter()
         .any(|credential| name.eq_ignore_ascii_case(credential))

@@ -4,6 +4,7 @@ mod choice;
 mod client;
 mod code_interpreter;
 mod credentials;
+mod mcp;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub use client::{
     CustomFormat, CustomTool, EmulatedTool, Execution, Grammar, NamespaceTool, ToolSearchTool,
 };
 pub use code_interpreter::{CodeInterpreterTool, ContainerChoice};
+pub use mcp::{Approval, McpAccess, McpServer, McpTool, ToolFilter};
 
 use crate::error::ApiErrorCode;
 use crate::json::{Fields, Kind, Place, Problems, kind};
@@ -41,6 +43,8 @@ pub enum Tool {
     Emulated(EmulatedTool),
     /// Python in a sandbox, run by the gateway.
     CodeInterpreter(CodeInterpreterTool),
+    /// The tools of an MCP server, called by the gateway.
+    Mcp(McpTool),
     /// A tool that this gateway does not serve: echoed, not shown to the model (decision 5).
     Unserved(UnservedTool),
 }
@@ -90,6 +94,7 @@ impl Serialize for Tool {
             Self::ToolSearch(tool) => members(&tool.members, serializer),
             Self::Emulated(tool) => members(&tool.members, serializer),
             Self::CodeInterpreter(tool) => members(&tool.members, serializer),
+            Self::Mcp(tool) => members(&tool.members, serializer),
             Self::Unserved(tool) => members(&tool.members, serializer),
         }
     }
@@ -133,6 +138,7 @@ fn decode_tool(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<To
         return None;
     };
     match &*kind {
+        "mcp" => mcp::decode(fields, problems).map(Tool::Mcp),
         "function" => {
             decode_function(&mut fields, problems).map(|tool| Tool::Function(tool.into()))
         }
@@ -192,7 +198,7 @@ fn is_name_character(character: char) -> bool {
 /// The name of a call would not say which of two tools is meant.
 fn refuse_same_name(before: &[Tool], tool: &Tool, place: &Place<'_>, problems: &mut Problems) {
     let Some(name) = own_name(tool) else {
-        return;
+        return mcp::refuse_same_label(before, tool, place, problems);
     };
     if before.iter().any(|tool| own_name(tool) == Some(name)) {
         let place = place.member("name");
@@ -213,6 +219,7 @@ fn own_name(tool: &Tool) -> Option<&str> {
         | Tool::ToolSearch(_)
         | Tool::Emulated(_)
         | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
         | Tool::Unserved(_) => None,
     }
 }
@@ -226,6 +233,7 @@ fn has_named(tools: &[Tool], wanted: &str) -> bool {
         | Tool::ToolSearch(_)
         | Tool::Emulated(_)
         | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
         | Tool::Unserved(_) => own_name(tool) == Some(wanted),
     })
 }

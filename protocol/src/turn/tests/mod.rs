@@ -2,6 +2,7 @@
 
 mod client_tools;
 mod items;
+mod mcp;
 mod thinking;
 mod tools;
 mod truncation;
@@ -14,9 +15,18 @@ use super::*;
 use crate::chat::fault::{UpstreamFault, Waited};
 use crate::ids::{CountingIds, ResponseId};
 use crate::responses::request::Rules;
-use crate::tools::Availability;
+use crate::tools::code_interpreter::CodeCall;
+use crate::tools::{Availability, GatewayCall};
 
 const NOW: i64 = 1_700_000_000_000;
+
+/// The code of a call.
+fn code_of(call: &GatewayCall) -> &CodeCall {
+    match call {
+        GatewayCall::CodeInterpreter(call) => call,
+        GatewayCall::Mcp(_) => panic!("not code"),
+    }
+}
 
 /// A turn and all that it did so far.
 struct Bench {
@@ -112,6 +122,7 @@ impl Bench {
 fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
+        Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
         Action::FindItems(responses) => format!("find {responses:?}"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::tools::code_interpreter::{CodeOutcome, Container};
-use crate::tools::{GatewayCall, ToolCall, ToolOutcome};
+use crate::tools::{ToolCall, ToolOutcome};
 
 /// A turn with the code interpreter and a function of the client, and what the model was sent.
 struct Loop {
@@ -41,7 +41,8 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
-                other @ (Action::FindItems(_)
+                other @ (Action::ListTools { .. }
+                | Action::FindItems(_)
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
                 | Action::Begin
@@ -95,7 +96,7 @@ impl Loop {
     }
 
     fn container(&self) -> &Container {
-        let GatewayCall::CodeInterpreter(call) = &self.runs[0].call;
+        let call = code_of(&self.runs[0].call);
         &call.container
     }
 
@@ -477,8 +478,7 @@ proptest! {
             turn.step(Input::UpstreamBytes(&delta(&json!({"tool_calls": [call]}))));
         }
         turn.ends("tool_calls");
-        let GatewayCall::CodeInterpreter(run) = &turn.runs[0].call;
-        prop_assert_eq!(&*run.code, code.as_str());
+        prop_assert_eq!(&*code_of(&turn.runs[0].call).code, code.as_str());
         let shown: String = turn.bench.events().iter()
             .filter(|event| event["type"] == "response.code_interpreter_call_code.delta")
             .map(|event| event["delta"].as_str().unwrap().to_owned())

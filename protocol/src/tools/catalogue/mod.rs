@@ -1,10 +1,14 @@
 //! The functions that the model is shown, and what a call of each means.
 
+mod servers;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::mcp::{self, ListError, Listed, McpFunction};
 use super::{Availability, Offers, code_interpreter, shown};
 use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
@@ -30,6 +34,8 @@ pub enum Route {
     Refused,
     /// Run here.
     CodeInterpreter,
+    /// The MCP tool with this index, run here or shown to the client for approval.
+    Mcp(usize),
 }
 
 impl Route {
@@ -41,10 +47,13 @@ impl Route {
             | Self::ToolSearch
             | Self::Emulated(_)
             | Self::Refused => false,
-            Self::CodeInterpreter => true,
+            Self::CodeInterpreter | Self::Mcp(_) => true,
         }
     }
 }
+
+/// What MCP servers answered, by the index of their tool in the request.
+pub type Lists = BTreeMap<usize, Result<Listed, ListError>>;
 
 /// One function that the model is shown.
 #[derive(Debug)]
@@ -82,6 +91,7 @@ enum Shown {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Vec<Entry>,
+    mcp: Vec<McpFunction>,
     /// Whether names that are not among the entries are refused.
     closed: bool,
     /// While the tools of the request are read and the client can search: what is deferred waits.
@@ -97,6 +107,7 @@ impl Catalogue {
     pub fn of<'a>(
         settings: &Settings,
         offers: &Offers,
+        lists: &Lists,
         loaded: impl Iterator<Item = &'a Tool>,
     ) -> Result<Self, ApiError> {
         let mut catalogue = Self::default();
@@ -110,6 +121,7 @@ impl Catalogue {
                     Availability::Off => {}
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
+                Tool::Mcp(tool) => catalogue.add_mcp(settings, tool, index, lists)?,
                 Tool::Function(_)
                 | Tool::Custom(_)
                 | Tool::Namespace(_)
@@ -158,7 +170,7 @@ impl Catalogue {
                 let shown = written(shown::emulated(tool.kind));
                 self.add(tool.kind.as_str(), None, Route::Emulated(tool.kind), shown);
             }
-            Tool::CodeInterpreter(_) | Tool::Unserved(_) => {}
+            Tool::CodeInterpreter(_) | Tool::Mcp(_) | Tool::Unserved(_) => {}
         }
     }
 
@@ -175,7 +187,8 @@ impl Catalogue {
             name: name.into(),
             namespace: namespace.map(Into::into),
         };
-        if let Some(at) = self.entries.iter().position(|entry| entry.own == own) {
+        let same = |entry: &Entry| entry.own == own && !entry.route.is_gateway();
+        if let Some(at) = self.entries.iter().position(same) {
             let entry = self.entries.get_mut(at)?;
             entry.route = route;
             entry.shown = shown;
@@ -186,7 +199,7 @@ impl Catalogue {
             None => Cow::Borrowed(name),
             Some(namespace) => Cow::Owned(shown::flat(namespace, name)),
         };
-        if self.entries.iter().any(|entry| *entry.name == *flat) {
+        if self.is_taken(&flat) {
             flat = Cow::Owned(shown::marked(&flat, namespace.unwrap_or_default(), name));
         }
         self.entries.push(Entry {
@@ -205,20 +218,30 @@ impl Catalogue {
         }
         let (description, parameters) = code_interpreter::shown();
         let Some(parameters) = parameters else { return };
+        let shown = Shown::Gateway {
+            description,
+            parameters,
+        };
         let name = free_name(settings, code_interpreter::NAMES);
+        self.add_own(name, Route::CodeInterpreter, shown);
+    }
+
+    /// Adds a function that the gateway runs: the client has no name of its own for it.
+    fn add_own(&mut self, name: &str, route: Route, shown: Shown) {
         self.entries.push(Entry {
             name: name.into(),
             own: OwnName {
                 name: name.into(),
                 namespace: None,
             },
-            route: Route::CodeInterpreter,
-            shown: Shown::Gateway {
-                description,
-                parameters,
-            },
+            route,
+            shown,
             grammar: None,
         });
+    }
+
+    fn is_taken(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| *entry.name == *name)
     }
 
     /// Applies what the choice limits or forces.
@@ -243,6 +266,7 @@ impl Catalogue {
                 | ToolChoice::Auto
                 | ToolChoice::Required
                 | ToolChoice::Function { .. }
+                | ToolChoice::Mcp { .. }
                 | ToolChoice::OfType { .. },
             )
             | None => {}
@@ -280,7 +304,10 @@ impl Catalogue {
 
     /// The name by which the model knows what the client calls so.
     pub fn shown_name<'a>(&'a self, name: &'a str, namespace: Option<&str>) -> Cow<'a, str> {
-        let mut entries = self.entries.iter();
+        let mut entries = self
+            .entries
+            .iter()
+            .filter(|entry| !entry.route.is_gateway());
         let found = entries
             .find(|entry| &*entry.own.name == name && entry.own.namespace.as_deref() == namespace);
         match (found, namespace) {
@@ -371,6 +398,7 @@ impl Entry {
             Route::ToolSearch => allowed.has_type("tool_search"),
             Route::Emulated(kind) => allowed.has_type(kind.as_str()),
             Route::CodeInterpreter => allowed.has_type(code_interpreter::TYPE),
+            Route::Mcp(_) => allowed.has_type(mcp::TYPE),
             Route::Refused => false,
         }
     }
@@ -384,6 +412,7 @@ fn is_deferred(tool: &Tool) -> bool {
         | Tool::ToolSearch(_)
         | Tool::Emulated(_)
         | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
         | Tool::Unserved(_) => false,
     }
 }
@@ -408,11 +437,25 @@ fn search_shown(tool: &ToolSearchTool) -> Option<Shown> {
 /// The first of these names that no function of the client has; the last if all are taken.
 fn free_name(settings: &Settings, names: [&'static str; 2]) -> &'static str {
     let [first, second] = names;
-    let taken = settings
-        .tools
-        .iter()
-        .any(|tool| matches!(tool, Tool::Function(function) if &*function.name == first));
-    if taken { second } else { first }
+    if has_named(settings, first) {
+        second
+    } else {
+        first
+    }
+}
+
+/// Whether a function or custom tool of the client has this name.
+fn has_named(settings: &Settings, wanted: &str) -> bool {
+    settings.tools.iter().any(|tool| match tool {
+        Tool::Function(tool) => *tool.name == *wanted,
+        Tool::Custom(tool) => *tool.name == *wanted,
+        Tool::Namespace(_)
+        | Tool::ToolSearch(_)
+        | Tool::Emulated(_)
+        | Tool::CodeInterpreter(_)
+        | Tool::Mcp(_)
+        | Tool::Unserved(_) => false,
+    })
 }
 
 fn missing(index: usize, why: &str) -> ApiError {

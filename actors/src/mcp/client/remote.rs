@@ -1,0 +1,254 @@
+//! Sessions with callers' servers: opened under the guard, shared by the requests of one owner with
+//! the same URL and credentials, and closed when nobody uses them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{OnceCell, watch};
+use tokio::time::Instant;
+use vllm_responses_protocol::ids::Owner;
+use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
+use vllm_responses_protocol::mcp::file::{DefaultApproval, HttpKind};
+use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
+use vllm_responses_protocol::tools::mcp::Listed;
+
+use crate::mcp::guard::vet_headers;
+use crate::mcp::messages::{CallTool, ListFailure, RemoteServer};
+use crate::mcp::net::connect::Dialer;
+use crate::mcp::session::{Deadlines, Endpoint, Failure, Session};
+use crate::mcp::settings::{HostedSettings, RemoteSettings};
+
+/// A list is asked for again after this long; a server that says it has changed is asked at once.
+const LIST_AGE: Duration = Duration::from_secs(300);
+/// A session that nobody used for this long is closed.
+const IDLE: Duration = Duration::from_secs(300);
+/// Most sessions kept; beyond it the one unused longest goes.
+const MAX_SESSIONS: usize = 256;
+
+/// Hash of owner, URL and credentials: the secrets themselves are not kept as keys.
+type Key = [u8; 32];
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) settings: RemoteSettings,
+    pub(super) deadlines: HostedSettings,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) sessions: RefCell<HashMap<Key, Rc<Entry>>>,
+}
+
+/// One session, or the place where it will be.
+#[derive(Debug)]
+pub(super) struct Entry {
+    open: OnceCell<Open>,
+    used: Cell<Instant>,
+}
+
+#[derive(Debug)]
+struct Open {
+    session: Arc<Session>,
+    tools: Arc<Catalogue>,
+    listed: Instant,
+    changes: watch::Receiver<u64>,
+}
+
+impl Remote {
+    /// The server's tools: from memory when they are known and fresh.
+    pub(super) async fn tools(
+        &self,
+        owner: &Owner,
+        server: &RemoteServer,
+    ) -> Result<Listed, ListFailure> {
+        let entry = self.entry(owner, server).await?;
+        let open = entry.open.get();
+        let open = open.ok_or(ListFailure::RuntimeDown)?;
+        Ok(Listed {
+            tools: Arc::clone(&open.tools),
+            always_approve: self.settings.default_approval == DefaultApproval::Always,
+        })
+    }
+
+    pub(super) async fn call(
+        &self,
+        server: &RemoteServer,
+        call: &CallTool,
+        tool: &ToolEntry,
+    ) -> Outcome {
+        let mut tries = if tool.read_only { 2 } else { 1 };
+        loop {
+            tries -= 1;
+            let failure = match self.call_once(server, call).await {
+                Ok(outcome) => return outcome,
+                Err(failure) => failure,
+            };
+            let lost = matches!(&failure, ListFailure::Failed(failure) if failure.lost_session());
+            if lost && tries > 0 {
+                continue;
+            }
+            let error = match &failure {
+                ListFailure::Failed(failure) => failure.to_call_error(),
+                ListFailure::Unknown
+                | ListFailure::Unavailable(_)
+                | ListFailure::RuntimeDown
+                | ListFailure::RemoteOff
+                | ListFailure::Refused(_)
+                | ListFailure::BadHeaders(_) => {
+                    CallError::protocol(SERVER_ERROR, failure.to_string())
+                }
+            };
+            return Outcome::Failed { error };
+        }
+    }
+
+    async fn call_once(
+        &self,
+        server: &RemoteServer,
+        call: &CallTool,
+    ) -> Result<Outcome, ListFailure> {
+        let entry = self.entry(&call.owner, server).await?;
+        let open = entry.open.get();
+        let session = Arc::clone(&open.ok_or(ListFailure::RuntimeDown)?.session);
+        let called = session.call(&call.tool, &call.arguments).await;
+        if let Err(failure) = &called {
+            let gone = failure.may_end_session() && !session.is_alive().await;
+            if failure.lost_session() || gone {
+                self.forget(&key(&call.owner, server), &entry);
+            }
+        }
+        Ok(called?)
+    }
+
+    /// A session whose list is fresh.
+    async fn entry(&self, owner: &Owner, server: &RemoteServer) -> Result<Rc<Entry>, ListFailure> {
+        if !self.settings.enabled {
+            return Err(ListFailure::RemoteOff);
+        }
+        let key = key(owner, server);
+        let mut entry = self.place(key);
+        if entry.open.get().is_some_and(Open::is_stale) {
+            self.forget(&key, &entry);
+            entry = self.place(key);
+        }
+        entry.used.set(Instant::now());
+        let opened = entry.open.get_or_try_init(|| self.open(server)).await;
+        if let Err(failure) = opened {
+            self.forget(&key, &entry);
+            return Err(failure);
+        }
+        Ok(entry)
+    }
+
+    async fn open(&self, server: &RemoteServer) -> Result<Open, ListFailure> {
+        let guard = self.settings.guard();
+        let to = guard.vet(&server.access.url)?;
+        let headers = server
+            .access
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, value));
+        let headers = vet_headers(headers, server.access.authorization.as_ref())
+            .map_err(ListFailure::BadHeaders)?;
+        let endpoint = Endpoint::Http {
+            to: Box::new(to),
+            guard: Arc::new(guard),
+            headers,
+            kind: HttpKind::Auto,
+            dialer: Arc::clone(&self.dialer),
+        };
+        let startup = self.deadlines.startup;
+        let deadlines = Deadlines {
+            connect: startup,
+            initialize: startup,
+            list: startup,
+            call: self.deadlines.call,
+        };
+        let session = Session::open(&server.label, &endpoint, deadlines).await;
+        let session = session.map_err(uniform)?;
+        let changes = session.changes();
+        let tools = session.list().await.map_err(uniform)?;
+        for notice in &tools.notices {
+            log::warn!("{notice}");
+        }
+        Ok(Open {
+            session: Arc::new(session),
+            tools: Arc::new(tools),
+            listed: Instant::now(),
+            changes,
+        })
+    }
+
+    fn place(&self, key: Key) -> Rc<Entry> {
+        let mut sessions = self.sessions.borrow_mut();
+        if sessions.len() >= MAX_SESSIONS && !sessions.contains_key(&key) {
+            let oldest = sessions.iter().min_by_key(|(_, entry)| entry.used.get());
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                sessions.remove(&oldest);
+            }
+        }
+        let fresh = || {
+            Rc::new(Entry {
+                open: OnceCell::new(),
+                used: Cell::new(Instant::now()),
+            })
+        };
+        Rc::clone(sessions.entry(key).or_insert_with(fresh))
+    }
+
+    /// Takes this very entry out; one that has replaced it stays.
+    fn forget(&self, key: &Key, entry: &Rc<Entry>) {
+        let mut sessions = self.sessions.borrow_mut();
+        if sessions
+            .get(key)
+            .is_some_and(|known| Rc::ptr_eq(known, entry))
+        {
+            sessions.remove(key);
+        }
+    }
+
+    /// Closes what nobody has used for a while. A session ends with its last user.
+    pub(super) fn sweep(&self) {
+        self.sessions
+            .borrow_mut()
+            .retain(|_, entry| entry.used.get().elapsed() < IDLE);
+    }
+}
+
+impl Open {
+    fn is_stale(&self) -> bool {
+        self.session.is_closed()
+            || self.listed.elapsed() >= LIST_AGE
+            || self.changes.has_changed().unwrap_or(true)
+    }
+}
+
+/// What the guard refused while connecting is told like what it refused before.
+fn uniform(failure: Failure) -> ListFailure {
+    if failure.is_refusal() {
+        return ListFailure::Refused(crate::mcp::guard::Refused);
+    }
+    ListFailure::Failed(failure)
+}
+
+fn key(owner: &Owner, server: &RemoteServer) -> Key {
+    let mut hash = Sha256::new();
+    let mut put = |text: &str| {
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    };
+    put(owner.as_str());
+    put(&server.access.url);
+    put(server
+        .access
+        .authorization
+        .as_ref()
+        .map_or("", |token| token.expose()));
+    for (name, value) in &server.access.headers {
+        put(name);
+        put(value.expose());
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,226 @@
+//! HTTP to one MCP server: redirects under the guard, credentials for one origin, bounded bodies.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use http::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::connect::Connector;
+use super::{MAX_MESSAGE, Progress, Trouble};
+use crate::mcp::guard::{CallerHeaders, Destination, Guard};
+
+/// Most redirects that are followed.
+const MAX_HOPS: usize = 3;
+/// Idle connections are kept for the next call of a conversation.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
+const AGENT: &str = concat!("vllm-responses/", env!("CARGO_PKG_VERSION"));
+
+/// The HTTP side of one session. Clones share connections.
+#[derive(Clone, Debug)]
+pub(in crate::mcp) struct Http {
+    client: Client<Connector, Full<Bytes>>,
+    guard: Arc<Guard>,
+    progress: Progress,
+    /// Where credentials may go.
+    home: Arc<Destination>,
+    credentials: Arc<CallerHeaders>,
+}
+
+impl Http {
+    pub(in crate::mcp) fn new(
+        connector: Connector,
+        home: Destination,
+        credentials: CallerHeaders,
+    ) -> Self {
+        let (guard, progress) = (Arc::clone(&connector.guard), connector.progress.clone());
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(4)
+            .build(connector);
+        Self {
+            client,
+            guard,
+            progress,
+            home: Arc::new(home),
+            credentials: Arc::new(credentials),
+        }
+    }
+
+    /// Where this session began.
+    pub(in crate::mcp) fn home(&self) -> &Destination {
+        &self.home
+    }
+
+    /// Judges a URL that the server gave.
+    pub(in crate::mcp) fn vet_location(&self, location: &str) -> Result<Destination, Trouble> {
+        let judged = self.guard.vet_location(&self.home.url, location);
+        judged.map_err(|_refused| self.progress.trouble(Trouble::Refused))
+    }
+
+    pub(in crate::mcp) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Sends a request and follows redirects that keep its method: 307 and 308, and for GET all.
+    pub(in crate::mcp) async fn send(
+        &self,
+        method: Method,
+        to: &Destination,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Trouble> {
+        let mut to = to.clone();
+        for _ in 0..=MAX_HOPS {
+            let request = self.request(&method, &to, &headers, body.clone())?;
+            let answer = self.client.request(request).await;
+            let answer = answer.map_err(|error| self.progress.trouble(classify(&error)))?;
+            let follows = match answer.status() {
+                StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+                StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
+                    method == Method::GET
+                }
+                _ => return Ok(answer),
+            };
+            let location = answer.headers().get(LOCATION);
+            let Some(location) = location
+                .and_then(|value| value.to_str().ok())
+                .filter(|_| follows)
+            else {
+                return Err(self
+                    .progress
+                    .trouble(Trouble::Status(answer.status().as_u16())));
+            };
+            let next = self.guard.vet_location(&to.url, location);
+            to = next.map_err(|_refused| self.progress.trouble(Trouble::Refused))?;
+        }
+        Err(self
+            .progress
+            .trouble(Trouble::Status(StatusCode::LOOP_DETECTED.as_u16())))
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        to: &Destination,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Trouble> {
+        let mut request = Request::builder()
+            .method(method.clone())
+            .uri(to.url.as_str())
+            .body(Full::new(body))
+            .map_err(|_bad| self.progress.trouble(Trouble::Refused))?;
+        let target = request.headers_mut();
+        target.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        for (name, value) in headers {
+            // A session id is a credential too.
+            if name != "mcp-session-id" || to.same_origin(&self.home) {
+                target.insert(name.clone(), value.clone());
+            }
+        }
+        if to.same_origin(&self.home) {
+            for (name, value) in self.credentials.iter() {
+                target.insert(name.clone(), value.clone());
+            }
+        }
+        Ok(request)
+    }
+
+    /// A whole body of at most [`MAX_MESSAGE`] bytes.
+    pub(in crate::mcp) async fn whole(&self, body: Incoming) -> Result<Bytes, Trouble> {
+        let limited = http_body_util::Limited::new(body, MAX_MESSAGE);
+        match limited.collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(self.progress.trouble(Trouble::TooLarge))
+            }
+            Err(_broken) => Err(self.progress.trouble(Trouble::Broken)),
+        }
+    }
+
+    /// A body as it comes, ended when one event of it passes [`MAX_MESSAGE`].
+    pub(in crate::mcp) fn events(
+        &self,
+        body: Incoming,
+    ) -> impl Stream<Item = Result<Bytes, Trouble>> + Send + use<> {
+        let state = (body, EventMeter::default(), self.progress.clone());
+        stream::try_unfold(state, |(mut body, mut meter, progress)| async move {
+            loop {
+                let Some(frame) = body.frame().await else {
+                    return Ok(None);
+                };
+                let frame = frame.map_err(|_broken| progress.trouble(Trouble::Broken))?;
+                let Ok(bytes) = frame.into_data() else {
+                    continue;
+                };
+                if !meter.takes(&bytes) {
+                    return Err(progress.trouble(Trouble::TooLarge));
+                }
+                return Ok(Some((bytes, (body, meter, progress))));
+            }
+        })
+    }
+}
+
+/// Counts the bytes of one event: since the last empty line.
+#[derive(Debug, Default)]
+struct EventMeter {
+    bytes: usize,
+    /// The last byte ended a line, carriage returns apart.
+    after_end: bool,
+}
+
+impl EventMeter {
+    fn takes(&mut self, chunk: &[u8]) -> bool {
+        for byte in chunk {
+            self.bytes += 1;
+            match byte {
+                b'\n' if self.after_end => self.bytes = 0,
+                b'\n' => self.after_end = true,
+                b'\r' => {}
+                _ => self.after_end = false,
+            }
+            if self.bytes > MAX_MESSAGE {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What the connector said is inside the client's error.
+fn classify(error: &(dyn Error + 'static)) -> Trouble {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(trouble) = error.downcast_ref::<Trouble>() {
+            return *trouble;
+        }
+        at = error.source();
+    }
+    Trouble::Broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m3_an_endless_event_is_cut_and_many_small_ones_are_not() {
+        let mut meter = EventMeter::default();
+        let small = b"data: x\r\n\r\n".repeat(1000);
+        for _ in 0..1000 {
+            assert!(meter.takes(&small));
+        }
+        let endless = b"data: xxxxxxxx\n".repeat(10_000);
+        let taken = (0..1000).take_while(|_| meter.takes(&endless)).count();
+        assert_eq!(taken, MAX_MESSAGE / endless.len());
+    }
+}

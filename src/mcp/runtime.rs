@@ -1,0 +1,145 @@
+//! `mcp-runtime`: the process in which the operator's MCP servers live, shared by every gateway that
+//! is told its URL.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_rt::System;
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use tokio::signal::unix::{SignalKind, signal};
+use vllm_responses_actors::mcp::hosted::{self, Means, Servers};
+use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
+use vllm_responses_actors::process::Launcher;
+use vllm_responses_protocol::mcp::file::McpFile;
+use vllm_responses_protocol::mcp::wire::ServerPhase;
+
+use super::service::{self, ServiceState};
+use crate::config::mcp::RuntimeConfig;
+
+/// Arguments of one call: what a request body may have.
+const MAX_ORDER: usize = 32 * 1024 * 1024;
+/// Beyond the limit of a call: waiting for a place and for a lost session.
+const CALL_SLACK: Duration = Duration::from_secs(300);
+
+/// Serves until a signal.
+///
+/// # Errors
+/// One sentence that names cause and remedy.
+pub fn run(
+    config: RuntimeConfig,
+    file: McpFile,
+    env: BTreeMap<OsString, OsString>,
+) -> Result<(), String> {
+    System::new().block_on(serve(config, file, env))
+}
+
+async fn serve(
+    config: RuntimeConfig,
+    file: McpFile,
+    env: BTreeMap<OsString, OsString>,
+) -> Result<(), String> {
+    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+        .map_err(|error| format!("the process launcher cannot be started ({error})"))?;
+    let means = Means {
+        launcher,
+        dialer: Arc::new(Dialer::new(Arc::new(SystemNetwork))),
+        settings: config.hosted,
+        env,
+    };
+    let servers = hosted::start(&file, &means).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        lines.join("; ")
+    })?;
+    let server = listen(&config, servers.clone())?;
+    let handle = server.handle();
+    let opened = |kind| signal(kind).map_err(|error| format!("no signals ({error})"));
+    let mut terminate = opened(SignalKind::terminate())?;
+    let mut interrupt = opened(SignalKind::interrupt())?;
+    let living = async {
+        let outcome = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            missing = required_missing(&servers, config.hosted.startup) => Err(missing),
+        };
+        handle.stop(true).await;
+        outcome
+    };
+    let (outcome, ended) = tokio::join!(living, server);
+    ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
+    outcome
+}
+
+fn listen(config: &RuntimeConfig, servers: Servers) -> Result<Server, String> {
+    let state = web::Data::new(ServiceState {
+        servers,
+        token: config.token.clone(),
+        call_limit: config.hosted.call.saturating_add(CALL_SLACK),
+    });
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .app_data(web::JsonConfig::default().limit(MAX_ORDER))
+            .wrap(from_fn(service::authorize))
+            .route("/health", web::get().to(service::health))
+            .route("/internal/mcp/servers", web::get().to(service::servers))
+            .route("/internal/mcp/call", web::post().to(service::call))
+    })
+    .workers(1)
+    // A caller that leaves must be noticed, so that its call is cancelled.
+    .h1_allow_half_closed(false)
+    .tcp_nodelay(true)
+    .shutdown_timeout(1)
+    .disable_signals()
+    .bind((Ipv4Addr::LOCALHOST, config.port))
+    .map_err(|error| {
+        format!(
+            "the MCP runtime cannot listen on 127.0.0.1 port {} ({error}): choose another with \
+             `--mcp-port`",
+            config.port
+        )
+    })?;
+    log::info!(
+        "the MCP runtime listens on http://127.0.0.1:{}",
+        config.port
+    );
+    Ok(server.run())
+}
+
+/// Resolves when a required server has failed before it ever served; never when all are there.
+async fn required_missing(servers: &Servers, startup: Duration) -> String {
+    // Connecting, the handshake and the list have the limit each.
+    let deadline = tokio::time::Instant::now() + startup.saturating_mul(3);
+    let mut revision = servers.revision.clone();
+    loop {
+        revision.mark_unchanged();
+        let missing: Vec<String> = service::snapshot(servers)
+            .await
+            .servers
+            .into_iter()
+            .filter(|server| server.required)
+            .filter_map(|server| match server.phase {
+                ServerPhase::Available => None,
+                ServerPhase::Starting => {
+                    Some(format!("MCP server `{}` is still starting", server.label))
+                }
+                ServerPhase::Unavailable { reason } => Some(reason.into()),
+            })
+            .collect();
+        if missing.is_empty() {
+            return std::future::pending().await;
+        }
+        let news = tokio::time::timeout_at(deadline, revision.changed()).await;
+        if news.is_err() {
+            return format!(
+                "a server that `mcp.json` calls required: {}",
+                missing.join("; ")
+            );
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Wires MCP into the gateway: the runtime as a child, and the actor that turns and handlers ask.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor as _, Addr};
+use actix_rt::Arbiter;
+use vllm_responses_actors::ask::{AskError, ask_actor};
+use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::mcp::messages::AwaitRuntime;
+use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
+use vllm_responses_actors::mcp::runtime::{self, RuntimeEnv};
+use vllm_responses_actors::mcp::settings::{BuiltIn, HostedSettings, McpSettings, RuntimeLink};
+use vllm_responses_actors::process::actor::ChildActor;
+use vllm_responses_actors::process::messages::{Phase, Start};
+use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::supervisor::messages::{AwaitPhase, OwnProcess};
+
+use crate::config::Logging;
+
+/// MCP, not started yet.
+pub(crate) struct Mcp {
+    /// The runtime's process, when it is ours.
+    pub(crate) child: Option<Addr<ChildActor>>,
+    link: Option<RuntimeLink>,
+    settings: McpSettings,
+}
+
+impl Mcp {
+    /// Prepares the runtime's process where there is one to start.
+    pub(crate) fn prepare(
+        settings: &McpSettings,
+        logging: &Logging,
+        supervisor: &Addr<SupervisorActor>,
+        control: &Arbiter,
+    ) -> Result<Self, String> {
+        let (child, link) = match &settings.built_in {
+            BuiltIn::Off => (None, None),
+            BuiltIn::Attached(link) => (None, Some(link.clone())),
+            BuiltIn::Spawned { file, port } => {
+                let link = runtime::fresh_link(*port).map_err(|error| error.to_string())?;
+                let child = runtime::supervise(
+                    &link,
+                    environment(&link, file, settings.hosted, logging),
+                    settings.hosted,
+                    supervisor.clone().recipient(),
+                    &control.handle(),
+                );
+                (Some(child.map_err(|error| error.to_string())?), Some(link))
+            }
+        };
+        Ok(Self {
+            child,
+            link,
+            settings: settings.clone(),
+        })
+    }
+
+    /// Starts the actor, on a thread of its own: the sessions' tasks live there.
+    pub(crate) fn start(&self) -> Addr<McpActor> {
+        let (link, hosted) = (self.link.clone(), self.settings.hosted);
+        let remote = self.settings.remote.clone();
+        let arbiter = Arbiter::new();
+        McpActor::start_in_arbiter(&arbiter.handle(), move |_| {
+            let dialer = Arc::new(Dialer::new(Arc::new(SystemNetwork)));
+            McpActor::new(link, hosted, remote, dialer)
+        })
+    }
+}
+
+/// Starts the runtime's process; ready when the servers that are required are there.
+pub(crate) async fn start_runtime(
+    child: &Addr<ChildActor>,
+    mcp: &Addr<McpActor>,
+    supervisor: &Addr<SupervisorActor>,
+    limit: Duration,
+) -> Result<(), String> {
+    let gone = |gone: AskError| gone.to_string();
+    ask_actor(child, Start, limit).await.map_err(gone)?;
+    let phase = |phase| supervisor.send(AwaitPhase(OwnProcess::McpRuntime, phase));
+    // Its own supervision bounds how long this takes.
+    tokio::select! {
+        ready = phase(Phase::Ready) => drop(ready.map_err(|closed| closed.to_string())?),
+        failed = phase(Phase::Failed) => {
+            return Err(failed.map_or_else(|closed| closed.to_string(), |end| end.last_error));
+        }
+    }
+    ask_actor(mcp, AwaitRuntime, limit).await.map_err(gone)
+}
+
+/// What the runtime is told, under the names that its own configuration has.
+fn environment(
+    link: &RuntimeLink,
+    file: &Path,
+    hosted: HostedSettings,
+    logging: &Logging,
+) -> RuntimeEnv {
+    let millis = |limit: Duration| OsString::from(format!("{}ms", limit.as_millis()));
+    let text = |text: &str| OsString::from(text);
+    let file = std::path::absolute(file).unwrap_or_else(|_unknown| file.to_owned());
+    let token = link.token.as_ref().map_or("", |token| token.expose());
+    let variables = vec![
+        ("VR_MCP_CONFIG_PATH".into(), file.into()),
+        ("VR_MCP_BUILTIN_RUNTIME_URL".into(), text(link.url.as_str())),
+        ("VR_MCP_RUNTIME_TOKEN".into(), text(token)),
+        (
+            "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC".into(),
+            millis(hosted.startup),
+        ),
+        ("VR_MCP_HOSTED_TOOL_TIMEOUT_SEC".into(), millis(hosted.call)),
+        (
+            "VR_MCP_STRICT_DEFINITIONS".into(),
+            text(if hosted.strict_definitions {
+                "true"
+            } else {
+                "false"
+            }),
+        ),
+        ("RUST_LOG".into(), text(&logging.filter)),
+    ];
+    RuntimeEnv { variables }
+}

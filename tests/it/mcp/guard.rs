@@ -1,0 +1,152 @@
+//! The URL guard on the real program: canaries that nobody may touch.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::peer::{Hang, Peer, tools};
+use crate::harness::{Fake, TestGateway};
+
+/// Listeners on addresses that must see no connection.
+struct Canaries {
+    port: u16,
+    touched: Arc<AtomicUsize>,
+}
+
+impl Canaries {
+    fn start() -> Self {
+        let touched = Arc::new(AtomicUsize::new(0));
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let others = ["127.0.0.2", "127.1.2.3", "[::1]"];
+        let others = others
+            .iter()
+            .filter_map(|address| TcpListener::bind(format!("{address}:{port}")).ok());
+        for listener in std::iter::once(first).chain(others) {
+            let touched = Arc::clone(&touched);
+            thread::spawn(move || {
+                for _ in listener.incoming() {
+                    touched.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        Self { port, touched }
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        assert_eq!(
+            self.touched.load(Ordering::SeqCst),
+            0,
+            "a canary was touched"
+        );
+    }
+}
+
+fn ask(gateway: &TestGateway, url: &str) -> (u16, Value) {
+    let tool = json!([{"type": "mcp", "server_label": "r", "server_url": url}]);
+    let reply = gateway
+        .client()
+        .create(&json!({"model": "m", "input": "x", "tools": tool}));
+    (reply.status, reply.json())
+}
+
+/// Section 10 of the fault list, as hosts of a URL.
+const HOSTS: [&str; 35] = [
+    "127.0.0.1",
+    "127.1",
+    "127.0.1",
+    "0",
+    "0.0.0.0",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.1",
+    "0177.0.0.1",
+    "127.0.0.2",
+    "127.1.2.3",
+    "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
+    "127\u{3002}0\u{3002}0\u{3002}1",
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "a.localhost",
+    "ip6-localhost",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "good@127.0.0.1",
+    "127.0.0.1#@good",
+    "10.0.0.1",
+    "169.254.169.254",
+    "100.100.100.200",
+    "192.168.1.1",
+    "[fe80::1]",
+    "[fd00:ec2::254]",
+    "no-such-name.invalid",
+];
+
+#[test]
+fn no_spelling_reaches_a_canary_and_all_refusals_are_one() {
+    let (fake, canaries) = (Fake::start(), Canaries::start());
+    let gateway = TestGateway::on(&fake.url())
+        .env(
+            "HTTPS_PROXY",
+            &format!("http://127.0.0.1:{}", canaries.port),
+        )
+        .env("ALL_PROXY", &format!("http://127.0.0.1:{}", canaries.port))
+        .start();
+    let port = canaries.port;
+    let mut bodies = Vec::new();
+    for host in HOSTS {
+        let url = match host.split_once('#') {
+            Some((host, rest)) => format!("https://{host}:{port}#{rest}"),
+            None => format!("https://{host}:{port}/mcp"),
+        };
+        let (status, body) = ask(&gateway, &url);
+        assert_eq!(status, 400, "{url}: {body}");
+        bodies.push(body.to_string());
+    }
+    for url in [
+        "http://example.com/",
+        "ftp://example.com/",
+        "https://example.com:22/",
+        "file:///etc/passwd",
+    ] {
+        let (status, body) = ask(&gateway, url);
+        assert_eq!(status, 400, "{url}");
+        bodies.push(body.to_string());
+    }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "refusals differ: {bodies:?}");
+    canaries.assert_untouched();
+}
+
+#[test]
+fn redirects_and_endpoints_do_not_lead_to_a_canary() {
+    let (fake, canaries) = (Fake::start(), Canaries::start());
+    let port = canaries.port;
+    let targets = [
+        format!("http://127.0.0.1:{port}/"),
+        format!("https://127.0.0.1:{port}/"),
+        format!("//127.0.0.2:{port}/"),
+        format!("http://localhost:{port}/"),
+    ];
+    for target in targets {
+        let peer = Peer::with(tools(&["echo"]), Hang::Never, Some(target.clone()));
+        let gateway = TestGateway::on(&fake.url())
+            .env("VR_MCP_REMOTE_ALLOWED_HOSTS", &peer.address.to_string())
+            .start();
+        let (status, body) = ask(&gateway, &peer.url());
+        assert_eq!(status, 400, "{target}: {body}");
+        assert!(peer.count("connections") > 0);
+    }
+    canaries.assert_untouched();
+}
