@@ -4,6 +4,7 @@
 //! content of a client, and a child's own lines cut and without the upstream's key.
 
 use serde::{Deserialize, Serialize};
+use vllm_responses_actors::cache::facts::CacheFacts;
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::messages::Backend;
@@ -118,8 +119,10 @@ pub struct StoreStatus {
 /// What stands in front of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStatus {
-    /// Its state.
+    /// Its state; down while Redis is left alone after failures.
     pub phase: Standing,
+    /// What it has done since the start; none without Redis.
+    pub redis: Option<CacheFacts>,
 }
 
 /// A process that the gateway started.

@@ -139,10 +139,19 @@ fn cache_status(own: Option<Result<cache::CacheObservation, AskError>>) -> Cache
     let phase = match own {
         None => Standing::Starting,
         Some(Err(_silent)) => Standing::Down,
-        Some(Ok(own)) if own.enabled => Standing::Ready,
-        Some(Ok(_)) => Standing::Off,
+        Some(Ok(own)) => {
+            let phase = match &own.redis {
+                None => Standing::Off,
+                Some(redis) if redis.breaker_open => Standing::Down,
+                Some(_) => Standing::Ready,
+            };
+            return CacheStatus {
+                phase,
+                redis: own.redis,
+            };
+        }
     };
-    CacheStatus { phase }
+    CacheStatus { phase, redis: None }
 }
 
 /// One that is not ready has either just begun or cannot start any.

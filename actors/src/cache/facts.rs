@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::Message;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How does the cache fare? Sender: whoever shows metrics. All zero without Redis.
 #[derive(Clone, Copy, Debug, Message)]
@@ -11,7 +11,7 @@ use serde::Serialize;
 pub struct ReadFacts;
 
 /// See the module. Counters only grow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheFacts {
     /// Chains answered from Redis.
     pub hits: u64,
@@ -34,7 +34,7 @@ pub struct CacheFacts {
 }
 
 /// A histogram of durations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     /// How many fell into each class of [`Latency::BOUNDS_US`], and above all of them.
     pub counts: [u64; Latency::BOUNDS_US.len() + 1],

@@ -3,14 +3,16 @@
 use actix::{Message, MessageResponse};
 use serde::Serialize;
 
+use super::facts::CacheFacts;
+
 /// How is the cache? Sender: the status page.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "CacheObservation")]
 pub struct Observe;
 
 /// State of the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, MessageResponse)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, MessageResponse)]
 pub struct CacheObservation {
-    /// Whether there is a Redis.
-    pub enabled: bool,
+    /// How Redis fares; none where there is no Redis.
+    pub redis: Option<CacheFacts>,
 }

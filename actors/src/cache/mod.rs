@@ -249,7 +249,7 @@ impl Handler<Observe> for CacheActor {
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> CacheObservation {
         CacheObservation {
-            enabled: self.cached.is_some(),
+            redis: self.cached.as_ref().map(|cached| cached.redis.facts()),
         }
     }
 }

@@ -7,7 +7,7 @@ use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::StopStage;
 
 use crate::status::{
-    ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus, printable,
+    CacheStatus, ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus, printable,
 };
 
 /// The whole page.
@@ -37,7 +37,7 @@ pub(super) fn page(base: &str, status: &Status) -> String {
         show_child(&mut text, child);
     }
     store(&mut text, &status.store);
-    row(&mut text, "cache", standing(status.cache.phase));
+    cache(&mut text, &status.cache);
     if let Some(python) = &status.code_interpreter {
         let line = format!(
             "{}, {} processes, {} of them idle, {} calls waiting",
@@ -156,6 +156,18 @@ fn time(ms: u64) -> String {
     }
 }
 
+fn cache(text: &mut String, status: &CacheStatus) {
+    let phase = standing(status.phase);
+    let line = match &status.redis {
+        None => phase.to_owned(),
+        Some(redis) => format!(
+            "{phase}, {} hits, {} misses, {} errors",
+            redis.hits, redis.misses, redis.errors
+        ),
+    };
+    row(text, "cache", &line);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +197,7 @@ mod tests {
             },
             cache: CacheStatus {
                 phase: Standing::Off,
+                redis: None,
             },
             children: vec![ChildView {
                 name: "vllm".to_owned(),

@@ -34,7 +34,7 @@ fn every_component_is_on_the_page() {
             "last_error": seen.upstream.last_error},
         "store": {"phase": "ready", "backend": "sqlite", "queued_writes": 0,
             "queue_capacity": 4096, "last_error": null},
-        "cache": {"phase": "off"},
+        "cache": {"phase": "off", "redis": null},
         "children": [{"name": "vllm", "phase": "ready", "pid": gateway.pids()[0].as_raw(),
             "uptime_ms": child.uptime_ms.unwrap(), "restarts": 0, "last_error": null,
             "last_lines": child.last_lines}],
