@@ -39,6 +39,12 @@ const ROUTES: &[(&str, &str, Belongs)] = &[
     ("GET", "/v1/models", Belongs::Nothing),
     ("GET", "/v1/models/{id}", Belongs::Nothing),
     ("POST", "/v1/chat/completions", Belongs::Nothing),
+    ("GET", "/v1/mcp/servers", Belongs::Nothing),
+    (
+        "GET",
+        "/v1/mcp/servers/{server_label}/tools",
+        Belongs::Nothing,
+    ),
     ("GET", "/v1/status", Belongs::Nothing),
     ("GET", "/health", Belongs::Open),
     ("GET", "/health/ready", Belongs::Open),
@@ -49,12 +55,15 @@ const FIELDS: &[&str] = &["previous_response_id"];
 
 /// Body fields that look like it and are not: names within one request, and what is refused.
 const OTHER_FIELDS: &[&str] = &[
-    "id",           // of an input item; a reference to one has a test of its own
-    "call_id",      // joins a call and its output within one conversation
-    "container_id", // of an item that is history; never looked up
-    "container",    // the interpreter's: it checks the owner when it opens one
-    "file_id",      // refused
-    "conversation", // refused
+    "id",                  // of an input item; a reference to one has a test of its own
+    "call_id",             // joins a call and its output within one conversation
+    "container_id",        // of an item that is history; never looked up
+    "container",           // the interpreter's: it checks the owner when it opens one
+    "approval_request_id", // of a request in the same conversation
+    "file_id",             // refused
+    "conversation",        // refused
+    "connector_id",        // refused
+    "tunnel_id",           // refused
 ];
 
 /// The routes that the source of `src/http` adds.

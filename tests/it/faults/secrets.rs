@@ -21,8 +21,18 @@ const MCP_HEADER: &str = "canary-mcp-header";
 /// What the upstream wants; it alone may get it.
 const UPSTREAM_KEY: &str = "canary-upstream-key";
 
+/// A server that nobody reaches: what happens with one that answers is in `mcp::guard`.
 fn mcp() -> Value {
-    json!({"type": "mcp", "server_label": "s", "server_url": "https://mcp.example/",
+    with_credentials("mcp")
+}
+
+/// A tool that is echoed and stored.
+fn unserved() -> Value {
+    with_credentials("carrier_pigeon")
+}
+
+fn with_credentials(kind: &str) -> Value {
+    json!({"type": kind, "server_label": "s", "server_url": "https://mcp.example/",
         "authorization": MCP_TOKEN, "headers": {"x-token": MCP_HEADER},
         "deeper": [{"Authorization": MCP_TOKEN, "HEADERS": {"x": MCP_HEADER}}]})
 }
@@ -32,19 +42,21 @@ fn requests(previous: &Value) -> Vec<Value> {
     let mut requests = Vec::new();
     for model in ["m", "s", "breaks", "refuses"] {
         let stream = model == "s" || model == "breaks";
-        let base = json!({"model": model, "input": "a", "stream": stream, "tools": [mcp()]});
+        let base = json!({"model": model, "input": "a", "stream": stream, "tools": [unserved()]});
         let with = |name: &str, value: Value| {
             let mut body = base.clone();
             body[name] = value;
             body
         };
-        let allowed = json!({"type": "allowed_tools", "mode": "auto", "tools": [mcp()]});
+        let allowed = json!({"type": "allowed_tools", "mode": "auto", "tools": [unserved()]});
         requests.extend([
             base.clone(),
             with("store", json!(false)),
             with("previous_response_id", previous.clone()),
             with("previous_response_id", json!("resp_0")),
+            with("tool_choice", unserved()),
             with("tool_choice", mcp()),
+            with("tools", json!([mcp()])),
             with("tool_choice", allowed),
             with("tool_choice", json!(MCP_TOKEN)),
             with("authorization", json!(MCP_TOKEN)),
@@ -53,7 +65,7 @@ fn requests(previous: &Value) -> Vec<Value> {
             with("tools", json!([{"authorization": MCP_TOKEN}])),
             with(
                 "tools",
-                json!([mcp(), {"type": "function", "headers": MCP_HEADER}]),
+                json!([unserved(), {"type": "function", "headers": MCP_HEADER}]),
             ),
             with("tools", json!(MCP_TOKEN)),
         ]);
@@ -81,7 +93,7 @@ fn talk(gateway: &TestGateway, key: &str, told: &mut Vec<u8>) {
         reply
     };
     let create = ("POST", "/v1/responses");
-    let first = json!({"model": "m", "input": "a", "tools": [mcp()]}).to_string();
+    let first = json!({"model": "m", "input": "a", "tools": [unserved()]}).to_string();
     let first = take(ask(gateway, Some(key), create, &first)).json();
     let mut ids = vec![first["id"].clone()];
     for body in requests(&first["id"]) {
