@@ -1,6 +1,6 @@
 //! `db`: what operators do with the database, on both kinds.
 //!
-//! Mutations that fail this group: a copy without settings; a copy that skips its last page; a purge
+//! Mutations, not tried yet, that should fail this group: a copy without settings; a copy that skips its last page; a purge
 //! without overwriting (`secure_delete`) or without emptying the log.
 
 use std::io::{BufRead as _, BufReader};

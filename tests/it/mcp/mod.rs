@@ -1,7 +1,7 @@
 //! MCP through the real program: the operator's servers, servers of requests, the guard, hostile
 //! servers. `peer` plays an MCP server over HTTP, `stdio.py` one over pipes.
 //!
-//! Mutations that make the groups fail: in `guard/mod.rs`, `Reach::Any` for everybody (guard); in
+//! Mutations, not tried yet, that should make the groups fail: in `guard/mod.rs`, `Reach::Any` for everybody (guard); in
 //! `keep.rs`, no second session (`built_in`, `faults`); in `remote.rs`, an entry that is always stale
 //! (remote).
 
