@@ -104,7 +104,7 @@ fn a_chain_goes_on_from_its_last_summary() {
     let link = |input: &Value, output: &Value| {
         Arc::new(Link {
             id: ResponseId::new("resp_1"),
-            status: crate::record::Status::Completed,
+            status: Status::Completed,
             input_items: input.to_string().into(),
             response: json!({"output": output}).to_string().into(),
         })
