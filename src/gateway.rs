@@ -104,10 +104,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
-    let capacity = match config.limits.max_in_flight {
-        0 => places_by_descriptors(),
-        places => places,
-    };
+    let capacity = places(config.limits.max_in_flight);
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
         SupervisorActor::new(capacity)
     });
@@ -156,6 +153,14 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     control.stop();
     ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
     outcome
+}
+
+/// How many responses may run at once; 0 is for what the system allows.
+fn places(configured: usize) -> usize {
+    match configured {
+        0 => places_by_descriptors(),
+        places => places,
+    }
 }
 
 /// From the first component to the last process.
@@ -326,7 +331,7 @@ fn app_state(
         body_limit: config.limits.body_bytes,
         retention: config.store.retention,
         metrics: Metrics::default(),
-        metrics_door: config.metrics.clone(),
+        metrics_door: config.metrics.door.clone(),
     }
 }
 

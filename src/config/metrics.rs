@@ -1,6 +1,6 @@
 //! Pure: the keys of the metrics page, judged.
 
-use vllm_responses_actors::metrics::MetricsDoor;
+use vllm_responses_actors::metrics::{MetricsDoor, MetricsSettings};
 
 use super::validate::Reader;
 
@@ -8,8 +8,7 @@ use super::validate::Reader;
 const TAKEN: [&str; 2] = ["/v1", "/health"];
 
 impl Reader<'_> {
-    /// `Some(None)` where there is to be no page.
-    pub(super) fn metrics(&mut self) -> Option<Option<MetricsDoor>> {
+    pub(super) fn metrics(&mut self) -> Option<MetricsSettings> {
         let enabled = self.switch("metrics.enabled");
         let keyed = self.switch("metrics.auth");
         let rule = "must be a path of its own, of letters, digits, `-`, `_`, `.` and `/`; write for \
@@ -19,7 +18,9 @@ impl Reader<'_> {
             path: path?,
             keyed: keyed?,
         };
-        Some(enabled?.then_some(door))
+        Some(MetricsSettings {
+            door: enabled?.then_some(door),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::mcp::settings::McpSettings;
-use vllm_responses_actors::metrics::MetricsDoor;
+use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
@@ -56,8 +56,8 @@ pub struct Config {
     pub logging: Logging,
     /// MCP servers.
     pub mcp: McpSettings,
-    /// Where metrics are shown; `None` where they are not.
-    pub metrics: Option<MetricsDoor>,
+    /// How metrics are shown.
+    pub metrics: MetricsSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }

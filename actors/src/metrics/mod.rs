@@ -29,7 +29,14 @@ pub const OTHER: &str = "other";
 /// Most models with a label of their own.
 const MAX_MODELS: usize = 100;
 
-/// Where metrics are shown (`VR_METRICS_*`).
+/// How metrics are shown (`VR_METRICS_*`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Where; `None` where they are not.
+    pub door: Option<MetricsDoor>,
+}
+
+/// Where metrics are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsDoor {
     /// Path of the page.

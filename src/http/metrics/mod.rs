@@ -1,8 +1,8 @@
 //! `GET /metrics`, and the middleware that counts requests.
 //!
 //! What was counted comes from memory; what components know of themselves is asked of them at each
-//! scrape, side by side, and left out where they do not answer in time. The format is OpenMetrics'
-//! text, which Prometheus and its relatives read.
+//! scrape, side by side, and left out where they do not answer in time. The format is the text of
+//! `OpenMetrics`, which Prometheus and its relatives read.
 
 mod count;
 mod snapshot;

@@ -89,7 +89,7 @@ impl Snapshot {
         let labels: Vec<_> = names.map(|child| [("child", &*child.name)]).collect();
         let all = || self.children.iter().zip(&labels);
         let up: Vec<_> = all()
-            .map(|(child, labels)| (&labels[..], switch(child.phase == Phase::Ready)))
+            .map(|(child, labels)| (&labels[..], flag(child.phase == Phase::Ready)))
             .collect();
         page.gauge(("child_up", "Whether a child process is ready"), &up)?;
         let restarts: Vec<_> = all()
@@ -116,7 +116,7 @@ impl Snapshot {
             .collect();
         let all = || self.servers.iter().zip(&labels);
         let up: Vec<_> = all()
-            .map(|(server, (name, ..))| (&name[..], switch(server.phase == ServerPhase::Available)))
+            .map(|(server, (name, ..))| (&name[..], flag(server.phase == ServerPhase::Available)))
             .collect();
         page.gauge(
             ("mcp_server_up", "Whether a built-in MCP server serves"),
@@ -139,8 +139,8 @@ impl Snapshot {
 
 fn gateway(seen: &Observation, page: &mut Page<'_>) -> Result<(), Error> {
     let about = ("ready", "Whether requests are taken and everything works");
-    page.gauge(about, &[(&[], switch(seen.ready))])?;
-    let up = |health: &Health| switch(*health == Health::Ready);
+    page.gauge(about, &[(&[], flag(seen.ready))])?;
+    let up = |health: &Health| flag(*health == Health::Ready);
     page.gauge(
         ("component_up", "Whether what requests need works"),
         &[
@@ -189,7 +189,7 @@ fn store(facts: &StoreFacts, page: &mut Page<'_>) -> Result<(), Error> {
         ("store_group_size", "Writes of one transaction"),
         &Counts {
             bounds: &GROUP_SIZES.map(size),
-            counts: &facts.group_sizes,
+            classes: &facts.group_sizes,
             sum: number(facts.committed + facts.failed),
         },
     )?;
@@ -201,7 +201,7 @@ fn store(facts: &StoreFacts, page: &mut Page<'_>) -> Result<(), Error> {
         ),
         &Counts {
             bounds: &bounds,
-            counts: &facts.commit_times,
+            classes: &facts.commit_times,
             sum: facts.commit_time.as_secs_f64(),
         },
     )?;
@@ -209,7 +209,7 @@ fn store(facts: &StoreFacts, page: &mut Page<'_>) -> Result<(), Error> {
         ("store_read_duration_seconds", "How long reads took"),
         &Counts {
             bounds: &bounds,
-            counts: &facts.read_times,
+            classes: &facts.read_times,
             sum: facts.read_time.as_secs_f64(),
         },
     )
@@ -236,13 +236,13 @@ fn redis(facts: &CacheFacts, page: &mut Page<'_>) -> Result<(), Error> {
     let about = ("cache_epochs", "Deletions that had to begin a new epoch");
     page.counter(about, &[(&[], facts.epochs_begun)])?;
     let about = ("cache_breaker_open", "Whether Redis is left alone");
-    page.gauge(about, &[(&[], switch(facts.breaker_open))])?;
+    page.gauge(about, &[(&[], flag(facts.breaker_open))])?;
     let bounds = Latency::BOUNDS_US.map(|bound| number(bound) / 1e6);
     page.histogram(
         ("cache_operation_duration_seconds", "How long Redis took"),
         &Counts {
             bounds: &bounds,
-            counts: &facts.latency.counts,
+            classes: &facts.latency.counts,
             sum: number(facts.latency.sum_us) / 1e6,
         },
     )
@@ -271,16 +271,30 @@ fn python(seen: &InterpreterStatus, page: &mut Page<'_>) -> Result<(), Error> {
     )
 }
 
-fn switch(on: bool) -> f64 {
-    f64::from(u8::from(on))
+/// 1 is yes.
+fn flag(on: impl Into<u8>) -> f64 {
+    f64::from(on.into())
 }
 
 fn size(count: usize) -> f64 {
     number(count.try_into().unwrap_or(u64::MAX))
 }
 
-/// Exact up to 2^53, which is as far as the format goes.
-#[expect(clippy::cast_precision_loss, reason = "the format has floats only")]
+/// Exact up to 2^53: the format has floats only.
 fn number(count: u64) -> f64 {
-    count as f64
+    let half = |bits: u64| f64::from(u32::try_from(bits).unwrap_or(u32::MAX));
+    half(count >> 32) * 4_294_967_296.0 + half(count & u64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_become_floats() {
+        for (count, float) in [(0, 0.0), (7, 7.0), (4_294_967_296, 4_294_967_296.0)] {
+            assert!((number(count) - float).abs() < f64::EPSILON, "{count}");
+        }
+        assert!(flag(true) > flag(false));
+    }
 }

@@ -17,7 +17,7 @@ pub(super) struct Counts<'a> {
     /// Upper bounds.
     pub(super) bounds: &'a [f64],
     /// How many fell into each class, not cumulated; one more than bounds.
-    pub(super) counts: &'a [u64],
+    pub(super) classes: &'a [u64],
     /// All values together.
     pub(super) sum: f64,
 }
@@ -65,8 +65,8 @@ impl Page<'_> {
             .0
             .encode_descriptor(name, help, None, MetricType::Histogram)?;
         let bounds = counts.bounds.iter().copied().chain([f64::MAX]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts.counts.iter().copied()).collect();
-        let count = counts.counts.iter().sum();
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts.classes.iter().copied()).collect();
+        let count = counts.classes.iter().sum();
         family.encode_histogram::<NoLabelSet>(counts.sum, count, &buckets, None)
     }
 }

@@ -54,9 +54,10 @@ fn is_name(letter: char) -> bool {
 fn metrics(query: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     for (at, _) in query.match_indices("vllm_responses_") {
-        let rest = &query[at..];
+        let (_, rest) = query.split_at(at);
         let name: String = rest.chars().take_while(|letter| is_name(*letter)).collect();
-        let selected = rest[name.len()..].strip_prefix('{');
+        let (_, selected) = rest.split_at(name.len());
+        let selected = selected.strip_prefix('{');
         let selected = selected.map_or("", |rest| rest.split('}').next().unwrap());
         let labels = selected
             .split(',')

@@ -129,87 +129,94 @@ fn every_family_is_there_once_it_has_something_to_say() {
     );
 }
 
+/// Labels of one series.
+type Labels = &'static [(&'static str, &'static str)];
+
+const ROUTE: (&str, &str) = ("route", "/v1/responses");
+
+/// What [`worked`] comes to.
+const COUNTS: &[(&str, Labels, i64)] = &[
+    (
+        "http_requests_total",
+        &[ROUTE, ("method", "POST"), ("status", "200")],
+        3,
+    ),
+    ("http_requests_total", &[ROUTE, ("status", "400")], 2),
+    (
+        "http_requests_total",
+        &[("route", "/v1/responses/{id}"), ("status", "200")],
+        1,
+    ),
+    (
+        "http_requests_total",
+        &[("route", "unknown"), ("status", "404")],
+        1,
+    ),
+    (
+        "http_requests_total",
+        &[("method", "other"), ("status", "405")],
+        1,
+    ),
+    ("http_requests_total", &[], 8),
+    ("http_request_duration_seconds_count", &[ROUTE], 5),
+    ("http_in_flight_requests", &[], 0),
+    ("sse_stream_duration_seconds_count", &[ROUTE], 2),
+    (
+        "responses_total",
+        &[("status", "completed"), ("code", "none")],
+        2,
+    ),
+    (
+        "responses_total",
+        &[("status", "failed"), ("code", "upstream_unavailable")],
+        1,
+    ),
+    ("responses_total", &[("status", "refused")], 1),
+    ("responses_total", &[], 4),
+    ("upstream_requests_total", &[("outcome", "200")], 3),
+    ("upstream_requests_total", &[("outcome", "400")], 1),
+    ("upstream_requests_total", &[("outcome", "reset")], 1),
+    (
+        "time_to_first_token_seconds_count",
+        &[("model", "test-model")],
+        1,
+    ),
+    (
+        "time_to_first_token_seconds_count",
+        &[("model", "other")],
+        1,
+    ),
+    (
+        "tool_calls_requested_total",
+        &[("tool_type", "function")],
+        1,
+    ),
+    ("unserved_tools_total", &[("tool_type", "computer")], 1),
+    ("unserved_tools_total", &[("tool_type", "other")], 1),
+    ("store_writes_total", &[("outcome", "committed")], 3),
+    ("store_reads_total", &[("outcome", "ok")], 1),
+    ("store_group_size_sum", &[], 3),
+    ("responses_not_stored_total", &[], 0),
+    ("responses_in_flight", &[], 0),
+    ("ready", &[], 1),
+    ("component_up", &[], 2),
+];
+
 #[test]
 fn what_happened_is_what_is_counted() {
     let fake = Fake::start();
     let gateway = worked(&fake);
     let page = wait(gateway.client(), |page| {
-        page.value("sse_connections_in_flight", &[]) == 0.0
+        page.count("sse_connections_in_flight", &[]) == 0
     });
-    let route = ("route", "/v1/responses");
-    for (name, labels, expected) in [
-        (
-            "http_requests_total",
-            &[route, ("method", "POST"), ("status", "200")][..],
-            3.0,
-        ),
-        ("http_requests_total", &[route, ("status", "400")], 2.0),
-        (
-            "http_requests_total",
-            &[("route", "/v1/responses/{id}"), ("status", "200")],
-            1.0,
-        ),
-        (
-            "http_requests_total",
-            &[("route", "unknown"), ("status", "404")],
-            1.0,
-        ),
-        (
-            "http_requests_total",
-            &[("method", "other"), ("status", "405")],
-            1.0,
-        ),
-        ("http_requests_total", &[], 8.0),
-        ("http_request_duration_seconds_count", &[route], 5.0),
-        ("http_in_flight_requests", &[], 0.0),
-        ("sse_stream_duration_seconds_count", &[route], 2.0),
-        (
-            "responses_total",
-            &[("status", "completed"), ("code", "none")],
-            2.0,
-        ),
-        (
-            "responses_total",
-            &[("status", "failed"), ("code", "upstream_unavailable")],
-            1.0,
-        ),
-        ("responses_total", &[("status", "refused")], 1.0),
-        ("responses_total", &[], 4.0),
-        ("upstream_requests_total", &[("outcome", "200")], 3.0),
-        ("upstream_requests_total", &[("outcome", "400")], 1.0),
-        ("upstream_requests_total", &[("outcome", "reset")], 1.0),
-        (
-            "time_to_first_token_seconds_count",
-            &[("model", "test-model")],
-            1.0,
-        ),
-        (
-            "time_to_first_token_seconds_count",
-            &[("model", "other")],
-            1.0,
-        ),
-        (
-            "tool_calls_requested_total",
-            &[("tool_type", "function")],
-            1.0,
-        ),
-        ("unserved_tools_total", &[("tool_type", "computer")], 1.0),
-        ("unserved_tools_total", &[("tool_type", "other")], 1.0),
-        ("store_writes_total", &[("outcome", "committed")], 3.0),
-        ("store_reads_total", &[("outcome", "ok")], 1.0),
-        ("store_group_size_sum", &[], 3.0),
-        ("responses_not_stored_total", &[], 0.0),
-        ("responses_in_flight", &[], 0.0),
-        ("ready", &[], 1.0),
-        ("component_up", &[], 2.0),
-    ] {
-        assert_eq!(page.value(name, labels), expected, "{name} {labels:?}");
+    for (name, labels, expected) in COUNTS {
+        assert_eq!(page.count(name, labels), *expected, "{name} {labels:?}");
     }
-    let tokens = |kind| page.value("tokens_total", &[("model", "test-model"), ("kind", kind)]);
-    assert_eq!((tokens("input"), tokens("output")), (14.0, 6.0));
-    assert!(page.value("inter_token_gap_seconds_count", &[]) >= 1.0);
-    assert!(page.value("open_descriptors", &[]) > 5.0);
-    assert!(page.value("open_descriptors", &[]) < page.value("max_descriptors", &[]));
+    let tokens = |kind| page.count("tokens_total", &[("model", "test-model"), ("kind", kind)]);
+    assert_eq!((tokens("input"), tokens("output")), (14, 6));
+    assert!(page.count("inter_token_gap_seconds_count", &[]) >= 1);
+    assert!(page.count("open_descriptors", &[]) > 5);
+    assert!(page.count("open_descriptors", &[]) < page.count("max_descriptors", &[]));
 }
 
 #[test]
@@ -219,17 +226,14 @@ fn a_stream_is_on_its_gauge_while_it_is_open() {
     let gateway = TestGateway::on(&fake.url()).start();
     let client = gateway.client();
     let open = client.open(&json!({"model": "m", "input": "x", "stream": true}));
-    let open_now = |page: &Page| page.value("sse_connections_in_flight", &[]);
-    let page = wait(client, |page| open_now(page) == 1.0);
-    assert_eq!(page.value("responses_in_flight", &[]), 1.0);
+    let open_now = |page: &Page| page.count("sse_connections_in_flight", &[]);
+    let page = wait(client, |page| open_now(page) == 1);
+    assert_eq!(page.count("responses_in_flight", &[]), 1);
     open.leave_reset();
     let page = wait(client, |page| {
-        open_now(page) == 0.0 && page.value("responses_in_flight", &[]) == 0.0
+        open_now(page) == 0 && page.count("responses_in_flight", &[]) == 0
     });
-    assert_eq!(
-        page.value("responses_total", &[("status", "cancelled")]),
-        1.0
-    );
+    assert_eq!(page.count("responses_total", &[("status", "cancelled")]), 1);
 }
 
 #[test]

@@ -54,8 +54,9 @@ impl Page {
         self.samples.len()
     }
 
-    /// The sum of all series of this name with these labels; without the prefix.
-    pub(super) fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    #[expect(clippy::cast_possible_truncation, reason = "what tests count is small")]
+    /// The sum of all series of this name with these labels, rounded; without the prefix.
+    pub(super) fn count(&self, name: &str, labels: &[(&str, &str)]) -> i64 {
         let name = format!("vllm_responses_{name}");
         let fits = |have: &Labels| {
             labels
@@ -63,10 +64,8 @@ impl Page {
                 .all(|(key, value)| have.get(*key).is_some_and(|v| v == value))
         };
         let samples = self.samples.iter();
-        samples
-            .filter(|(own, have, _)| *own == name && fits(have))
-            .map(|(.., value)| value)
-            .sum()
+        let fitting = samples.filter(|(own, have, _)| *own == name && fits(have));
+        fitting.map(|(.., value)| value).sum::<f64>().round() as i64
     }
 
     /// The labels that series of this name have; `None` where there is no such series.
