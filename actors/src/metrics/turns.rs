@@ -54,6 +54,7 @@ pub struct TurnMetrics {
     upstream_durations: Histogram,
     not_stored: Counter,
     shortened: Counter,
+    extra_bytes: Counter,
 }
 
 /// How a turn went, beside what the turn knows itself.
@@ -74,6 +75,7 @@ impl TurnMetrics {
             upstream_durations: Histogram::new(WAIT_BUCKETS),
             not_stored: Counter::default(),
             shortened: Counter::default(),
+            extra_bytes: Counter::default(),
         };
         registry.register(
             "responses",
@@ -114,6 +116,11 @@ impl TurnMetrics {
             "prompts_shortened",
             "Model calls that went again without the oldest turns (`truncation`)",
             metrics.shortened.clone(),
+        );
+        registry.register(
+            "upstream_extra_bytes",
+            "Bytes that came with the end of an answer and belong to nothing",
+            metrics.extra_bytes.clone(),
         );
         metrics
     }
@@ -169,6 +176,8 @@ impl Metrics {
             code: code.unwrap_or("none"),
         };
         turns.responses.get_or_create(&ended).inc();
+        let extra = u64::try_from(turn.extra_bytes()).unwrap_or(u64::MAX);
+        turns.extra_bytes.inc_by(extra);
         for item in turn.output() {
             self.tools().requested(item);
         }

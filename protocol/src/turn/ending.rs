@@ -179,6 +179,11 @@ impl Turn {
         self.ended.filter(|_| self.purpose != Purpose::Count)
     }
 
+    /// Bytes that came together with the end of an answer and were ignored (fault U10).
+    pub fn extra_bytes(&self) -> usize {
+        self.extra_bytes
+    }
+
     /// The closed items.
     pub fn output(&self) -> impl Iterator<Item = &Item> {
         self.composer.closed()

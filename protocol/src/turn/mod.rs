@@ -110,6 +110,8 @@ pub struct Turn {
     usage: Option<Usage>,
     /// How it ended.
     ended: Option<Ended>,
+    /// Bytes behind the end of an answer.
+    extra_bytes: usize,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
@@ -224,6 +226,7 @@ impl Turn {
             composer,
             usage: None,
             ended: None,
+            extra_bytes: 0,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::upstream::script::{delta, text, tool_call};
+use crate::harness::upstream::script::{delta, finish, text, tool_call};
 use crate::harness::{Client, Fake, Script, TestGateway};
 use page::Page;
 
@@ -49,6 +49,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("tokens", "counter"),
     ("tool_calls_requested", "counter"),
     ("unserved_tools", "counter"),
+    ("upstream_extra_bytes", "counter"),
     ("upstream_request_duration_seconds", "histogram"),
     ("upstream_requests", "counter"),
     ("uptime_seconds", "gauge"),
@@ -234,6 +235,22 @@ fn a_stream_is_on_its_gauge_while_it_is_open() {
         open_now(page) == 0 && page.count("responses_in_flight", &[]) == 0
     });
     assert_eq!(page.count("responses_total", &[("status", "cancelled")]), 1);
+}
+
+#[test]
+fn u10_bytes_behind_the_end_are_counted() {
+    let fake = Fake::start();
+    let script = Script::stream()
+        .data(&text("a"))
+        .data(&finish("stop"))
+        .chunk("data: [DONE]\n\ndata: x\n\n")
+        .close_body();
+    fake.on("m", [script]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    let client = gateway.client();
+    client.create(&json!({"model": "m", "input": "x", "stream": true}));
+    let page = wait(client, |page| page.count("responses_total", &[]) == 1);
+    assert_eq!(page.count("upstream_extra_bytes_total", &[]), 9);
 }
 
 #[test]
