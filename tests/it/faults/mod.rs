@@ -2,11 +2,18 @@
 
 mod client;
 mod durability;
+mod ledger;
 mod postgres;
+mod postgres_limits;
+mod power;
 mod redis;
+mod replicas;
+mod rolling;
 mod secrets;
+mod secrets_database;
 mod shutdown;
 mod slow;
+mod soak;
 mod stage;
 mod upstream;
 mod upstream_bytes;
