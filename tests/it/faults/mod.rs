@@ -6,6 +6,7 @@ mod ledger;
 mod postgres;
 mod postgres_limits;
 mod power;
+mod raw_bytes;
 mod redis;
 mod replicas;
 mod rolling;

@@ -22,10 +22,11 @@ struct Limited {
 impl Limited {
     fn start(sessions: u32) -> Option<Self> {
         let server = OwnServer::start()?;
-        Sql::connect(&server.url()).run(&format!(
-            "CREATE ROLE gateway LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT {sessions}; \
-             CREATE DATABASE kept OWNER gateway"
+        let mut owner = Sql::connect(&server.url());
+        owner.run(&format!(
+            "CREATE ROLE gateway LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT {sessions}"
         ));
+        owner.run("CREATE DATABASE kept OWNER gateway");
         let fake = Fake::start();
         fake.on("m", [Script::completion("yes")]);
         let url = Self::url(&server, "gateway");
