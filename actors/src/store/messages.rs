@@ -115,6 +115,7 @@ pub struct ReadEpoch;
 pub struct BeginEpoch(pub String);
 
 /// The key that seals reasoning, in hexadecimal digits: the one that is kept, or this one, which then is.
+///
 /// Of several gateways that start at once all get the same. Sender: `seal::open`, through `CacheActor`.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Secret, StoreError>")]

@@ -200,7 +200,7 @@ async fn sweep_many(place: Place, rows: usize) {
 }
 
 pub(crate) async fn d12_many_expired_rows_go_in_small_batches(place: Place) {
-    sweep_many(place, 5_000).await;
+    sweep_many(place, 2_000).await;
 }
 
 #[actix_rt::test]

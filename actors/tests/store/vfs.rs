@@ -7,7 +7,6 @@
 #![expect(
     unsafe_code,
     clippy::disallowed_types,
-    clippy::as_conversions,
     reason = "SQLite's functions are C's, and are called from any thread"
 )]
 
@@ -202,7 +201,7 @@ fn install() {
             let real = ffi::sqlite3_vfs_find(ptr::null());
             let mut ours = ptr::read(real);
             ours.zName = c"test-disk".as_ptr();
-            ours.szOsFile += size_of::<File>() as c_int;
+            ours.szOsFile += c_int::try_from(size_of::<File>()).unwrap();
             ours.xOpen = Some(open);
             ours.xDelete = Some(delete);
             let ours = Box::into_raw(Box::new(ours));
@@ -352,8 +351,10 @@ unsafe extern "C" fn write(
         };
         let fails = seat.disk.fails(Op::Write);
         let length = if fails { length / 2 } else { length };
-        let written = std::slice::from_raw_parts(bytes.cast::<u8>(), length as usize);
-        seat.disk.note_write(&seat.name, at as u64, written);
+        let size = usize::try_from(length).unwrap();
+        let written = std::slice::from_raw_parts(bytes.cast::<u8>(), size);
+        seat.disk
+            .note_write(&seat.name, at.cast_unsigned(), written);
         let code = real_write(file, bytes, length, at);
         if fails { Op::Write.error() } else { code }
     }

@@ -18,10 +18,12 @@ use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 #[expect(
     dead_code,
     clippy::as_conversions,
-    clippy::let_underscore_must_use,
-    clippy::missing_panics_doc,
-    clippy::wildcard_enum_match_arm,
+    clippy::fn_params_excessive_bools,
     reason = "the integration tests' checker, as it is there"
+)]
+#[cfg_attr(
+    test,
+    expect(clippy::format_push_string, reason = "the same, of its tests")
 )]
 mod checker;
 
@@ -97,7 +99,7 @@ fn scripted(bytes: &[u8]) -> String {
         let (kind, detail) = (pair[0], pair.get(1).copied().unwrap_or_default());
         let text = TEXTS[usize::from(detail % 8)];
         let index = (detail >> 3) % 4;
-        wire += &match kind % 16 {
+        let piece = match kind % 16 {
             0..=2 => chunk(&json!({"content": text}), &Value::Null),
             3 | 4 => chunk(&json!({"reasoning": text}), &Value::Null),
             5 => chunk(&json!({"content": text, "reasoning": text}), &Value::Null),
@@ -132,6 +134,7 @@ fn scripted(bytes: &[u8]) -> String {
             _ if detail < 16 => "data: {\n\n".to_owned(),
             _ => ": nothing\n\n".to_owned(),
         };
+        wire.push_str(&piece);
     }
     wire
 }

@@ -7,7 +7,6 @@
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::panic,
-    clippy::unwrap_used,
     reason = "an oracle speaks by panicking"
 )]
 

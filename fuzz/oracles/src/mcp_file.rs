@@ -8,7 +8,7 @@ use crate::halves;
 const CANARY: &str = "canary-9b1f";
 
 fn decode(text: &str) -> Result<McpFile, Vec<String>> {
-    let env = |name: &str| (name.len() % 2 == 0).then(|| CANARY.to_owned());
+    let env = |name: &str| name.len().is_multiple_of(2).then(|| CANARY.to_owned());
     let is_url = |text: &str| url::Url::parse(text).is_ok_and(|url| url.has_host());
     file::decode(
         text,
@@ -42,7 +42,9 @@ pub fn check(bytes: &[u8]) {
             for problem in &problems {
                 assert!(problem.len() < 4096, "{} bytes", problem.len());
                 assert!(!problem.contains(CANARY), "a value in {problem}");
+                // Very many are counted at the end.
                 let placed = problem.contains('`') || problem.contains("the file");
+                let placed = placed || problem.starts_with("and ");
                 assert!(placed, "no place in {problem}");
             }
         }

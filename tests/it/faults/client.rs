@@ -101,6 +101,12 @@ fn c1_one_who_left_is_stored_as_cancelled_and_no_anchor() {
     assert!(next.text().contains("cancelled"), "{}", next.text());
 }
 
+#[derive(diesel::QueryableByName)]
+struct Row {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    id: String,
+}
+
 /// Who leaves while the record is on its way to the store is not waited for; what the store takes is whole.
 #[test]
 fn c1_c2_one_who_leaves_in_the_store_write_leaves_a_whole_record() {
@@ -134,11 +140,6 @@ fn c1_c2_one_who_leaves_in_the_store_write_leaves_a_whole_record() {
         assert_eq!((next.status, &next.json()["store"]), (200, &json!(true)));
     }
     // Whatever was kept can be read, and says how it ended.
-    #[derive(diesel::QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        id: String,
-    }
     let kept = diesel::sql_query("SELECT id FROM responses").load::<Row>(&mut other);
     let kept = kept.unwrap();
     assert!(kept.len() >= knobs::rounds(6, 100));

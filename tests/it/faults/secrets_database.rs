@@ -86,6 +86,36 @@ fn printed(arguments: &[&str], url: &str) -> Vec<u8> {
     [output.stdout, output.stderr].concat()
 }
 
+/// Arguments and environment of everything that the gateway started.
+fn search_children(gateway: u32) {
+    let below = descendants(gateway);
+    assert!(
+        below.len() >= 6,
+        "guardians, vLLM, runtime, server: {below:?}"
+    );
+    for pid in below {
+        for file in ["cmdline", "environ"] {
+            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            if !bytes.is_empty() {
+                search(&format!("{file} of a child"), &bytes);
+            }
+        }
+    }
+}
+
+/// The tables, once the response of the client that left is there.
+fn search_database(url: &str) {
+    let mut sql = Sql::connect(url);
+    crate::harness::tree::until("it is stored", || {
+        sql.numbers("SELECT count(*) AS n FROM responses") == [1]
+    });
+    for table in ["responses", "settings", "seal_key", "cache_epoch"] {
+        let found =
+            format!("SELECT count(*) AS n FROM {table} AS r WHERE r::text LIKE '%{PASSWORD}%'");
+        assert_eq!(sql.numbers(&found), [0], "{table}");
+    }
+}
+
 #[test]
 fn t5_the_database_password_stays_out_of_every_sink() {
     let Some(server) = OwnServer::start() else {
@@ -102,34 +132,13 @@ fn t5_the_database_password_stays_out_of_every_sink() {
     // It is kept although its client leaves.
     open.leave_fin();
 
-    let below = descendants(gateway.pid());
-    assert!(
-        below.len() >= 6,
-        "guardians, vLLM, runtime, server: {below:?}"
-    );
-    for pid in below {
-        for file in ["cmdline", "environ"] {
-            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            if !bytes.is_empty() {
-                search(&format!("{file} of a child"), &bytes);
-            }
-        }
-    }
+    search_children(gateway.pid());
     let own = fs::read(format!("/proc/{}/cmdline", gateway.pid())).unwrap();
     search("the gateway's arguments", &own);
     for path in ["/v1/status", "/health/ready", "/v1/mcp/servers"] {
         search(path, &client.get(path).body);
     }
-    let mut sql = Sql::connect(&url);
-    crate::harness::tree::until("it is stored", || {
-        sql.numbers("SELECT count(*) AS n FROM responses") == [1]
-    });
-    for table in ["responses", "settings", "seal_key", "cache_epoch"] {
-        let found =
-            format!("SELECT count(*) AS n FROM {table} AS r WHERE r::text LIKE '%{PASSWORD}%'");
-        assert_eq!(sql.numbers(&found), [0], "{table}");
-    }
-    drop(sql);
+    search_database(&url);
 
     // Every way in which it cannot be reached.
     server.stop_at_once();
