@@ -1,7 +1,7 @@
 //! D2, D3: a disk that fails at every single operation, and a loss of power at every acknowledgement.
 //!
-//! Mutations tried: `synchronous` set to OFF where FULL is asked for, which loses what was acknowledged;
-//! a commit answered before its transaction ends. Each failed.
+//! NORMAL in FULL's place loses what was acknowledged: a case shows it. A mutation, not tried yet, that
+//! should make the group fail: a commit answered before its transaction ends.
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 //! The fuzz targets on stable: every kept input, and mutations of them for as long as is asked for.
 //!
-//! Mutations of the product tried, each seen by a target: a sequence number that is skipped (f2), CR
+//! Mutations of the product, not tried yet, that should each be seen by a target: a sequence number that is skipped (f2), CR
 //! taken for no line end (f1), `top_p` left out of the model's body (f3), `100.64.0.0/10` taken for
 //! public (f10), a refused seal key shown (f5), the owner left out of an envelope's bond (f8).
 

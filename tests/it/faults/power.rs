@@ -1,7 +1,7 @@
 //! D3 at the system calls: what was written to the log is synced before the client is told.
 //!
-//! What a power cut leaves is worked out in the store's own suite. Mutation tried: the terminal event
-//! written before the commit. It failed.
+//! What a power cut leaves is worked out in the store's own suite. The case looks at NORMAL too, where the
+//! order does not hold.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};

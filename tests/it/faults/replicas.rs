@@ -1,7 +1,8 @@
 //! D9, D10 and D1 as a deployment has them: two gateways over one PostgreSQL and one Redis, one of which
 //! is killed; and what one seals the other opens.
 //!
-//! Mutations tried: a seal key of each process's own; DELETE that leaves Redis alone. Each failed.
+//! Mutations, not tried yet, that should make the group fail: a seal key of each process's own; DELETE
+//! that leaves Redis alone.
 
 use std::path::Path;
 use std::thread;

@@ -1,7 +1,7 @@
 //! G3: two gateways behind one port are restarted one after the other under load, and nobody notices.
 //!
-//! Mutation tried: no `--drain-delay`, with which the balancer sends requests to a gateway that takes
-//! none any more. It failed.
+//! A mutation, not tried yet, that should make it fail: no `--drain-delay`, with which the balancer sends
+//! requests to a gateway that takes none any more.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -3,8 +3,8 @@
 //! told is compared with everything that is read, while it goes on and afterwards.
 //!
 //! What happens when is drawn from a seed, which is printed; `SOAK_SEED` plays a plan again, and
-//! `SOAK_SECONDS` sets its length. Mutations tried: a DELETE answered before its commit; a chain query
-//! without its owner. Each failed.
+//! `SOAK_SECONDS` sets its length. Mutations, not tried yet, that should make it fail: a DELETE answered
+//! before its commit; a query without its owner.
 
 use std::fs;
 use std::net::SocketAddr;
