@@ -57,25 +57,32 @@ fn path(id: &Value) -> String {
     format!("/v1/responses/{}", id.as_str().expect("id"))
 }
 
-/// Turns that go from one gateway to the other until neither answers or it is time to stop.
-fn talk(doors: &[Client; 2], history: &History, writer: usize, until: Instant) -> usize {
-    let (mut parent, mut told_no) = (Value::Null, 0);
+/// None when its gateway is gone.
+fn post(door: Client, body: &Value) -> Option<Value> {
     let json = [("content-type", "application/json")];
+    let sent = door.try_send("POST", "/v1/responses", &json, body.to_string().as_bytes());
+    let reply = sent.ok().filter(|reply| reply.status == 200)?;
+    Some(reply.json())
+}
+
+/// Turns that go from one gateway to the other until it is time to stop, and the kill was met; says how
+/// often nobody answered.
+fn talk(doors: &[Client; 2], history: &History, writer: usize, until: Instant) -> usize {
+    let (mut parent, mut unheard) = (Value::Null, 0);
     for turn in 0.. {
-        if Instant::now() > until {
+        let late = Instant::now().saturating_duration_since(until);
+        if late > Duration::from_secs(30) || (!late.is_zero() && unheard > 0) {
             break;
         }
         let input = format!("writer {writer} turn {turn}");
-        let body = json!({"model": "m", "input": input, "previous_response_id": parent});
         let door = doors[(writer + turn) % 2];
-        let sent = door.try_send("POST", "/v1/responses", &json, body.to_string().as_bytes());
-        let Some(reply) = sent.ok().filter(|reply| reply.status == 200) else {
-            // The one that was killed. The conversation goes on with the other.
-            told_no += 1;
+        let body = json!({"model": "m", "input": input, "previous_response_id": parent});
+        let Some(told) = post(door, &body) else {
+            // The conversation goes on with the other.
+            unheard += 1;
             thread::sleep(Duration::from_millis(20));
             continue;
         };
-        let told = reply.json();
         assert_eq!(told["store"], true, "{told}");
         history.acknowledge(&told, &input);
         parent = if turn % 20 == 19 {
@@ -84,17 +91,27 @@ fn talk(doors: &[Client; 2], history: &History, writer: usize, until: Instant) -
             told["id"].clone()
         };
         if turn % 7 == 6 {
-            let gone = door.create(&json!({"model": "m", "input": "to be deleted"}));
-            let gone = gone.json()["id"].clone();
-            assert_eq!(door.delete(&path(&gone)).status, 200);
-            for door in doors {
-                if let Ok(read) = door.try_send("GET", &path(&gone), &[], b"") {
-                    read.error(404);
-                }
-            }
+            delete_one(doors, door);
         }
     }
-    told_no
+    unheard
+}
+
+/// A response is made and deleted; once that was acknowledged, neither gateway shows it.
+fn delete_one(doors: &[Client; 2], door: Client) {
+    let Some(told) = post(door, &json!({"model": "m", "input": "to be deleted"})) else {
+        return;
+    };
+    let path = path(&told["id"]);
+    let Ok(deleted) = door.try_send("DELETE", &path, &[], b"") else {
+        return;
+    };
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    for door in doors {
+        if let Ok(read) = door.try_send("GET", &path, &[], b"") {
+            read.error(404);
+        }
+    }
 }
 
 #[test]
@@ -104,7 +121,7 @@ fn d1_d9_d10_one_of_two_gateways_is_killed_and_nothing_is_lost() {
     };
     let (history, doors) = (History::default(), pair.clients());
     let until = Instant::now() + Duration::from_secs(6);
-    let told_no: usize = thread::scope(|scope| {
+    let unheard: usize = thread::scope(|scope| {
         let talks: Vec<_> = (0..6)
             .map(|writer| {
                 let (doors, history) = (&doors, &history);
@@ -116,8 +133,8 @@ fn d1_d9_d10_one_of_two_gateways_is_killed_and_nothing_is_lost() {
         let ended = talks.into_iter().map(|talk| talk.join().expect("talk"));
         ended.sum()
     });
-    assert!(told_no > 0, "nobody met the kill");
-    assert!(history.len() > 50, "only {} were stored", history.len());
+    assert!(unheard > 0, "nobody met the kill");
+    assert!(history.len() > 20, "only {} were stored", history.len());
     assert_eq!(history.violations(doors[0]), Vec::<String>::new());
     pair.gateways[1].restart();
     let back = pair.gateways[1].client();
