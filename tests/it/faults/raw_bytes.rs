@@ -1,7 +1,7 @@
 //! F9: bytes that are nearly HTTP, on the real program. None hangs it, ends it, or reaches the model by
 //! a way that a whole request would not.
 //!
-//! A mutation, not tried yet, that should make it fail: a handler that panics at a `%` in an id.
+//! Mutation tried, and it failed: a handler that panics at a `%` in an id.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};

@@ -1,6 +1,6 @@
 //! G3: two gateways behind one port are restarted one after the other under load, and nobody notices.
 //!
-//! A mutation, not tried yet, that should make it fail: no `--drain-delay`, with which the balancer sends
+//! Mutation tried, and it failed: no `--drain-delay`, with which the balancer sends
 //! requests to a gateway that takes none any more.
 
 use std::io::{Read, Write};

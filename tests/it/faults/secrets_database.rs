@@ -1,7 +1,7 @@
 //! T5 for the database's password: it stands in the environment of the gateway and nowhere else.
 //!
-//! Mutations, not tried yet, that should make it fail: the URL in the line that says the store is opened;
-//! `VR_*` left in the environment of children.
+//! Mutation tried, and it failed: the URL in the line that says the store is opened. Not tried yet: `VR_*`
+//! left in the environment of children.
 
 use std::fs;
 use std::process::Command;
