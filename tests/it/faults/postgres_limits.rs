@@ -1,6 +1,6 @@
 //! D7: a PostgreSQL that takes no more sessions, takes no writes, or lets a statement run for ever.
 //!
-//! Mutations, not tried yet, that should make the group fail: a session that was told "read-only" goes back to the pool (the gateway never stores
+//! Mutations tried, and each failed: a session that was told "read-only" goes back to the pool (the gateway never stores
 //! again); no statement time-out in a session's set-up (its sessions stay busy).
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! D3 at the system calls: what was written to the log is synced before the client is told.
 //!
-//! What a power cut leaves is worked out in the store's own suite. The case looks at NORMAL too, where the
-//! order does not hold.
+//! What a power cut leaves is worked out in the store's own suite. Mutation tried, and it failed: NORMAL
+//! where FULL is asked for. The case looks at NORMAL too, where the order does not hold.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};

@@ -1,8 +1,8 @@
 //! D9, D10 and D1 as a deployment has them: two gateways over one PostgreSQL and one Redis, one of which
 //! is killed; and what one seals the other opens.
 //!
-//! Mutations, not tried yet, that should make the group fail: a seal key of each process's own; DELETE
-//! that leaves Redis alone.
+//! Mutation tried, and it failed: a seal key of each process's own. Not tried here yet: DELETE that leaves
+//! Redis alone.
 
 use std::path::Path;
 use std::thread;

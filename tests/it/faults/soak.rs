@@ -3,8 +3,8 @@
 //! told is compared with everything that is read, while it goes on and afterwards.
 //!
 //! What happens when is drawn from a seed, which is printed; `SOAK_SEED` plays a plan again, and
-//! `SOAK_SECONDS` sets its length. Mutations, not tried yet, that should make it fail: a DELETE answered
-//! before its commit; a query without its owner.
+//! `SOAK_SECONDS` sets its length. Mutation tried, and it failed: a query without its owner.
+//! Not tried yet: a DELETE answered before its commit.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! C1, C2 where a tool is involved: a client that leaves ends the tool's call, and no round begins any more.
 //!
-//! Mutations, not tried yet, that should make it fail: a call that is not given the turn's cancellation; a
-//! turn that goes on without its client.
+//! Mutation tried, and it failed: a call that is not given the turn's cancellation. Not tried yet: a turn
+//! that goes on without its client.
 
 use std::thread;
 use std::time::{Duration, Instant};
