@@ -36,7 +36,6 @@ use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
-use vllm_responses_protocol::seal::SealKeys;
 
 use crate::banner::{self, Ready};
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
@@ -110,12 +109,11 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     });
     let (doors, doors_seen) = watch::channel(None);
     let (observers, observers_seen) = watch::channel(Observers::default());
-    let seal_keys = seal::open(&config.privacy.seal, &config.store.database)?;
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
-    let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
+    let state = app_state(&config, upstream.clone(), chiefs, watched);
     let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
@@ -301,7 +299,6 @@ fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
     (supervisor, mcp): (Addr<SupervisorActor>, Addr<McpActor>),
-    seal_keys: SealKeys,
     (keys, store, observers): Watched,
 ) -> AppState {
     AppState {
@@ -323,7 +320,6 @@ fn app_state(
             omitted_tools: config.protocol.omitted_tools,
         },
         loop_limits: config.loop_limits,
-        seal_keys: Arc::new(seal_keys),
         reasoning_events: match config.protocol.reasoning_events {
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
@@ -382,6 +378,8 @@ async fn open(
     control: &Arbiter,
 ) -> Result<(Option<String>, Vec<ToolStatus>), String> {
     let front = open_store(&opening).await?;
+    let (seal, database) = (&opening.config.privacy.seal, &opening.config.store.database);
+    let seal_keys = seal::open(seal, database, &front.clone().recipient()).await?;
     let (vllm, model) = open_upstream(&opening, control).await?;
     start_mcp_runtime(&opening).await?;
     let offered = status::tools(tools.offers());
@@ -395,6 +393,7 @@ async fn open(
         upstream: opening.upstream,
         tools,
         mcp: opening.mcp.recipient(),
+        seal_keys: Arc::new(seal_keys),
         log: TurnLog {
             timings: opening.config.logging.timings,
             model_messages: opening.config.logging.model_messages,

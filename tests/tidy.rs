@@ -66,7 +66,7 @@ fn files(below: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<PathBuf> {
-    ["protocol", "actors", "src", "tests", "bench"]
+    ["protocol", "actors", "src", "tests", "bench", "fuzz"]
         .iter()
         .flat_map(|folder| files(folder, "rs"))
         .collect()
@@ -274,6 +274,63 @@ fn readme_lists_every_route() {
         }
     }
     assert!(seen >= 8, "the routes were not found");
+    none(&problems);
+}
+
+/// The faults of the list, by letter; `docs/testing.md` says where each is tried.
+const FAULTS: &[(char, usize)] = &[
+    ('L', 8),
+    ('B', 5),
+    ('U', 16),
+    ('C', 9),
+    ('D', 16),
+    ('P', 12),
+    ('M', 13),
+    ('T', 10),
+    ('F', 10),
+    ('G', 5),
+    ('K', 3),
+];
+
+/// Every fault has one row, and the tests that a row names are there.
+#[test]
+fn every_fault_is_tried_or_explained() {
+    let page = fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let (_, table) = page.split_once("## Where each fault is tried").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let mut words = BTreeSet::new();
+    let python = files("tests", "py");
+    for path in sources().into_iter().chain(python) {
+        let text = fs::read_to_string(&path).unwrap();
+        let parts = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        words.extend(parts.map(str::to_owned));
+    }
+    let mut problems = Vec::new();
+    for (letter, count) in FAULTS {
+        for number in 1..=*count {
+            let id = format!("{letter}{number}");
+            let found = rows.iter().filter(|row| row[1] == id).count();
+            if found != 1 {
+                problems.push(format!("docs/testing.md: {found} rows for {id}"));
+            }
+        }
+    }
+    for row in &rows {
+        if row[3].is_empty() {
+            problems.push(format!("docs/testing.md: nothing is said of {}", row[1]));
+        }
+        let named = row[3].split('`').skip(1).step_by(2);
+        for name in named.filter(|name| name.contains('_') && !words.contains(*name)) {
+            problems.push(format!(
+                "docs/testing.md: {}: no test is called `{name}`",
+                row[1]
+            ));
+        }
+    }
     none(&problems);
 }
 

@@ -1,16 +1,22 @@
 //! Where the keys come from that seal reasoning (decision 24).
 //!
-//! That is the configuration, or a file beside the database, made at the first start, so that a
-//! restart, or another gateway on the same database, opens what this one sealed.
+//! That is the configuration, or a key that is made at the first start and kept with the responses, so
+//! that a restart, or another gateway on the same database, opens what this one sealed: in a file beside
+//! SQLite, in a row in PostgreSQL.
 
+use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use actix::Recipient;
 use vllm_responses_protocol::seal::SealKeys;
 
+use crate::ask::ask;
+use crate::secret::Secret;
+use crate::store::messages::KeepSealKey;
 use crate::store::settings::Database;
 
 /// A key in the file or the configuration: this many bytes, twice as many hexadecimal digits.
@@ -25,8 +31,8 @@ pub struct SealSettings {
     pub max_age: Option<Duration>,
 }
 
-impl std::fmt::Debug for SealSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SealSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealSettings")
             .field("keys", &self.keys.len())
             .field("max_age", &self.max_age)
@@ -34,12 +40,19 @@ impl std::fmt::Debug for SealSettings {
     }
 }
 
-/// The keys, from the settings or from the file beside the database. Called once, before anything is
-/// served.
+/// How long the database may take to keep a key.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The keys, from the settings, from the file beside the database or from the database itself (by way
+/// of `keeper`). Called once, when the store is open.
 ///
 /// # Errors
-/// A sentence with the file and the remedy.
-pub fn open(settings: &SealSettings, database: &Database) -> Result<SealKeys, String> {
+/// A sentence with the place and the remedy.
+pub async fn open(
+    settings: &SealSettings,
+    database: &Database,
+    keeper: &Recipient<KeepSealKey>,
+) -> Result<SealKeys, String> {
     let max_age = settings.max_age.map(|age| age.as_millis());
     let max_age = max_age.map(|age| i64::try_from(age).unwrap_or(i64::MAX));
     if let Some((first, others)) = settings.keys.split_first() {
@@ -56,15 +69,24 @@ pub fn open(settings: &SealSettings, database: &Database) -> Result<SealKeys, St
                 )
             })?
         }
-        Database::Postgres(_) => {
-            log::warn!(
-                "no `VR_SEAL_KEYS`: sealed reasoning of this process cannot be opened by another \
-                 one, nor after a restart"
-            );
-            fresh()?
-        }
+        Database::Postgres(_) => in_database(keeper).await.map_err(|problem| {
+            format!(
+                "the key that seals reasoning cannot be read from the database ({problem}): give \
+                 keys in `VR_SEAL_KEYS`, or delete the row of the table `seal_key`"
+            )
+        })?,
     };
     Ok(SealKeys::new(key, &[], max_age))
+}
+
+/// The key in the database; made if there is none.
+async fn in_database(keeper: &Recipient<KeepSealKey>) -> Result<[u8; KEY], String> {
+    let offer = KeepSealKey(Secret::new(&digits(fresh()?)));
+    let kept = ask(keeper, offer, LIMIT)
+        .await
+        .map_err(|gone| gone.to_string())?
+        .map_err(|error| error.to_string())?;
+    parse(kept.expose()).ok_or_else(|| "it holds no key of 64 hexadecimal digits".to_owned())
 }
 
 /// The key's file: the database's name and `.seal-key`.
@@ -114,15 +136,20 @@ fn write(file: &Path, key: [u8; KEY]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(file)?;
-    for byte in key {
-        write!(out, "{byte:02x}")?;
-    }
-    writeln!(out)?;
+    writeln!(out, "{}", digits(key))?;
     out.sync_all()
 }
 
 fn read(text: &str) -> io::Result<[u8; KEY]> {
     parse(text.trim()).ok_or_else(|| io::Error::other("it holds no key of 64 hexadecimal digits"))
+}
+
+/// A key as it is written.
+fn digits(key: [u8; KEY]) -> String {
+    key.iter().fold(String::new(), |mut out, byte| {
+        let _never_fails: fmt::Result = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 /// A key as it is written; `None` for anything but 64 hexadecimal digits.
@@ -151,10 +178,13 @@ fn fresh() -> Result<[u8; KEY], String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use actix::Actor as _;
     use vllm_responses_protocol::ids::{CountingIds, Owner};
     use vllm_responses_protocol::seal::Bond;
 
     use super::*;
+    use crate::store::StoreActor;
+    use crate::store::settings::{StoreSettings, Synchronous};
 
     fn opens(one: &SealKeys, other: &SealKeys) -> bool {
         let owner = Owner::new("o");
@@ -166,38 +196,57 @@ mod tests {
         other.open(&sealed.unwrap(), bond, 0).is_some()
     }
 
-    #[test]
-    fn the_key_outlives_the_process_and_is_private() {
-        let folder = tempfile::tempdir().unwrap();
+    /// A store that is there; `SQLite`'s key is not in it.
+    async fn keeper(folder: &Path) -> Recipient<KeepSealKey> {
+        let settings = StoreSettings {
+            database: Database::Sqlite(folder.join("store.db")),
+            synchronous: Synchronous::Normal,
+            pool_size: 1,
+            retention: None,
+            purge_interval: None,
+        };
+        let store = StoreActor::open(&settings).await.unwrap();
+        store.start().recipient()
+    }
+
+    #[actix_rt::test]
+    async fn the_key_outlives_the_process_and_is_private() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let keeper = keeper(elsewhere.path()).await;
         let path = folder.path().join("a.db");
         let database = Database::Sqlite(path.clone());
         let settings = SealSettings::default();
-        let one = open(&settings, &database).unwrap();
-        let other = open(&settings, &database).unwrap();
+        let one = open(&settings, &database, &keeper).await.unwrap();
+        let other = open(&settings, &database, &keeper).await.unwrap();
         assert!(opens(&one, &other) && opens(&other, &one));
         let file = beside(&path);
         let mode = fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        let elsewhere = Database::Sqlite(folder.path().join("b.db"));
-        assert!(!opens(&one, &open(&settings, &elsewhere).unwrap()));
+        let another = Database::Sqlite(folder.path().join("b.db"));
+        assert!(!opens(
+            &one,
+            &open(&settings, &another, &keeper).await.unwrap()
+        ));
         fs::write(&file, "short").unwrap();
-        let error = open(&settings, &database).unwrap_err();
+        let error = open(&settings, &database, &keeper).await.unwrap_err();
         assert!(error.contains("VR_SEAL_KEYS"), "{error}");
     }
 
-    #[test]
-    fn configured_keys_come_first() {
+    #[actix_rt::test]
+    async fn configured_keys_come_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = keeper(folder.path()).await;
         let database = Database::Sqlite("/nowhere/a.db".into());
-        let with = |keys: &[[u8; KEY]]| {
+        let with = async |keys: &[[u8; KEY]]| {
             let settings = SealSettings {
                 keys: keys.to_vec(),
                 max_age: None,
             };
-            open(&settings, &database).unwrap()
+            open(&settings, &database, &keeper).await.unwrap()
         };
-        assert!(opens(&with(&[[1; KEY]]), &with(&[[2; KEY], [1; KEY]])));
-        assert!(!opens(&with(&[[2; KEY], [1; KEY]]), &with(&[[1; KEY]])));
+        let (old, new) = (with(&[[1; KEY]]).await, with(&[[2; KEY], [1; KEY]]).await);
+        assert!(opens(&old, &new) && !opens(&new, &old));
         assert!(
             !format!(
                 "{:?}",

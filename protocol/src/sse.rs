@@ -109,17 +109,23 @@ impl Decoder {
         }
     }
 
-    /// Hands out a frame of several data lines: they move to the end of the consumed part.
+    /// Hands out a frame of several data lines: event and data move to the end of the consumed part.
     fn joined_frame(&mut self, joined: &[u8], frame_start: usize, event: Span) -> Frame<'_> {
-        // The joined text is shorter than the lines it came from, which end before `self.frame`.
-        let start = self.frame - joined.len();
-        if let Some(target) = self.buffer.get_mut(start..self.frame) {
+        // Both are shorter than the lines they came from, which end before `self.frame`. The event's line
+        // may be the last, where the data goes.
+        let event = self.slice(frame_start + event.start, frame_start + event.end);
+        let event = event.to_vec();
+        let data_start = self.frame - joined.len();
+        let event_start = data_start - event.len();
+        if let Some(target) = self.buffer.get_mut(data_start..self.frame) {
             target.copy_from_slice(joined);
         }
-        let event_end = (frame_start + event.end).min(start);
+        if let Some(target) = self.buffer.get_mut(event_start..data_start) {
+            target.copy_from_slice(&event);
+        }
         Frame {
-            event: self.slice((frame_start + event.start).min(event_end), event_end),
-            data: self.slice(start, self.frame),
+            event: self.slice(event_start, data_start),
+            data: self.slice(data_start, self.frame),
         }
     }
 
@@ -261,6 +267,7 @@ mod tests {
                 "event: e\nid: 7\nretry: 1\ndata: a\ndata: b\n\n",
                 vec![pair("e", "a\nb")],
             ),
+            ("data: a\ndata: b\nevent: e\n\n", vec![pair("e", "a\nb")]),
             ("event: lonely\n\ndata: a\n\n", vec![pair("", "a")]),
             ("data: unfinished", vec![]),
             ("data: a:b: c\n\n\n\n", vec![pair("", "a:b: c")]),

@@ -157,7 +157,7 @@ pub const TABLE: &[Row] = &[
     Row::new("protocol.inherit_tools", "VR_INHERIT_TOOLS", "false", Switch).means("Whether a request that continues a response and omits `tools` has that response's."),
 
     Row::new("privacy.zdr", "VR_ZDR", "false", Switch).means("Whether no response may be kept: `store: true` and everything that continues by id are refused."),
-    Row::new("privacy.seal_keys", "VR_SEAL_KEYS", "", Text).secret().means("Keys of 64 hexadecimal digits, comma between, that seal reasoning for clients: the first seals, all open; unset makes one and keeps it beside the SQLite file."),
+    Row::new("privacy.seal_keys", "VR_SEAL_KEYS", "", Text).secret().means("Keys of 64 hexadecimal digits, comma between, that seal reasoning for clients: the first seals, all open; unset makes one and keeps it beside the SQLite file or in a row of PostgreSQL."),
     Row::new("privacy.seal_max_age", "VR_SEAL_MAX_AGE", "", Duration).means("Age at which sealed reasoning is refused; unset accepts it as long as its key is known."),
 
     Row::new("mcp.file", "VR_MCP_CONFIG_PATH", "", Text).flag("--mcp-config").means("`mcp.json` with the operator's MCP servers; when given, the gateway starts their runtime."),

@@ -19,7 +19,6 @@ use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
-use vllm_responses_protocol::seal::SealKeys;
 use vllm_responses_protocol::tools::LoopLimits;
 
 use crate::keys::KeyRing;
@@ -47,8 +46,6 @@ pub struct AppState {
     pub loop_limits: LoopLimits,
     /// Names of the reasoning events.
     pub reasoning_events: ReasoningEvents,
-    /// What seals reasoning for clients.
-    pub seal_keys: Arc<SealKeys>,
     /// Longest request body, in bytes.
     pub body_limit: usize,
     /// Age at which responses expire.

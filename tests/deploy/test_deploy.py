@@ -173,9 +173,6 @@ def test_the_compose_service_starts(tmp_path, upstream):
     start = files.compose(variables)
     assert not [value for value in start.environment.values() if value.startswith("MISSING")]
     arguments, environment, port = moved(start, tmp_path, upstream)
-    checked = subprocess.run([BINARY, "check-config"], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    if "this build" in checked.stderr:
-        pytest.skip(checked.stderr)
     accepted(arguments, environment, tmp_path)
     servers = {"VR_DB_PATH": os.environ.get("TEST_DATABASE_URL"), "VR_REDIS_URL": os.environ.get("TEST_REDIS_URL")}
     if not all(servers.values()):

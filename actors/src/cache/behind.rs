@@ -4,7 +4,7 @@ use actix::{Addr, Message, Recipient};
 
 use crate::store::StoreActor;
 use crate::store::messages::{
-    BeginEpoch, Commit, Fetch, LoadChain, Observe, ReadEpoch, Remove, StoreError,
+    BeginEpoch, Commit, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove, StoreError,
 };
 
 /// Who answers what the cache does not.
@@ -22,6 +22,8 @@ pub struct Behind {
     pub epochs: Recipient<ReadEpoch>,
     /// Begins another.
     pub beginnings: Recipient<BeginEpoch>,
+    /// Keeps the key that seals reasoning.
+    pub seal_keys: Recipient<KeepSealKey>,
     /// Tells how the store is.
     pub observe: Recipient<Observe>,
 }
@@ -35,6 +37,7 @@ impl From<Addr<StoreActor>> for Behind {
             removals: store.clone().recipient(),
             epochs: store.clone().recipient(),
             beginnings: store.clone().recipient(),
+            seal_keys: store.clone().recipient(),
             observe: store.recipient(),
         }
     }

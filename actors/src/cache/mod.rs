@@ -72,8 +72,9 @@ use actix_rt::Arbiter;
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::record::{Chain, Stored};
 
+use crate::secret::Secret;
 use crate::store::messages::{
-    self as store, Commit, Fetch, LoadChain, Remove, StoreError, StoreObservation,
+    self as store, Commit, Fetch, KeepSealKey, LoadChain, Remove, StoreError, StoreObservation,
 };
 use crate::store::settings::StoreSettings;
 use crate::store::{StoreActor, StoreStartError};
@@ -227,6 +228,15 @@ impl Handler<Remove> for CacheActor {
             Some(through) => Box::pin(async move { through.remove(message).await }),
             None => pass_on(&self.store.removals, message),
         }
+    }
+}
+
+/// The store's own.
+impl Handler<KeepSealKey> for CacheActor {
+    type Result = ResponseFuture<Result<Secret, StoreError>>;
+
+    fn handle(&mut self, message: KeepSealKey, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.seal_keys, message)
     }
 }
 

@@ -113,6 +113,11 @@ impl Readers {
         read!(self, epoch())
     }
 
+    /// The key that seals reasoning.
+    pub(super) async fn seal_key(&self) -> Result<Option<String>, StoreError> {
+        read!(self, seal_key())
+    }
+
     pub(super) async fn dead(
         &self,
         (ended_ms, id): (i64, String),

@@ -38,6 +38,10 @@ pub struct StoreFacts {
     pub failed_reads: u64,
     /// Ended responses that were removed for good.
     pub purged: u64,
+    /// Batches that this took; other writes pass between them.
+    pub purges: u64,
+    /// The largest of them, in responses.
+    pub largest_purge: u64,
     /// How many writes each transaction had, in buckets, not cumulated.
     pub group_sizes: [u64; GROUP_SIZES.len() + 1],
     /// How long each transaction took, retries included, in buckets, not cumulated.
@@ -95,6 +99,16 @@ impl Counters {
             facts.read_time += took;
         });
         answer
+    }
+
+    /// A batch removed so many responses.
+    pub(super) fn note_purge(&self, rows: usize) {
+        let rows = u64::try_from(rows).unwrap_or_default();
+        self.note(|facts| {
+            facts.purged += rows;
+            facts.purges += 1;
+            facts.largest_purge = facts.largest_purge.max(rows);
+        });
     }
 
     /// The counts so far; what is measured now is the caller's to fill in.

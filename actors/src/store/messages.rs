@@ -6,6 +6,7 @@ use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Stored};
 
 use super::facts::StoreFacts;
+use crate::secret::Secret;
 
 /// Why the store could not answer. Never carries stored content or a database URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,3 +113,10 @@ pub struct ReadEpoch;
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), StoreError>")]
 pub struct BeginEpoch(pub String);
+
+/// The key that seals reasoning, in hexadecimal digits: the one that is kept, or this one, which then is.
+///
+/// Of several gateways that start at once all get the same. Sender: `seal::open`, through `CacheActor`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Secret, StoreError>")]
+pub struct KeepSealKey(pub Secret);

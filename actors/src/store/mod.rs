@@ -30,11 +30,12 @@ use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
+use crate::secret::Secret;
 use backend::{Engine, Readers};
 use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, Remove, StoreError,
-    StoreObservation,
+    BeginEpoch, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
+    StoreError, StoreObservation,
 };
 use rows::{MAX_LINKS, Prepared};
 use settings::StoreSettings;
@@ -288,6 +289,21 @@ impl Handler<BeginEpoch> for StoreActor {
     fn handle(&mut self, BeginEpoch(word): BeginEpoch, _: &mut Self::Context) -> Self::Result {
         let written = self.write(What::BeginEpoch(word));
         Box::pin(async move { written.await.map(|_changed| ()) })
+    }
+}
+
+/// Rare: once per start.
+impl Handler<KeepSealKey> for StoreActor {
+    type Result = ResponseFuture<Result<Secret, StoreError>>;
+
+    fn handle(&mut self, KeepSealKey(new): KeepSealKey, _: &mut Self::Context) -> Self::Result {
+        let (readers, offered) = (self.readers.clone(), self.write(What::OfferSealKey(new)));
+        Box::pin(async move {
+            offered.await?;
+            let kept = readers.seal_key().await?;
+            kept.map(|digits| Secret::new(&digits))
+                .ok_or(StoreError::Corrupt)
+        })
     }
 }
 

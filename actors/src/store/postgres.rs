@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg as Database;
+use diesel::result::{DatabaseErrorKind as Kind, Error as DieselError};
 use diesel::upsert::excluded;
 use diesel::{ConnectionError, ConnectionResult, ExpressionMethods as _, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
@@ -15,7 +16,10 @@ use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolableConnection as _, RecyclingMethod, bb8,
 };
-use diesel_async::{AsyncConnection as _, RunQueryDsl, SimpleAsyncConnection as _};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection as _, RunQueryDsl, SimpleAsyncConnection as _,
+    TransactionManager as _,
+};
 use futures_util::FutureExt as _;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -346,8 +350,17 @@ async fn run<R>(
         .map_err(|_timed_out| Failure::unreachable())?;
     let error = match work(&mut connection).await {
         Ok(result) => return Ok(result),
-        Err(error) => Failure::from(error),
+        Err(error) => error,
     };
+    if matches!(
+        error,
+        DieselError::DatabaseError(Kind::ReadOnlyTransaction, _)
+    ) {
+        // The session may stay so although the server does not: the pool throws it away.
+        let session: &mut Connection = &mut connection;
+        AnsiTransactionManager::transaction_manager_status_mut(session).set_in_error();
+    }
+    let error = Failure::from(error);
     let Failure::Lasting(cause) = error else {
         return Err(error);
     };

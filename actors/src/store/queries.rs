@@ -19,7 +19,7 @@ use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::{Connection, Database, RunQueryDsl, insert_responses, insert_settings, settled};
 use crate::store::rows::{DeadRow, LinkRow, MAX_LINKS, Prepared, PurgedRow, StoredRow};
-use crate::store::schema::{cache_epoch, responses, settings};
+use crate::store::schema::{cache_epoch, responses, seal_key, settings};
 use crate::store::writer::{Attempt, Purged, What};
 
 diesel::alias!(responses as children: Children);
@@ -140,6 +140,7 @@ pub(in crate::store) async fn write_all(
                 begin_epoch(connection, word).await?;
                 true
             }
+            What::OfferSealKey(digits) => offer_seal_key(connection, digits.expose()).await?,
         });
     }
     Ok(changed)
@@ -285,17 +286,19 @@ pub(in crate::store) async fn drop_settings(
     connection: &mut Connection,
     candidates: &HashSet<(String, String)>,
 ) -> QueryResult<()> {
-    for (owner, hash) in candidates {
-        let users = responses::table
-            .filter(responses::settings_hash.eq(hash))
-            .filter(responses::owner.eq(owner));
-        let unused = settings::table
-            .filter(settings::owner.eq(owner))
-            .filter(settings::hash.eq(hash))
-            .filter(not(exists(users)));
-        settled(diesel::delete(unused).execute(connection)).await?;
-    }
-    Ok(())
+    // One statement for all: a pair that is none of them and that nobody uses may go as well.
+    let owners = candidates.iter().map(|(owner, _)| owner);
+    let hashes = candidates.iter().map(|(_, hash)| hash);
+    let users = responses::table
+        .filter(responses::settings_hash.eq(settings::hash))
+        .filter(responses::owner.eq(settings::owner));
+    let unused = settings::table
+        .filter(settings::owner.eq_any(owners.collect::<HashSet<_>>()))
+        .filter(settings::hash.eq_any(hashes.collect::<HashSet<_>>()))
+        .filter(not(exists(users)));
+    settled(diesel::delete(unused).execute(connection))
+        .await
+        .map(drop)
 }
 
 /// The settings of a response, live or not; its chain was found, so it is there.
@@ -333,4 +336,21 @@ async fn begin_epoch(connection: &mut Connection, word: &str) -> QueryResult<()>
         .do_update()
         .set(cache_epoch::word.eq(word));
     settled(statement.execute(connection)).await.map(drop)
+}
+
+/// There is one row: every gateway on this database seals with the same key.
+const SEAL_KEY_ROW: i32 = 1;
+
+/// The key that seals reasoning.
+pub(in crate::store) async fn seal_key(connection: &mut Connection) -> QueryResult<Option<String>> {
+    let query = seal_key::table.find(SEAL_KEY_ROW).select(seal_key::digits);
+    settled(query.first(connection)).await.optional()
+}
+
+/// Keeps this key if there is none; says whether it is now the one.
+async fn offer_seal_key(connection: &mut Connection, digits: &str) -> QueryResult<bool> {
+    let statement = diesel::insert_into(seal_key::table)
+        .values((seal_key::id.eq(SEAL_KEY_ROW), seal_key::digits.eq(digits)))
+        .on_conflict_do_nothing();
+    Ok(settled(statement.execute(connection)).await? > 0)
 }

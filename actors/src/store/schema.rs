@@ -33,4 +33,11 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    seal_key (id) {
+        id -> Integer,
+        digits -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(responses, settings);

@@ -22,9 +22,10 @@ pub const GRACE: Duration = Duration::from_secs(3600);
 const PAGE: u16 = 256;
 /// Other writes wait at most about this long for a batch.
 const BATCH: Duration = Duration::from_millis(20);
-/// Most and fewest rows of a batch.
+/// Most and fewest rows of a batch. Fewer would not make it shorter: a transaction and its round trips
+/// cost more than so many rows.
 const LARGEST: usize = 256;
-const SMALLEST: usize = 8;
+const SMALLEST: usize = 32;
 /// The writer is left to others for this many times what a batch took.
 const REST: u32 = 4;
 /// The same for whole sweeps: rows that are needed although they ended are looked at each time.

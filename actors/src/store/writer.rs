@@ -17,6 +17,7 @@ use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::rows::Prepared;
+use crate::secret::Secret;
 
 /// Most writes in one transaction; beyond this a group gains nothing and makes others wait.
 const GROUP: usize = 256;
@@ -53,6 +54,7 @@ pub(super) enum What {
         now_ms: i64,
     },
     BeginEpoch(String),
+    OfferSealKey(Secret),
 }
 
 impl What {
@@ -60,7 +62,7 @@ impl What {
     pub(super) fn new_response(&self) -> Option<&Prepared> {
         match self {
             Self::Insert(new) => Some(new),
-            Self::Delete { .. } | Self::BeginEpoch(_) => None,
+            Self::Delete { .. } | Self::BeginEpoch(_) | Self::OfferSealKey(_) => None,
         }
     }
 }
@@ -120,7 +122,7 @@ pub(super) async fn run(
         for purge in purges {
             let removed = engine.purge(purge.ids, purge.before_ms, purge.most).await;
             if let Ok((rows, _)) = &removed {
-                counters.note(|facts| facts.purged += u64::try_from(*rows).unwrap_or_default());
+                counters.note_purge(*rows);
             }
             // Who gave up meanwhile does not listen.
             let _unheard: Result<(), _> = purge.reply.send(removed);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use vllm_responses_protocol::seal::SealKeys;
 
 use crate::mcp::messages::ListTools;
 use crate::metrics::Metrics;
@@ -48,6 +49,8 @@ pub struct Peers {
     pub upstream: UpstreamSettings,
     /// What runs gateway calls.
     pub tools: Toolbox,
+    /// What seals reasoning for clients.
+    pub seal_keys: Arc<SealKeys>,
     /// What a turn says of itself in the log.
     pub log: TurnLog,
     /// What is counted.

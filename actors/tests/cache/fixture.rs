@@ -12,8 +12,8 @@ use vllm_responses_actors::cache::{Behind, CacheActor};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::messages::{
-    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, Remove, StoreError,
-    StoreObservation,
+    BeginEpoch, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
+    StoreError, StoreObservation,
 };
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status};
@@ -131,6 +131,7 @@ fn behind_of(counting: &Addr<Counting>) -> Behind {
         removals: counting.clone().recipient(),
         epochs: counting.clone().recipient(),
         beginnings: counting.clone().recipient(),
+        seal_keys: counting.clone().recipient(),
         observe: counting.clone().recipient(),
     }
 }
@@ -212,6 +213,13 @@ impl Handler<ReadEpoch> for Counting {
 impl Handler<BeginEpoch> for Counting {
     type Result = ResponseFuture<Result<(), StoreError>>;
     fn handle(&mut self, message: BeginEpoch, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
+    }
+}
+
+impl Handler<KeepSealKey> for Counting {
+    type Result = ResponseFuture<Result<Secret, StoreError>>;
+    fn handle(&mut self, message: KeepSealKey, _: &mut Self::Context) -> Self::Result {
         self.pass(message, None, |_| None)
     }
 }

@@ -5,6 +5,8 @@
 //! runs every case on each.
 
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod ended;
 #[cfg(test)]
 mod facts;
@@ -20,6 +22,8 @@ mod many;
 mod private;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod vfs;
 
 /// Makes a test of every case for one database. A case that is not listed is dead code, and says so.
 #[cfg(test)]
@@ -73,6 +77,8 @@ macro_rules! conformance {
                 ended_ancestors_stay_while_a_descendant_lives
                 settings_in_use_are_never_dropped
                 settings_that_a_writer_relies_on_stay
+                d12_many_expired_rows_go_in_small_batches
+                gateways_that_start_at_once_seal_with_one_key
             }
             facts {
                 what_was_done_is_counted

@@ -150,7 +150,7 @@ fn job(
         ids: Box::new(ids),
         offers: permit.peers.tools.offers(),
         limits: state.loop_limits,
-        seal_keys: Arc::clone(&state.seal_keys),
+        seal_keys: Arc::clone(&permit.peers.seal_keys),
     });
     Job {
         turn,

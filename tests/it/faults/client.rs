@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection as _;
+use diesel::sqlite::SqliteConnection;
+use diesel::{Connection as _, RunQueryDsl as _};
 use serde_json::{Value, json};
 
 use crate::harness::client::{Open, request};
@@ -96,6 +99,55 @@ fn c1_one_who_left_is_stored_as_cancelled_and_no_anchor() {
     let next = client.create(&json!({"model": "m", "input": "y", "previous_response_id": id}));
     next.error(400);
     assert!(next.text().contains("cancelled"), "{}", next.text());
+}
+
+#[derive(diesel::QueryableByName)]
+struct Row {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    id: String,
+}
+
+/// Who leaves while the record is on its way to the store is not waited for; what the store takes is whole.
+#[test]
+fn c1_c2_one_who_leaves_in_the_store_write_leaves_a_whole_record() {
+    let fake = Fake::start();
+    fake.on("s", [Script::says("yes")]);
+    fake.on("m", [Script::completion("yes")]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    let client = gateway.client();
+    let mut other = SqliteConnection::establish(gateway.db().to_str().unwrap()).unwrap();
+    for trial in 0..knobs::rounds(6, 100) {
+        let (stream, input) = (trial % 4 < 2, format!("left {trial}"));
+        let model = if stream { "s" } else { "m" };
+        let before = fake.seen(model).len();
+        other.batch_execute("BEGIN IMMEDIATE").unwrap();
+        let body = json!({"model": model, "input": input, "stream": stream});
+        let mut open = client.open(&body);
+        fake.wait_seen(model, before + 1);
+        if stream {
+            open.read_until("output_text.done");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let left = if trial.is_multiple_of(2) {
+            open.leave_fin()
+        } else {
+            open.leave_reset()
+        };
+        assert!(left.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(50));
+        other.batch_execute("ROLLBACK").unwrap();
+        let next = client.create(&json!({"model": "m", "input": "next"}));
+        assert_eq!((next.status, &next.json()["store"]), (200, &json!(true)));
+    }
+    // Whatever was kept can be read, and says how it ended.
+    let kept = diesel::sql_query("SELECT id FROM responses").load::<Row>(&mut other);
+    let kept = kept.unwrap();
+    assert!(kept.len() >= knobs::rounds(6, 100));
+    for row in kept {
+        let read = client.get(&format!("/v1/responses/{}", row.id)).json();
+        assert!(["completed", "cancelled"].contains(&read["status"].as_str().unwrap()));
+        assert_eq!(read["output"][0]["content"][0]["text"], "yes", "{read}");
+    }
 }
 
 /// The id that a stream names first.

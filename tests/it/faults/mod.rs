@@ -2,11 +2,19 @@
 
 mod client;
 mod durability;
+mod ledger;
 mod postgres;
+mod postgres_limits;
+mod power;
+mod raw_bytes;
 mod redis;
+mod replicas;
+mod rolling;
 mod secrets;
+mod secrets_database;
 mod shutdown;
 mod slow;
+mod soak;
 mod stage;
 mod upstream;
 mod upstream_bytes;

@@ -36,6 +36,33 @@ fn b2_a_client_that_takes_nothing_is_cut_off_and_stored_as_cancelled() {
     drop(open);
 }
 
+/// As the row says it: a kibibyte a second, from beginning to end.
+#[test]
+fn b3_a_reader_of_one_kibibyte_a_second_gets_everything() {
+    let fake = Fake::start();
+    let chunks: Vec<_> = (0..30).map(|n| text(&format!("word {n} "))).collect();
+    fake.on("m", [Script::stream().all(&chunks).end("stop")]);
+    // With the limit that users get: the kernel opens a full window in steps of half a receive buffer,
+    // and until then nothing moves.
+    let gateway = TestGateway::on(&fake.url()).start();
+    let mut open = gateway
+        .client()
+        .open(&json!({"model": "m", "input": "x", "stream": true}));
+    open.small_receive_buffer();
+    let mut seconds = 0;
+    while !open.so_far().contains("data: [DONE]") {
+        assert!(open.read_some(1024).expect("read") > 0);
+        std::thread::sleep(Duration::from_secs(1));
+        seconds += 1;
+        assert!(seconds < 60, "the answer is small");
+    }
+    assert!(seconds > 8, "read in {seconds} s");
+    let events = check_stream(&open.reply().expect("whole").text());
+    let told = &events[events.len() - 1]["response"]["output"][0]["content"][0]["text"];
+    let sent: Vec<String> = (0..30).map(|n| format!("word {n} ")).collect();
+    assert_eq!(told.as_str(), Some(sent.concat().as_str()));
+}
+
 #[test]
 fn b3_a_slow_reader_gets_every_byte_in_order() {
     let fake = Fake::start();

@@ -1,6 +1,7 @@
 //! Upstream faults U6, U9, U11, U13: bytes that are cut, endless, spelled oddly or not a stream.
 //!
-//! Mutation that fails this group: let the decoder take LF as the only line end (U11).
+//! Mutation that fails this group: let the decoder take LF as the only line end (U11). Not tried yet: a
+//! decoder without `MAX_FRAME` (U9).
 
 use std::fs;
 

@@ -36,6 +36,12 @@ pub(crate) fn check_usage(resource: &Value, upstream: &[u8]) {
     assert_eq!(sent, told, "usage is told when it was sent: {resource}");
 }
 
+/// What a part says, whatever its kind.
+fn text_of(part: &Value) -> &str {
+    let said = part["text"].as_str().or(part["refusal"].as_str());
+    said.unwrap_or("")
+}
+
 fn ensure(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(problem()) }
 }
@@ -204,7 +210,7 @@ impl Book {
                 ensure(self.parts.remove(&(item.clone(), part)).is_some(), || {
                     "part done but not open".into()
                 })?;
-                let text = event["part"]["text"].as_str().unwrap_or("");
+                let text = text_of(&event["part"]);
                 let joined: String = self.joined(&item, part);
                 ensure(joined == text, || {
                     format!("part text {text:?}, deltas {joined:?}")
@@ -263,7 +269,7 @@ impl Book {
             "part left open".into()
         })?;
         for (part, content) in item["content"].as_array().into_iter().flatten().enumerate() {
-            let (text, part) = (content["text"].as_str().unwrap_or(""), part as u64);
+            let (text, part) = (text_of(content), part as u64);
             let joined = self.joined(id, part);
             ensure(joined == text, || {
                 format!("item text {text:?}, deltas {joined:?}")

@@ -125,6 +125,10 @@ impl Tree {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the gateway or its vLLM has written this.
     #[track_caller]
     pub(crate) fn wait_log(&self, text: &str) {

@@ -9,6 +9,7 @@ mod built_in;
 mod docs;
 mod faults;
 mod guard;
+mod leave;
 pub(crate) mod peer;
 mod remote;
 

@@ -1,0 +1,4 @@
+//! See `vllm_responses_oracles::sealed`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| vllm_responses_oracles::sealed::check(bytes));

@@ -1,0 +1,4 @@
+CREATE TABLE seal_key (
+    id INTEGER NOT NULL PRIMARY KEY,
+    digits TEXT NOT NULL
+);
