@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.proves("custom, namespace, search, shell and patch tools")
+
 SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
 CUSTOM = {"type": "custom", "name": "patch", "description": "Applies a patch.",
           "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}}
