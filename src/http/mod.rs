@@ -29,6 +29,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(responses::create::create))
                         .default_service(wrong_method()),
                 )
+                // Without it a client would be told that the method is wrong.
+                .service(
+                    web::resource("/responses/compact")
+                        .default_service(web::route().to(unknown_path)),
+                )
                 .service(
                     web::resource("/responses/input_tokens")
                         .route(web::post().to(responses::create::input_tokens))

@@ -41,6 +41,7 @@ MODELS = {
     "silent": "sends nothing until the client leaves",
     "o3-stub": "thinks, then calls its first tool, or repeats what it was told or shown",
     "codex": "leads Codex through a shell command and a namespaced tool",
+    "codex-mcp": "leads Codex through a tool of an MCP server that it runs",
     "gpt-5.5": "leads Codex through a patch, a tool search and a shell command",
     "gpt-5.6-sol": "leads Codex through its script tool",
 }
@@ -183,6 +184,7 @@ CODEX_STEPS = {
         ("exec_command", {"cmd": "echo by the shell > made.txt; cat made.txt"}),
         ("multi_agent_v1__wait_agent", {"targets": ["nobody"]}),
     ],
+    "codex-mcp": [("mcp__own__pid", {})],
     "gpt-5.5": [
         ("apply_patch", {"input": "*** Begin Patch\n*** Add File: made.txt\n+by a patch\n*** End Patch\n"}),
         ("tool_search", {"query": "agent"}),
@@ -199,6 +201,8 @@ def answer_codex(body):
     results = [text_of(m["content"]) for m in body["messages"] if m["role"] == "tool"]
     steps = CODEX_STEPS[body["model"]]
     if len(results) == len(steps):
+        if body.get("response_format"):
+            return answer_json(body)
         return Answer(text="Done: " + " | ".join(results))
     name, arguments = steps[len(results)]
     return Answer(reasoning=f"I think about step {len(results)}.", finish="tool_calls",
