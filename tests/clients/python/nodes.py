@@ -22,9 +22,17 @@ SHARED = REPO / "tests/clients/python/stand.mjs"
 CASE = re.compile(r'^test\("([^"]+)"', re.M)
 
 
-def cases(program):
-    """The names of a program's cases, read from its source, each marked with what it proves."""
-    return [pytest.param(name, marks=pytest.mark.proves(name)) for name in CASE.findall(program.read_text())]
+def cases(program, clients=None):
+    """The names of a program's cases, read from its source, each marked with what it proves.
+
+    `clients` has the client of the cases whose names begin with its key and a colon.
+    """
+    found = []
+    for name in CASE.findall(program.read_text()):
+        head, _, rest = name.partition(": ")
+        mark = pytest.mark.proves(rest, client=clients[head]) if clients else pytest.mark.proves(name)
+        found.append(pytest.param(name, marks=mark))
+    return found
 
 
 def environment(**more):

@@ -8,7 +8,7 @@ program it drives, and its tests are marked with what they prove:
     @pytest.mark.proves("tool round trip")
     def test_...
 
-What is proven is what passed everywhere it was tried, teardown included, where the bytes are checked.
+A mark may name a client of its own: `proves("...", client=...)`. What is proven is what passed everywhere it was tried, teardown included, where the bytes are checked.
 `scripts/clients-table` makes the table of it.
 
 environment:
@@ -55,11 +55,12 @@ def pytest_configure(config):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    mark, client = item.get_closest_marker("proves"), getattr(item.module, "CLIENT", None)
-    client = client or getattr(item.config, "client", None)
+    mark = item.get_closest_marker("proves")
+    client = getattr(item.module, "CLIENT", getattr(item.config, "client", None))
     # A test that passed its set-up has shown nothing yet.
-    if mark and client and (report.when == "call" or report.outcome != "passed"):
-        outcomes = item.config.proven.setdefault((client, mark.args[0]), set())
+    if mark and (report.when == "call" or report.outcome != "passed"):
+        key = (mark.kwargs.get("client", client), mark.args[0])
+        outcomes = item.config.proven.setdefault(key, set())
         outcomes.add(report.outcome)
     return report
 

@@ -7,7 +7,7 @@ import { appendFileSync } from "node:fs";
 export const baseURL = `${process.env.GATEWAY_URL}/v1`;
 const scripted = `${process.env.UPSTREAM_URL}/scripted`;
 const queue = [];
-let pending = [];
+let [pending, bodies] = [[], []];
 let running = "";
 
 export function test(name, body) {
@@ -19,8 +19,12 @@ export async function modelSaw() {
   return (await (await fetch(scripted)).json()).requests;
 }
 
+/** The bodies that the gateway was sent in this case, by way of `recordingFetch`. */
+export const received = () => bodies.map((body) => JSON.parse(body));
+
 /** Global fetch, keeping each answer of the Responses API. */
 export async function recordingFetch(input, init) {
+  if (init?.body) bodies.push(init.body);
   const response = await fetch(input, init);
   const { pathname } = new URL(response.url);
   if (!pathname.startsWith("/v1/responses") || !response.body) return response;
@@ -55,7 +59,7 @@ function limited(promise, what) {
 
 async function run({ name, body }) {
   running = name;
-  pending = [];
+  [pending, bodies] = [[], []];
   let error = null;
   try {
     await fetch(scripted, { method: "DELETE" });
