@@ -29,10 +29,10 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(responses::create::create))
                         .default_service(wrong_method()),
                 )
-                // Without it a client would be told that the method is wrong.
                 .service(
                     web::resource("/responses/compact")
-                        .default_service(web::route().to(unknown_path)),
+                        .route(web::post().to(responses::create::compact))
+                        .default_service(wrong_method()),
                 )
                 .service(
                     web::resource("/responses/input_tokens")

@@ -162,4 +162,16 @@ test("sealed reasoning without retention", async () => {
   assert.equal((await modelSaw())[1].messages[1].reasoning, "Two and two make four.");
 });
 
+test("compaction", async () => {
+  const first = await create({ model: "text", input: "paint it red" });
+  const compacted = await client.responses.compact({ model: "text", previous_response_id: first.id });
+  assert.deepEqual(compacted.output.map((item) => item.type), ["message", "compaction"]);
+  await create({ model: "text", input: [...compacted.output, { role: "user", content: "go on" }] });
+  const told = (await modelSaw()).at(-1).messages.map((message) => message.content);
+  assert.equal(told[0], "paint it red");
+  assert.match(told[1], /^Summary of the conversation so far:/);
+  const trigger = { model: "text", input: [{ role: "user", content: "x" }, { type: "compaction_trigger" }] };
+  assert.equal((await events(trigger)).at(-1).response.output[0].type, "compaction");
+});
+
 await main();

@@ -13,6 +13,9 @@ CONFIG = {"compilerOptions": {
     "module": "nodenext", "moduleResolution": "nodenext", "target": "es2022"}, "files": ["typed.ts"]}
 
 
+KINDS = {"response": "Response", "list": "ItemList", "response.input_tokens": "Count", "response.compaction": "Compacted"}
+
+
 def shape(value):
     """What makes two bodies alike: members, kinds of values, and words that types may list."""
     if isinstance(value, dict):
@@ -33,7 +36,7 @@ def bodies(exchanges):
                     yield f'StreamEvent<"{event["type"]}">', event
         elif exchange["status"] == 200 and exchange["type"].startswith("application/json"):
             body = json.loads(exchange["body"])
-            kind = {"response": "Response", "list": "ItemList", "response.input_tokens": "Count"}[body["object"]]
+            kind = KINDS[body["object"]]
             if "deleted" not in body:
                 yield kind, body
 
@@ -57,7 +60,7 @@ def broken(body):
 
 def program(exchanges):
     """The source, and the names of the types that are in it."""
-    seen, out, kinds = set(), ['import type { Count, ItemList, Response, StreamEvent } from "./wire.js";'], set()
+    seen, out, kinds = set(), ['import type { Compacted, Count, ItemList, Response, StreamEvent } from "./wire.js";'], set()
     for kind, body in bodies(exchanges):
         key = (kind, shape(body))
         if key in seen:

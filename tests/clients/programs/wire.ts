@@ -45,5 +45,6 @@ export type StreamEvent<T extends string> = T extends `response.${Lifecycle}`
         ? Event<T> & { error: Nested }
         : Event<T>;
 
+export type Compacted = sdk.CompactedResponse;
 export type ItemList = ResponseItemList;
 export type Count = InputTokenCountResponse;
