@@ -44,7 +44,7 @@ def bodies(exchanges):
 def broken(body):
     """Copies with one fault each."""
     yield "an unknown member", body | {"surprise": 1}
-    some = next(name for name in ("sequence_number", "status", "has_more", "input_tokens") if name in body)
+    some = next(name for name in ("sequence_number", "status", "has_more", "input_tokens", "created_at") if name in body)
     needed = "created_at" if "created_at" in body else some
     yield f"{some} of a wrong kind", body | {some: ["x"]}
     yield f"no {needed}", {name: value for name, value in body.items() if name != needed}

@@ -45,6 +45,7 @@ export type StreamEvent<T extends string> = T extends `response.${Lifecycle}`
         ? Event<T> & { error: Nested }
         : Event<T>;
 
-export type Compacted = sdk.CompactedResponse;
+/** The user's messages are kept as they were; to the type they are no output. */
+export type Compacted = Replaced<sdk.CompactedResponse, { output: Array<Item | sdk.ResponseInputMessageItem> }>;
 export type ItemList = ResponseItemList;
 export type Count = InputTokenCountResponse;
