@@ -61,7 +61,7 @@ test("previousResponseId", async () => {
   assert.equal((await modelSaw()).at(-1).messages.length, 3);
 });
 
-test("sealed reasoning with store: false", async () => {
+test("reasoning sent back with store: false", async () => {
   const modelSettings = {
     store: false,
     reasoning: { effort: "low", summary: "auto" },

@@ -5,6 +5,7 @@ import os
 
 import httpx2
 import pytest
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -99,7 +100,7 @@ def test_previous_response_id(model, upstream, recorder):
     assert len(upstream.last_body()["messages"]) == 3
 
 
-@pytest.mark.proves("sealed reasoning with store=False")
+@pytest.mark.proves("reasoning sent back with store=False")
 def test_without_retention(model, upstream):
     settings = {"store": False, "include": ["reasoning.encrypted_content"], "truncation": "auto",
                 "reasoning": {"effort": "low", "summary": "auto"}}
@@ -108,3 +109,9 @@ def test_without_retention(model, upstream):
     history += [chat.invoke(history), HumanMessage("two")]
     assert chat.invoke(history).text == "TWO"
     assert upstream.last_body()["messages"][1]["reasoning"] == "I think for the 1. time."
+
+
+@pytest.mark.proves("a prompt that is too long, as its own error")
+def test_too_long(model):
+    with pytest.raises(ContextOverflowError):
+        model("too-long").invoke("x")

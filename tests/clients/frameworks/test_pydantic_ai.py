@@ -8,6 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
+from pydantic_ai.exceptions import ModelContextWindowExceededError
 from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -94,3 +95,9 @@ def test_settings(agent, upstream):
     result = run(agent("reasoning", model_settings=settings), "2+2?")
     thinking = [p.content for m in result.all_messages() for p in m.parts if p.part_kind == "thinking"]
     assert "Two and two make four." in thinking and upstream.last_body()["reasoning_effort"] == "low"
+
+
+@pytest.mark.proves("a prompt that is too long, as its own error")
+def test_too_long(agent):
+    with pytest.raises(ModelContextWindowExceededError):
+        run(agent("too-long"), "x")

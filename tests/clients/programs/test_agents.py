@@ -7,8 +7,8 @@ import sys
 
 import httpx2
 import pytest
-from agents import (Agent, CodeInterpreterTool, HostedMCPTool, ModelSettings, OpenAIResponsesModel, Runner,
-                    function_tool, set_tracing_disabled)
+from agents import (Agent, CodeInterpreterTool, HostedMCPTool, ModelSettings, OpenAIResponsesCompactionSession,
+                    OpenAIResponsesModel, Runner, SQLiteSession, function_tool, set_tracing_disabled)
 from openai import AsyncOpenAI
 from openai.types.shared import Reasoning
 from pydantic import BaseModel
@@ -98,7 +98,7 @@ def test_previous_response_id(model, upstream, recorder):
     assert [m["role"] for m in upstream.last_body()["messages"]] == ["system", "user", "assistant", "tool"]
 
 
-@pytest.mark.proves("sealed reasoning with store=False")
+@pytest.mark.proves("reasoning sent back with store=False")
 def test_without_retention(model, upstream):
     settings = ModelSettings(store=False, response_include=["reasoning.encrypted_content"],
                              reasoning=Reasoning(effort="low", summary="auto"), parallel_tool_calls=True,
@@ -132,3 +132,21 @@ def test_mcp(model, upstream, upstream_server, tmp_path):
     kinds = [item.type for item in result.raw_responses[0].output]
     assert kinds == ["mcp_list_tools", "mcp_call", "message"]
     assert result.final_output.removeprefix("The tool says: ").isdigit()
+
+
+@pytest.mark.proves("compaction session")
+def test_compaction(model, upstream):
+    gpt = model("gpt-5.4")
+    session = OpenAIResponsesCompactionSession("s", SQLiteSession("s"), client=gpt._client, model="gpt-5.4",
+                                               should_trigger_compaction=lambda _: True)
+
+    async def scenario():
+        agent = Agent(name="Talker", model=gpt)
+        await Runner.run(agent, "paint it red", session=session)
+        kept = [item["type"] for item in await session.get_items()]
+        return kept, (await Runner.run(agent, "and now?", session=session)).final_output
+
+    kept, said = asyncio.run(scenario())
+    assert kept[-1] == "compaction" and said == "AND NOW?"
+    told = [m["content"] for seen in upstream.requests for m in seen.body["messages"]]
+    assert any(text.startswith("Summary of the conversation so far:") for text in told)

@@ -65,7 +65,7 @@ def check(codex, upstream, model, made, steps):
     assert made in done.stdout and "Done: " in done.stdout
     results, thoughts = told(upstream)
     assert len(results) == steps
-    # Thinking comes back sealed, and the model sees it again.
+    # Codex keeps the history: thinking comes back with it, and the model sees it again.
     assert thoughts == [f"I think about step {n}." for n in range(steps)]
     return upstream.requests
 

@@ -40,6 +40,7 @@ MODELS = {
     "cut": "drops the connection in the middle of a stream",
     "silent": "sends nothing until the client leaves",
     "o3-stub": "thinks, then calls its first tool, or repeats what it was told or shown",
+    "gpt-5.4": "repeats the last user message in capitals, under a name that clients take for OpenAI's",
     "codex": "leads Codex through a shell command and a namespaced tool",
     "codex-mcp": "leads Codex through a tool of an MCP server that it runs",
     "gpt-5.5": "leads Codex through a patch, a tool search and a shell command",
