@@ -92,6 +92,9 @@ async fn run(
         request.store = false;
     }
     drop(body);
+    for kind in request.unserved_tools() {
+        state.metrics.tools().unserved(kind);
+    }
     for warning in &request.warnings {
         log::warn!(request_id = &*caller.request_id; "{warning}");
     }
