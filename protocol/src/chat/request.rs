@@ -199,7 +199,7 @@ pub struct ChatFunction<'a> {
     pub name: &'a str,
     /// What it does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<&'a str>,
+    pub description: Option<Cow<'a, str>>,
     /// JSON schema of its arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<&'a RawValue>,

@@ -111,6 +111,14 @@ pub(crate) fn flat(namespace: &str, name: &str) -> String {
     marked(&plain, namespace, name)
 }
 
+/// The description of the first tool of a namespace: its own, and what the namespace is for.
+pub(crate) fn introduced(namespace: &str, about: &str, own: Option<&str>) -> String {
+    let own = own.filter(|own| !own.is_empty());
+    let own = own.map_or_else(String::new, |own| format!("{own}\n\n"));
+    let stem = flat(namespace, "");
+    format!("{own}About all functions whose names begin with `{stem}`: {about}")
+}
+
 /// A name that is different for every pair: the flat one's beginning and a hash of both.
 pub(crate) fn marked(flat: &str, namespace: &str, name: &str) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;

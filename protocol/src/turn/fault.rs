@@ -166,6 +166,8 @@ fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
         .is_some_and(|words| words.contains("maximum context length"));
     match (status, words) {
         (400 | 413, Some(words)) if overflow => {
+            // LangChain does not look at the code: it knows an overflow by these words.
+            let words = format!("the prompt is too long: {words}");
             let mut explained = Explained::new(ApiErrorCode::ContextLengthExceeded, words);
             explained.error.param = Some("input".to_owned());
             explained
@@ -258,6 +260,16 @@ fn before_dump(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_called_so() {
+        let body = br#"{"error":{"message":"This model's maximum context length is 100 tokens."}}"#;
+        let parsed: ErrorBody<'_> = serde_json::from_slice(body).unwrap();
+        let explained = explain_status(400, parsed.error.as_ref());
+        assert_eq!(explained.error.code, ApiErrorCode::ContextLengthExceeded);
+        let words = "the prompt is too long: This model's maximum context length is 100 tokens.";
+        assert_eq!(explained.error.message, words);
+    }
 
     #[test]
     fn values_of_the_request_are_not_passed_on() {

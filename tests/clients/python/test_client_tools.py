@@ -4,6 +4,8 @@ import pytest
 
 import strict
 
+pytestmark = pytest.mark.proves("custom, namespace, search, shell and patch tools")
+
 SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
 CUSTOM = {"type": "custom", "name": "patch", "description": "Applies a patch.",
           "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}}
@@ -115,6 +117,7 @@ def test_count(client):
     assert counted.input_tokens == 4 and counted.object == "response.input_tokens"
 
 
+@pytest.mark.proves("compaction")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_conversation_is_summed_up_on_request(client, upstream, stream):
     turn = [{"role": "user", "content": "paint it red"}, {"role": "assistant", "content": "painted"}]
@@ -133,6 +136,7 @@ def test_a_conversation_is_summed_up_on_request(client, upstream, stream):
     assert [message["content"] for message in upstream.last_body()["messages"]] == told
 
 
+@pytest.mark.proves("compaction")
 def test_compact(client, upstream):
     first = client.responses.create(model="text", input="paint it red")
     compacted = client.responses.compact(model="text", previous_response_id=first.id)

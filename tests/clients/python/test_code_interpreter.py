@@ -6,8 +6,8 @@ import os
 import pytest
 from openai import BadRequestError
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("TEST_INTERPRETER_BUNDLE"), reason="no interpreter installed: TEST_INTERPRETER_BUNDLE is not set")
+pytestmark = [pytest.mark.proves("code interpreter"), pytest.mark.skipif(
+    not os.environ.get("TEST_INTERPRETER_BUNDLE"), reason="no interpreter installed: TEST_INTERPRETER_BUNDLE is not set")]
 
 AUTO = {"type": "code_interpreter", "container": {"type": "auto"}}
 OUTPUTS = ["code_interpreter_call.outputs"]

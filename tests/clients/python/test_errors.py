@@ -3,6 +3,8 @@
 import pytest
 from openai import APIError, APIStatusError, BadRequestError, InternalServerError, NotFoundError, RateLimitError
 
+pytestmark = pytest.mark.proves("errors")
+
 
 def refused(client, kind=BadRequestError, **request):
     with pytest.raises(kind) as caught:

@@ -6,6 +6,8 @@ import pytest
 
 from tools import Person, WEATHER
 
+pytestmark = pytest.mark.proves("answers of every kind, streamed and not")
+
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 

@@ -15,7 +15,8 @@ import urllib.request
 import pytest
 from openai import APIError
 
-from conftest import REPO, free_port, sync_client
+from recorder import sync_client
+from serving import REPO, free_port
 
 pytestmark = [pytest.mark.spawned_vllm, pytest.mark.timeout(2400)]
 MODEL = "smollm2-135m"

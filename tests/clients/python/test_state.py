@@ -3,6 +3,8 @@
 import pytest
 from openai import BadRequestError, NotFoundError
 
+pytestmark = pytest.mark.proves("conversations: continue, retrieve, delete, input items")
+
 
 def chain(client, *inputs, **request):
     """One response per input, each continuing the one before."""

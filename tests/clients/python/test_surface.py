@@ -9,6 +9,8 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from tools import Person, WEATHER
 from upstream import MODELS
 
+pytestmark = pytest.mark.proves("models, async client, clients that leave")
+
 
 def test_models(client):
     assert [m.id for m in client.models.list()] == list(MODELS)

@@ -6,6 +6,8 @@ import pytest
 
 from tools import CLOCK, WEATHER, output_of
 
+pytestmark = pytest.mark.proves("function tools")
+
 
 def calls_of(response):
     return [item for item in response.output if item.type == "function_call"]

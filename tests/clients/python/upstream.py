@@ -39,7 +39,10 @@ MODELS = {
     "late-error": "an error object inside a stream that began with 200",
     "cut": "drops the connection in the middle of a stream",
     "silent": "sends nothing until the client leaves",
+    "o3-stub": "thinks, then calls its first tool, or repeats what it was told or shown",
+    "gpt-5.4": "repeats the last user message in capitals, under a name that clients take for OpenAI's",
     "codex": "leads Codex through a shell command and a namespaced tool",
+    "codex-mcp": "leads Codex through a tool of an MCP server that it runs",
     "gpt-5.5": "leads Codex through a patch, a tool search and a shell command",
     "gpt-5.6-sol": "leads Codex through its script tool",
 }
@@ -154,6 +157,19 @@ def answer_tools(body):
     return Answer(calls=called(body, tools if body["model"] == "parallel" else tools[:1]), finish="tool_calls")
 
 
+def answer_o3(body):
+    """Its name makes clients take it for a reasoning model."""
+    messages = body["messages"]
+    if body.get("response_format"):
+        said = answer_json(body)
+    elif body.get("tools") and body.get("tool_choice") != "none" or messages[-1]["role"] == "tool":
+        said = answer_tools(body)
+    else:
+        said = Answer(text=text_of(last(messages, "user").get("content")).upper() or "NOTHING")
+    said.reasoning = f"I think for the {sum(m['role'] == 'assistant' for m in messages) + 1}. time."
+    return said
+
+
 def answer_python(body, asked):
     if body["messages"][-1]["role"] == "tool":
         return Answer(text="It gave: " + text_of(body["messages"][-1]["content"]))
@@ -169,6 +185,7 @@ CODEX_STEPS = {
         ("exec_command", {"cmd": "echo by the shell > made.txt; cat made.txt"}),
         ("multi_agent_v1__wait_agent", {"targets": ["nobody"]}),
     ],
+    "codex-mcp": [("mcp__own__pid", {})],
     "gpt-5.5": [
         ("apply_patch", {"input": "*** Begin Patch\n*** Add File: made.txt\n+by a patch\n*** End Patch\n"}),
         ("tool_search", {"query": "agent"}),
@@ -185,6 +202,8 @@ def answer_codex(body):
     results = [text_of(m["content"]) for m in body["messages"] if m["role"] == "tool"]
     steps = CODEX_STEPS[body["model"]]
     if len(results) == len(steps):
+        if body.get("response_format"):
+            return answer_json(body)
         return Answer(text="Done: " + " | ".join(results))
     name, arguments = steps[len(results)]
     return Answer(reasoning=f"I think about step {len(results)}.", finish="tool_calls",
@@ -207,6 +226,8 @@ def answer(body):
     asked = text_of(last(messages, "user").get("content"))
     if model == "remember":
         return answer_remember(messages)
+    if model == "o3-stub":
+        return answer_o3(body)
     if model in ("tools", "parallel"):
         return answer_tools(body)
     if model == "python":
@@ -319,8 +340,15 @@ class Handler(BaseHTTPRequestHandler):
                  "max_model_len": 2048, "permission": []} for m in MODELS]})
         elif self.path == "/health":
             self.send_json(200, {})
+        elif self.path == "/scripted":  # for tests in other processes
+            upstream = self.server.upstream
+            self.send_json(200, {"requests": [seen.body for seen in upstream.requests], "violations": upstream.violations})
         else:
             self.send_json(404, {"detail": "Not Found"})
+
+    def do_DELETE(self):
+        self.server.upstream.clear()
+        self.send_json(200, {})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
@@ -409,6 +437,10 @@ class Upstream:
 
     def last_body(self):
         return self.requests[-1].body
+
+    def clear(self):
+        self.requests.clear()
+        self.violations.clear()
 
     def stop(self):
         self.stopping.set()

@@ -358,3 +358,120 @@ fn a_cut_message_is_the_same_streamed_and_not() {
     assert_eq!(seen[0]["status"], "incomplete");
     assert_eq!(seen[0], seen[1]);
 }
+
+/// A function, a custom tool and a typed one, with whole arguments for each.
+const CUT: [(&str, &str); 3] = [
+    ("get_weather", r#"{"city": "Ō\n", "n": [1]}"#),
+    ("patch", r#"{"input": "+é\"\n"}"#),
+    ("shell", r#"{"commands": ["ls"]}"#),
+];
+
+/// The model is cut in its arguments; then the client answers the call, or says something else.
+fn cut(fake: &Fake, client: Client, call: (&str, &str), stream: bool) {
+    let (name, arguments) = call;
+    let model = format!("{name} {} {stream}", arguments.len());
+    let tools = json!([{"type": "function", "name": "get_weather"}, {"type": "custom", "name": "patch"},
+        {"type": "shell"}]);
+    let first = if stream {
+        let chunks = tool_call(0, "call_0", name, &[arguments]);
+        Script::stream().all(&chunks).end("length")
+    } else {
+        let function = json!({"name": name, "arguments": arguments});
+        let call = json!({"id": "call_0", "type": "function", "function": function});
+        Script::message(
+            &json!({"role": "assistant", "tool_calls": [call]}),
+            "length",
+        )
+    };
+    fake.on(
+        &model,
+        [first, answer(1, None, stream), answer(2, None, stream)],
+    );
+    let user = |text: &str| json!({"role": "user", "content": text});
+    let body =
+        |input: Value| json!({"model": model, "input": input, "tools": tools, "stream": stream});
+    let cut = ask(client, &body(json!([user("x")])));
+    assert_eq!(cut["status"], "incomplete", "{arguments}");
+    let mut next = body(json!([user("go on")]));
+    next["previous_response_id"] = cut["id"].clone();
+    ask(client, &next);
+    let mut whole = vec![user("x")];
+    for item in cut["output"].as_array().unwrap() {
+        whole.push(item.clone());
+        if let Some(id) = item["call_id"].as_str() {
+            let kind = format!("{}_output", item["type"].as_str().unwrap());
+            let output = if kind == "shell_call_output" {
+                json!([])
+            } else {
+                json!("no")
+            };
+            whole.push(json!({"type": kind, "call_id": id, "output": output}));
+        }
+    }
+    whole.push(user("go on"));
+    ask(client, &body(json!(whole)));
+    assert_eq!(fake.seen(&model).len(), 3);
+}
+
+#[test]
+fn the_turn_after_arguments_cut_at_any_byte_is_answered() {
+    let fake = Fake::start();
+    let gateway = TestGateway::on(&fake.url()).start();
+    for (name, arguments) in CUT {
+        for (at, _) in arguments.char_indices().skip(1) {
+            for stream in [false, true] {
+                cut(
+                    &fake,
+                    gateway.client(),
+                    (name, arguments.get(..at).unwrap()),
+                    stream,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_unknown_is_left_out_or_refused_as_the_operator_says() {
+    let fake = Fake::start();
+    let tool =
+        json!({"model": "m", "input": "x", "tools": [{"type": "carrier_pigeon", "speed": 3}]});
+    let field = json!({"model": "m", "input": "x", "frobnicate": 1});
+    for (switch, refused) in [
+        (None, [false, false]),
+        (Some("VR_STRICT_TOOLS"), [true, false]),
+        (Some("VR_STRICT_REQUESTS"), [false, true]),
+    ] {
+        fake.on("m", [Script::completion("a"), Script::completion("b")]);
+        let mut builder = TestGateway::on(&fake.url());
+        if let Some(switch) = switch {
+            builder = builder.env(switch, "1");
+        }
+        let gateway = builder.start();
+        for (body, refused) in [&tool, &field].into_iter().zip(refused) {
+            let reply = gateway.client().create(body);
+            assert_eq!(reply.status == 400, refused, "{switch:?}: {}", reply.text());
+            if refused {
+                let code = reply.json()["error"]["code"].clone();
+                assert!(code == "unsupported_value" || code == "unknown_parameter");
+            } else {
+                assert_eq!(
+                    reply.json()["tools"],
+                    body.get("tools").cloned().unwrap_or(json!([]))
+                );
+            }
+        }
+        let warned = gateway.log();
+        assert_eq!(
+            warned.contains("`carrier_pigeon` of `tools`"),
+            !refused[0],
+            "{warned}"
+        );
+        assert_eq!(warned.contains("`frobnicate`"), !refused[1], "{warned}");
+    }
+    assert!(
+        fake.seen("m")
+            .iter()
+            .all(|seen| seen.body.get("tools").is_none())
+    );
+}

@@ -225,9 +225,13 @@ fn decode_fields(
         fields.take(name);
     }
     let mut warnings = Vec::new();
-    report_unserved(&settings.tools, rules, &mut warnings, problems);
-    for item in &input {
-        report_unserved_in(item.loaded_tools(), &mut warnings);
+    let list = Place::Root.member("tools");
+    report_unserved(&settings.tools, &list, rules, &mut warnings, problems);
+    let items = Place::Root.member("input");
+    for (index, item) in input.iter().enumerate() {
+        let item_place = items.element(index);
+        let list = item_place.member("tools");
+        report_unserved(item.loaded_tools(), &list, rules, &mut warnings, problems);
     }
     report_unknown(&fields, rules, &mut warnings, problems);
     Some(CreateRequest {
@@ -429,13 +433,14 @@ fn decode_settings(
     settings
 }
 
+/// Tools of the request, or those that an item brings.
 fn report_unserved(
     tools: &[Tool],
+    list: &Place<'_>,
     rules: &Rules,
     warnings: &mut Vec<String>,
     problems: &mut Problems,
 ) {
-    let list = Place::Root.member("tools");
     for (index, tool) in tools.iter().enumerate() {
         let Tool::Unserved(tool) = tool else {
             continue;
@@ -449,18 +454,8 @@ fn report_unserved(
             );
         } else {
             let kind = crate::json::problems::shown(&tool.kind);
-            warnings.push(format!("tool `{kind}` is not shown to the model"));
-        }
-    }
-}
-
-/// Tools that an item brings; those that are not served are echoed with it.
-fn report_unserved_in(tools: &[Tool], warnings: &mut Vec<String>) {
-    for tool in tools {
-        if let Tool::Unserved(tool) = tool {
-            let kind = crate::json::problems::shown(&tool.kind);
             warnings.push(format!(
-                "tool `{kind}` of an item is not shown to the model"
+                "tool `{kind}` of `{list}` is not shown to the model"
             ));
         }
     }

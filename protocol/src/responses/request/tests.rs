@@ -375,6 +375,18 @@ fn what_is_not_served_warns_or_is_refused() {
     assert_eq!(error.code, UnsupportedValue);
     assert!(error.message.contains("`frobnicate`"), "{error}");
     assert!(!error.message.contains("secret"), "{error}");
+    // Tools may also come by an item.
+    let body = br#"{"model":"m","input":[{"role":"user","content":"x"},
+        {"type":"additional_tools","role":"developer","tools":[{"type":"carrier_pigeon"}]}]}"#;
+    let mut ids = CountingIds::default();
+    let request = CreateRequest::decode(body, &Rules::default(), &mut ids).unwrap();
+    assert_eq!(
+        request.warnings,
+        ["tool `carrier_pigeon` of `input[1].tools` is not shown to the model"]
+    );
+    let error = CreateRequest::decode(body, &strict, &mut ids).unwrap_err();
+    assert_eq!(error.code, UnsupportedValue);
+    assert_eq!(error.param.as_deref(), Some("input[1].tools[0]"));
 }
 
 #[test]

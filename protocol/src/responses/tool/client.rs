@@ -57,7 +57,7 @@ pub struct NamespaceTool {
     /// The name.
     pub name: Box<str>,
     /// What they are for, for the model.
-    pub description: Box<str>,
+    pub description: Arc<str>,
     /// The tools: functions and custom ones.
     pub tools: Vec<Tool>,
     /// Its members as they came, for the echo.

@@ -1,5 +1,6 @@
 //! The functions that the model is shown, and what a call of each means.
 
+mod rendered;
 mod servers;
 
 use std::borrow::Cow;
@@ -10,14 +11,13 @@ use serde_json::value::RawValue;
 
 use super::mcp::{self, ListError, Listed, McpFunction};
 use super::{Availability, Offers, code_interpreter, shown};
-use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::emulated::Emulated;
 use crate::responses::settings::Settings;
 use crate::responses::tool::{
-    Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, Tool, ToolChoice, ToolSearchTool,
+    Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, NamespaceTool, Tool, ToolChoice,
+    ToolSearchTool,
 };
-use crate::translate::ChoiceMode;
 
 /// How a call by a name that the model used is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ struct Entry {
     shown: Shown,
     /// Of a custom tool that has one.
     grammar: Option<Arc<CustomTool>>,
+    /// What its namespace is for.
+    space: Option<Arc<str>>,
 }
 
 /// The name of a tool as its client knows it.
@@ -139,7 +141,7 @@ impl Catalogue {
     }
 
     /// Adds what the client runs.
-    fn add_client(&mut self, tool: &Tool, namespace: Option<&str>) {
+    fn add_client(&mut self, tool: &Tool, namespace: Option<&NamespaceTool>) {
         if self.hides_deferred && is_deferred(tool) {
             return;
         }
@@ -159,7 +161,7 @@ impl Catalogue {
             }
             Tool::Namespace(space) => {
                 for tool in &space.tools {
-                    self.add_client(tool, Some(&space.name));
+                    self.add_client(tool, Some(space));
                 }
             }
             Tool::ToolSearch(tool) => {
@@ -178,11 +180,13 @@ impl Catalogue {
     fn add(
         &mut self,
         name: &str,
-        namespace: Option<&str>,
+        space: Option<&NamespaceTool>,
         route: Route,
         shown: Option<Shown>,
     ) -> Option<&mut Entry> {
         let shown = shown?;
+        let namespace = space.map(|space| &*space.name);
+        let space = space.map(|space| Arc::clone(&space.description));
         let own = OwnName {
             name: name.into(),
             namespace: namespace.map(Into::into),
@@ -193,6 +197,7 @@ impl Catalogue {
             entry.route = route;
             entry.shown = shown;
             entry.grammar = None;
+            entry.space = space;
             return Some(entry);
         }
         let mut flat = match namespace {
@@ -208,6 +213,7 @@ impl Catalogue {
             route,
             shown,
             grammar: None,
+            space,
         });
         self.entries.last_mut()
     }
@@ -237,6 +243,7 @@ impl Catalogue {
             route,
             shown,
             grammar: None,
+            space: None,
         });
     }
 
@@ -350,43 +357,9 @@ impl Catalogue {
     pub fn has_gateway_tools(&self) -> bool {
         self.entries.iter().any(|entry| entry.route.is_gateway())
     }
-
-    /// The functions as chat completions take them; without the gateway's own in a last round.
-    pub(crate) fn chat_tools(&self, choice: ChoiceMode) -> Vec<ChatTool<'_>> {
-        let with_gateway = choice != ChoiceMode::WithoutGatewayTools;
-        let any = choice != ChoiceMode::Summary;
-        let shown = self.entries.iter().filter(|_| any);
-        let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
-        shown
-            .map(|entry| ChatTool {
-                r#type: "function",
-                function: entry.chat_function(),
-            })
-            .collect()
-    }
 }
 
 impl Entry {
-    fn chat_function(&self) -> ChatFunction<'_> {
-        match &self.shown {
-            Shown::Function(function) => ChatFunction {
-                name: &self.name,
-                description: function.description.as_deref(),
-                parameters: function.parameters.as_deref(),
-                strict: function.strict,
-            },
-            Shown::Gateway {
-                description,
-                parameters,
-            } => ChatFunction {
-                name: &self.name,
-                description: Some(description),
-                parameters: Some(parameters),
-                strict: None,
-            },
-        }
-    }
-
     fn is_allowed(&self, allowed: &Allowed) -> bool {
         let named = |names: &[Box<str>]| names.contains(&self.own.name);
         let in_space = self.own.namespace.as_deref();

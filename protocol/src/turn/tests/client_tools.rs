@@ -169,6 +169,42 @@ fn a_namespace_is_flattened_and_restored() {
 }
 
 #[test]
+fn the_first_tool_of_a_namespace_says_what_it_is_for() {
+    let space = |name: &str, about: &str| {
+        json!({"type": "namespace", "name": name, "description": about, "tools": [
+            {"type": "function", "name": "read", "description": "Reads."},
+            {"type": "custom", "name": "write", "description": "Writes."}]})
+    };
+    let mut body = json!({"tools": [space("files", "On this machine."), space("mail", " ")],
+        "input": [{"type": "additional_tools", "role": "developer", "tools": [
+            space("late", "Came later.")]}, {"role": "user", "content": "x"}]});
+    let told = |body: &Value| {
+        let exchange = Exchange::calls(body, &[("files__read", "{}")]);
+        let tools = exchange.asked["tools"].as_array().unwrap().clone();
+        let told = tools.iter().map(|tool| &tool["function"]["description"]);
+        told.map(|told| told.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&body),
+        [
+            "Reads.\n\nAbout all functions whose names begin with `files__`: On this machine.",
+            "Writes.",
+            "Reads.",
+            "Writes.",
+            "Reads.\n\nAbout all functions whose names begin with `late__`: Came later.",
+            "Writes."
+        ]
+    );
+    // The first one is the first that is shown.
+    body["tools"][0]["tools"][0]["defer_loading"] = json!(true);
+    let search = json!({"type": "tool_search", "execution": "client"});
+    body["tools"].as_array_mut().unwrap().push(search);
+    let about = "About all functions whose names begin with `files__`: On this machine.";
+    assert_eq!(told(&body)[0], format!("Writes.\n\n{about}"));
+}
+
+#[test]
 fn additional_tools_can_be_called() {
     let body = json!({"input": [{"type": "additional_tools", "role": "developer", "tools": [
         {"type": "namespace", "name": "functions", "description": "", "tools": [
