@@ -21,11 +21,11 @@ use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
-use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::supervisor::{AdmissionSettings, SupervisorActor};
 use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
@@ -39,14 +39,12 @@ use vllm_responses_protocol::seal::SealKeys;
 use crate::banner::{self, Ready};
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
-use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
+use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
 use crate::mcp::wire::{self, Mcp};
 use crate::shutdown::{self, Outcome, Signals};
 use crate::status::{self, ToolStatus};
 
-/// A client that has sent no whole request head by then is cut off (fault C3).
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Idle connections are kept longer than common clients keep theirs, so that they close first.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long the HTTP server waits for connections once no response runs any more.
@@ -101,12 +99,17 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
-    let capacity = match config.limits.max_in_flight {
-        0 => places_by_descriptors(),
-        places => places,
+    let admission = AdmissionSettings {
+        places: match config.limits.max_in_flight {
+            0 => places_by_descriptors(),
+            places => places,
+        },
+        limits: config.limits.rates,
+        redis: config.cache.clone(),
+        memory: config.limits.memory.clone(),
     };
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
-        SupervisorActor::new(capacity)
+        SupervisorActor::new(&admission)
     });
     let (doors, doors_seen) = watch::channel(None);
     let (observers, observers_seen) = watch::channel(Observers::default());
@@ -318,7 +321,11 @@ fn app_state(
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
         },
-        body_limit: config.limits.body_bytes,
+        intake: Intake {
+            body_limit: config.limits.body_bytes,
+            body_timeout: config.gateway.body_timeout,
+            memory: config.limits.memory.clone(),
+        },
         retention: config.store.retention,
     }
 }
@@ -339,7 +346,7 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
     .backlog(4096)
     .max_connections(usize::MAX)
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEAD_LIMIT)
+    .client_request_timeout(gateway.head_timeout)
     .client_disconnect_timeout(Duration::from_secs(1))
     .shutdown_timeout(CLOSE_LIMIT_SECONDS)
     // With half-closed connections allowed, a client that leaves while the model is silent is

@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod extract;
 mod health;
+mod limits;
 mod mcp;
 mod models;
 mod responses;

@@ -7,7 +7,9 @@ use actix::{Addr, Recipient};
 use tokio::sync::watch;
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
+use vllm_responses_actors::limits::Asker;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
+use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
@@ -15,7 +17,6 @@ use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::tools::Toolbox;
 use vllm_responses_actors::vllm::messages as vllm;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
-use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
 use vllm_responses_protocol::seal::SealKeys;
@@ -48,18 +49,18 @@ pub struct AppState {
     pub reasoning_events: ReasoningEvents,
     /// What seals reasoning for clients.
     pub seal_keys: Arc<SealKeys>,
-    /// Longest request body, in bytes.
-    pub body_limit: usize,
+    /// How request bodies are taken.
+    pub intake: Intake,
     /// Age at which responses expire.
     pub retention: Option<Duration>,
 }
 
 impl AppState {
     /// Whose request this is, by its `Authorization: Bearer` value; `None` denies it.
-    pub(super) fn owner(&self, bearer: Option<&str>) -> Option<Owner> {
+    pub(super) fn asker(&self, bearer: Option<&str>) -> Option<Asker> {
         match &*self.keys.borrow() {
-            None => Some(Owner::default()),
-            Some(keys) => keys.owner_of(bearer?),
+            None => Some(Asker::default()),
+            Some(keys) => keys.asker(bearer?),
         }
     }
 
@@ -67,6 +68,17 @@ impl AppState {
     pub(super) fn doors(&self) -> Result<StoreDoors, Refused> {
         self.store.borrow().clone().ok_or(Refused::Starting)
     }
+}
+
+/// How request bodies are taken.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// Longest body, in bytes.
+    pub body_limit: usize,
+    /// How long one may take, unless it comes faster than a kibibyte a second.
+    pub body_timeout: Duration,
+    /// The budget that it is held in.
+    pub memory: Memory,
 }
 
 /// Whom the status page asks; grows as components come up.

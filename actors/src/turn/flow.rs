@@ -11,7 +11,7 @@ use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Input;
 
-use super::TurnActor;
+use super::{Piece, TurnActor};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
@@ -131,16 +131,23 @@ impl TurnActor {
             self.upstream = None;
             self.feed(Input::UpstreamFailed(UpstreamFault::TooLong), ctx);
         } else {
+            self.held.grow(bytes.len());
             self.whole.extend_from_slice(bytes);
         }
     }
 
     /// Hands everything written so far to the client, when it has room.
     fn hand_over(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
-        let room = ready!(self.outlet.poll_reserve(task));
+        let account = &self.permit.account;
+        let Poll::Ready(room) = self.outlet.poll_reserve(task) else {
+            account.note_waiting();
+            return Poll::Pending;
+        };
+        account.note_taken();
         let bytes = Bytes::from(std::mem::take(&mut self.effects.bytes));
+        let held = account.hold(bytes.len());
         // A client that left is noticed by the watch on the channel; its bytes go nowhere.
-        if room.is_ok() && self.outlet.send_item(bytes).is_ok() {
+        if room.is_ok() && self.outlet.send_item(Piece { bytes, held }).is_ok() {
             self.spoke = Instant::now();
             self.timings.first_byte.get_or_insert(self.spoke);
         }

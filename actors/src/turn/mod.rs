@@ -17,7 +17,9 @@ mod timings;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture,
+};
 use awc::Client;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +36,7 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::mcp::messages::ListTools;
+use crate::memory::Held;
 use crate::store::messages::{Commit, Extent, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
 use crate::tools::CallContext;
@@ -49,6 +52,8 @@ use timings::{Timings, log_messages};
 const BODY_BUFFERS: usize = 4;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
+/// What a response that is ended for lack of memory has left to be stored and told.
+const LAST_WORDS: Duration = STORE_LIMIT;
 /// An MCP server's own limits are shorter, unless they are configured longer; then this one ends the
 /// wait, and not the listing.
 const LIST_LIMIT: Duration = Duration::from_secs(120);
@@ -66,6 +71,24 @@ pub struct Job {
     pub permit: Permit,
     /// For the upstream's log and ours.
     pub request_id: Box<str>,
+    /// What the request's body takes in memory.
+    pub held: Held,
+}
+
+/// Bytes for the client, and their part of the memory budget until the HTTP layer takes them.
+#[derive(Debug)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Bytes,
+    held: Held,
+}
+
+impl Piece {
+    /// Gives its part of the budget back.
+    pub fn taken(self) -> Bytes {
+        drop(self.held);
+        self.bytes
+    }
 }
 
 /// What the HTTP handler holds. Dropping it tells the turn that its client left.
@@ -74,7 +97,7 @@ pub struct TurnHandle {
     /// How to answer.
     pub head: oneshot::Receiver<Head>,
     /// The body of a stream; ends after the last byte.
-    pub body: mpsc::Receiver<Bytes>,
+    pub body: mpsc::Receiver<Piece>,
 }
 
 /// How to answer the client.
@@ -107,9 +130,11 @@ pub(crate) struct TurnActor {
     previous: Option<ResponseId>,
     permit: Permit,
     request_id: Box<str>,
+    /// The request, its history, results of tools, and an answer that is gathered whole.
+    held: Held,
     client: Client,
     head: Option<oneshot::Sender<Head>>,
-    outlet: PollSender<Bytes>,
+    outlet: PollSender<Piece>,
     /// The answer being read.
     upstream: Option<Answer>,
     /// What was read and is not translated yet; see `flow`.
@@ -135,7 +160,7 @@ impl TurnActor {
         job: Job,
         client: Client,
         head: oneshot::Sender<Head>,
-        body: mpsc::Sender<Bytes>,
+        body: mpsc::Sender<Piece>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -143,6 +168,7 @@ impl TurnActor {
             effects: Effects::default(),
             owner: job.owner,
             previous: job.previous,
+            held: job.held.of(&job.permit.account),
             permit: job.permit,
             request_id: job.request_id,
             client,
@@ -183,6 +209,11 @@ impl TurnActor {
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::Used(call) => {
+                if let Some(meter) = &self.permit.meter {
+                    meter.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
+                }
+            }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
@@ -277,6 +308,7 @@ impl TurnActor {
         let run = self.permit.peers.tools.run(&context, call);
         let ended = run.into_actor(self).map(move |outcome, act, ctx| {
             act.timings.tools += began.elapsed();
+            act.held.grow(outcome.size());
             act.feed(
                 Input::ToolEnded {
                     output_index,
@@ -336,7 +368,8 @@ impl TurnActor {
         };
         let load = async move { load::history(chains, message).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
-            let input = loaded.and_then(|(history, settings)| {
+            let input = loaded.and_then(|(history, settings, size)| {
+                act.held.grow(size);
                 if let Some(settings) = settings {
                     act.turn.inherit(&settings)?;
                 }
@@ -384,6 +417,17 @@ impl TurnActor {
         );
     }
 
+    /// Watches for the supervisor's word that memory is short. A client that takes nothing is not
+    /// waited for: it cannot be told.
+    fn watch_memory(&mut self, ctx: &mut Context<Self>) {
+        let shed = self.permit.account.shed();
+        let told = async move { shed.cancelled_owned().await };
+        ctx.spawn(told.into_actor(self).map(|(), act, ctx| {
+            act.cancel(Cancel::Overloaded, ctx);
+            ctx.run_later(LAST_WORDS, |_, ctx| ctx.stop());
+        }));
+    }
+
     /// Watches the gateway's own stop.
     fn watch_stop(&mut self, ctx: &mut Context<Self>) {
         let mut stop = self.permit.stop.clone();
@@ -406,6 +450,7 @@ impl Actor for TurnActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.watch_client(ctx);
         self.watch_stop(ctx);
+        self.watch_memory(ctx);
         ctx.spawn(Flow);
         ctx.run_later(self.next_look(), Self::look_at_clock);
         self.load_history(ctx);

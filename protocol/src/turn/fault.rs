@@ -135,6 +135,17 @@ pub(super) fn tool_time_spent() -> Explained {
     )
 }
 
+/// Memory is short (fault B4).
+pub(super) fn overloaded() -> Explained {
+    Explained {
+        retry_after: Some("1".into()),
+        ..Explained::new(
+            ApiErrorCode::ServerIsOverloaded,
+            "the gateway is short of memory and ends the responses that are read most slowly; try again",
+        )
+    }
+}
+
 /// vLLM gave the request up.
 pub(super) fn aborted() -> Explained {
     Explained::new(

@@ -289,8 +289,16 @@ impl Turn {
                 | Phase::Listing { .. }
                 | Phase::Calling(_)
                 | Phase::Running { .. },
-                Input::Cancelled(Cancel::Shutdown),
-            ) => self.fail(fault::stopping(), effects),
+                Input::Cancelled(why @ (Cancel::Shutdown | Cancel::Overloaded)),
+            ) => {
+                let fault = match why {
+                    Cancel::Overloaded => fault::overloaded(),
+                    Cancel::Shutdown | Cancel::ClientLeft | Cancel::ToolTimeSpent => {
+                        fault::stopping()
+                    }
+                };
+                self.fail(fault, effects);
+            }
             (
                 Phase::Calling(_) | Phase::Running { .. },
                 Input::Cancelled(Cancel::ToolTimeSpent),

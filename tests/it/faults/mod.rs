@@ -2,7 +2,9 @@
 
 mod client;
 mod durability;
+mod limits;
 mod postgres;
+mod pressure;
 mod redis;
 mod secrets;
 mod shutdown;
