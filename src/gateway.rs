@@ -14,7 +14,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
-use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
 use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::process::actor::ChildActor;
@@ -99,11 +99,12 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
+    let places = match config.limits.max_in_flight {
+        0 => places_by_descriptors(),
+        places => places,
+    };
     let admission = AdmissionSettings {
-        places: match config.limits.max_in_flight {
-            0 => places_by_descriptors(),
-            places => places,
-        },
+        places,
         limits: config.limits.rates,
         redis: config.cache.clone(),
         memory: config.limits.memory.clone(),
@@ -119,7 +120,8 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
-    let (server, addresses) = listen(&config.gateway, state)?;
+    let connections = connections_by_descriptors(places);
+    let (server, addresses) = listen(&config.gateway, state, connections)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
         "listening: {}; /v1 answers 503 until everything behind it is up",
@@ -331,7 +333,11 @@ fn app_state(
 }
 
 /// Binds the port and builds the server; it serves once it is polled.
-fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
+fn listen(
+    gateway: &GatewaySettings,
+    state: AppState,
+    connections: usize,
+) -> Result<(Server, Vec<SocketAddr>), String> {
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
     let state = web::Data::new(state);
@@ -344,7 +350,7 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
     .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
     .workers(gateway.workers)
     .backlog(4096)
-    .max_connections(usize::MAX)
+    .max_connections(connections.div_ceil(gateway.workers))
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(gateway.head_timeout)
     .client_disconnect_timeout(Duration::from_secs(1))

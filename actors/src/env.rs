@@ -72,10 +72,19 @@ impl IdSource for SystemIds {
 /// How many responses this process can hold open: each costs two descriptors, one to the client and
 /// one to the upstream, and 512 are kept for everything else (fault L3).
 pub fn places_by_descriptors() -> usize {
+    (open_files().saturating_sub(512) / 2).clamp(64, MAX_PLACES)
+}
+
+/// How many connections of clients may be open beside the upstream connections of so many responses,
+/// so that there are always descriptors for what must not fail: the database, Redis, child processes.
+/// Beyond it a connection waits to be accepted, which is short while those that are refused close.
+pub fn connections_by_descriptors(places: usize) -> usize {
+    open_files().saturating_sub(places + 256).max(64)
+}
+
+fn open_files() -> usize {
     let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    usize::try_from(soft.saturating_sub(512) / 2)
-        .unwrap_or(usize::MAX)
-        .clamp(64, MAX_PLACES)
+    usize::try_from(soft).unwrap_or(usize::MAX)
 }
 
 /// Bytes of memory that this process may hope for: the machine's, or its control group's if less. 1 GiB

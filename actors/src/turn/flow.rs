@@ -15,7 +15,9 @@ use super::{Piece, TurnActor};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
-const GATHER: usize = 32 * 1024;
+const GATHER: usize = 16 * 1024;
+/// Room in a buffer that is not worth a copy to give it back.
+const SPARE: usize = 4 * 1024;
 /// How much of an answer's beginning is translated before the client is handed anything: a model
 /// server may have much ready at once, and the first token is not to wait for the last.
 const BEGINNING: usize = 1024;
@@ -144,7 +146,12 @@ impl TurnActor {
             return Poll::Pending;
         };
         account.note_taken();
-        let bytes = Bytes::from(std::mem::take(&mut self.effects.bytes));
+        let mut bytes = std::mem::take(&mut self.effects.bytes);
+        // It grew by doubling, and may lie in the channel for long.
+        if bytes.capacity() > bytes.len() + SPARE {
+            bytes.shrink_to_fit();
+        }
+        let bytes = Bytes::from(bytes);
         let held = account.hold(bytes.len());
         // A client that left is noticed by the watch on the channel; its bytes go nowhere.
         if room.is_ok() && self.outlet.send_item(Piece { bytes, held }).is_ok() {

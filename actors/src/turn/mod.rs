@@ -47,9 +47,9 @@ use call::{Answer, Call};
 use flow::Flow;
 use timings::{Timings, log_messages};
 
-/// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, at most about
-/// 64 KiB, which bounds what a client that does not read can make us keep (fault B1).
-const BODY_BUFFERS: usize = 4;
+/// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, about 16 KiB or one
+/// read of the upstream, which bounds what a client that does not read can make us keep (fault B1).
+const BODY_BUFFERS: usize = 2;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 /// What a response that is ended for lack of memory has left to be stored and told.

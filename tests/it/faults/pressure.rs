@@ -166,7 +166,7 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
     let (fake, first, second) = (Fake::start(), Gate::default(), Gate::default());
     fake.on("held", [Script::bare().hold()]);
     fake.on("ok", [Script::completion("ok")]);
-    let flood: Vec<_> = (0..600)
+    let flood: Vec<_> = (0..120)
         .map(|n| text(&format!("{n} {}", "x".repeat(8192))))
         .collect();
     fake.on("slow", [Script::stream().all(&flood).hold()]);

@@ -109,7 +109,7 @@ fn l3_beyond_the_descriptors_are_503_and_health_still_answers() {
     // (1112 - 512) / 2 places.
     let gateway = TestGateway::on(&storm::upstream()).open_files(1112).start();
     let address = gateway.client().address;
-    let running = thread::spawn(move || storm::streams(address, 300, "events-8-1000"));
+    let running = thread::spawn(move || storm::streams(address, 300, "events-15-1000"));
     let until = Instant::now() + Duration::from_secs(20);
     let full = || {
         let seen = gateway.client().get("/health/ready").json();
@@ -134,6 +134,11 @@ fn l3_beyond_the_descriptors_are_503_and_health_still_answers() {
     assert_eq!(gateway.client().get("/health").status, 200);
     let tally = running.join().unwrap();
     assert_eq!(tally.whole, 300, "{:?}", tally.broken.first());
+    assert!(
+        !gateway.log().contains("Too many open files"),
+        "{}",
+        gateway.log()
+    );
     assert_eq!(storm::streams(address, 100, "events-1-0").whole, 100);
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -40,7 +40,6 @@ pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Many can be accepted at once; the default of the standard library is 128.
 async fn connection(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut unread = Vec::new();
@@ -186,7 +185,12 @@ pub(crate) async fn open(gateway: SocketAddr, model: &str) -> io::Result<TcpStre
     let body = json!({"model": model, "input": "x", "stream": true, "store": false});
     let json = [("content-type", "application/json")];
     let bytes = request("POST", "/v1/responses", &json, body.to_string().as_bytes());
-    let mut stream = TcpStream::connect(gateway).await?;
+    let socket = TcpSocket::new_v4()?;
+    if model.starts_with("flood") {
+        // What the kernel takes for a client is a part of the answer that was read.
+        socket.set_recv_buffer_size(4096)?;
+    }
+    let mut stream = socket.connect(gateway).await?;
     stream.write_all(&bytes).await?;
     Ok(stream)
 }
