@@ -75,8 +75,9 @@ pub fn places_by_descriptors() -> usize {
     (open_files().saturating_sub(512) / 2).clamp(64, MAX_PLACES)
 }
 
-/// How many connections of clients may be open beside the upstream connections of so many responses,
-/// so that there are always descriptors for what must not fail: the database, Redis, child processes.
+/// How many connections of clients may be open, beside the upstream connections of so many responses.
+///
+/// There are always descriptors left for what must not fail: the database, Redis, child processes.
 /// Beyond it a connection waits to be accepted, which is short while those that are refused close.
 pub fn connections_by_descriptors(places: usize) -> usize {
     open_files().saturating_sub(places + 256).max(64)

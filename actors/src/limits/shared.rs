@@ -194,7 +194,7 @@ mod tests {
                 own: OwnLimits::default(),
             };
             for step in 0..30 {
-                if noise(&mut state) % 3 == 0 {
+                if noise(&mut state).is_multiple_of(3) {
                     let tokens = noise(&mut state) % 100;
                     shared.charge(limiter.order_charge(&asker, tokens)).await;
                     limiter.charge(&asker, tokens);

@@ -196,16 +196,16 @@ impl Handler<Acquire> for SupervisorActor {
         let order = self.admission.limiter.order_begin(&asker);
         let answer = async move { shared.begin(order).await };
         ActorResponse::r#async(answer.into_actor(self).map(move |answer, act, ctx| {
-            let limiter = &mut act.admission.limiter;
+            let here = &mut act.admission.limiter;
             let judged = match answer {
                 Some(Ok(quota)) => {
-                    limiter.note_begun(&asker);
+                    here.note_begun(&asker);
                     Ok(quota)
                 }
                 Some(Err(limited)) => Err(limited),
                 None => {
                     act.admission.facts.judged_alone += 1;
-                    limiter.begin(&asker)
+                    here.begin(&asker)
                 }
             };
             act.permit(seat, asker, judged, ctx)

@@ -304,19 +304,11 @@ impl Turn {
                 | Phase::Calling(_)
                 | Phase::Running { .. },
                 Input::Cancelled(why @ (Cancel::Shutdown | Cancel::Overloaded)),
-            ) => {
-                let fault = match why {
-                    Cancel::Overloaded => fault::overloaded(),
-                    Cancel::Shutdown | Cancel::ClientLeft | Cancel::ToolTimeSpent => {
-                        fault::stopping()
-                    }
-                };
-                self.fail(fault, effects);
-            }
-            (
+            )
+            | (
                 Phase::Calling(_) | Phase::Running { .. },
-                Input::Cancelled(Cancel::ToolTimeSpent),
-            ) => self.fail(fault::tool_time_spent(), effects),
+                Input::Cancelled(why @ Cancel::ToolTimeSpent),
+            ) => self.fail(fault::ended(why), effects),
             (Phase::Calling(_), input) => self.while_calling(now_ms, input, effects),
             (
                 Phase::Running { .. },

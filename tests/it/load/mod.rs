@@ -179,7 +179,7 @@ fn b1_b5_clients_that_never_read_cost_little_and_delay_nobody() {
     let address = gateway.client().address;
     assert_eq!(storm::streams(address, 8, "events-3-10").whole, 8);
     let before = resident_kib(gateway.pid());
-    let (count, flood) = (knobs::rounds(60, 1000), 50 * 1024);
+    let (count, flood) = (knobs::rounds(100, 1000), 50 * 1024);
     let runtime = storm::runtime();
     let deaf = runtime.block_on(async {
         let mut deaf = Vec::new();
@@ -202,8 +202,11 @@ fn b1_b5_clients_that_never_read_cost_little_and_delay_nobody() {
     }
     let tally = storm::streams(address, 50, "events-5-20");
     assert_eq!(tally.whole, 50, "{:?}", tally.broken.first());
-    let each = grown / count as u64;
-    eprintln!("{each} KiB a client that does not read");
-    assert!(each <= 320, "{each} KiB a client");
+    eprintln!("{} KiB a client that does not read", grown / count as u64);
+    // 4 MiB are what the process takes once.
+    assert!(
+        grown <= count as u64 * 320 + 4096,
+        "{grown} KiB for {count} clients"
+    );
     drop(deaf);
 }
