@@ -99,16 +99,8 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
-    let places = match config.limits.max_in_flight {
-        0 => places_by_descriptors(),
-        places => places,
-    };
-    let admission = AdmissionSettings {
-        places,
-        limits: config.limits.rates,
-        redis: config.cache.clone(),
-        memory: config.limits.memory.clone(),
-    };
+    let admission = admission(&config);
+    let connections = connections_by_descriptors(admission.places);
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
         SupervisorActor::new(&admission)
     });
@@ -120,7 +112,6 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
-    let connections = connections_by_descriptors(places);
     let (server, addresses) = listen(&config.gateway, state, connections)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -156,6 +147,19 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     control.stop();
     ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
     outcome
+}
+
+/// Who may run.
+fn admission(config: &Config) -> AdmissionSettings {
+    AdmissionSettings {
+        places: match config.limits.max_in_flight {
+            0 => places_by_descriptors(),
+            places => places,
+        },
+        limits: config.limits.rates,
+        redis: config.cache.clone(),
+        memory: config.limits.memory.clone(),
+    }
 }
 
 /// From the first component to the last process.

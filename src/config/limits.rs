@@ -35,28 +35,28 @@ impl Reader<'_> {
         let key_requests = self.limit("limits.key_requests_per_minute");
         let key_tokens = self.limit("limits.key_tokens_per_minute");
         let window = self.positive("limits.window");
+        let some = |number: u64| Some(number).filter(|number| *number > 0);
         Some(LimitSettings {
             window: window?,
             all: Rates {
-                requests: requests?,
-                tokens: tokens?,
+                requests: some(requests?),
+                tokens: some(tokens?),
             },
             key: KeyLimits {
-                concurrent: concurrent?,
+                concurrent: some(concurrent?),
                 rates: Rates {
-                    requests: key_requests?,
-                    tokens: key_tokens?,
+                    requests: some(key_requests?),
+                    tokens: some(key_tokens?),
                 },
             },
         })
     }
 
-    /// A limit, where 0 is none; the outer `None` is a problem that was told.
-    fn limit(&mut self, key: &str) -> Option<Option<u64>> {
+    /// A limit, where 0 is none.
+    fn limit(&mut self, key: &str) -> Option<u64> {
         let rule = format!("must be a whole number; write one from 0 to {MOST}, 0 for no limit");
         self.read(key, &rule, |text| {
             text.parse().ok().filter(|number| *number <= MOST)
         })
-        .map(|number: u64| Some(number).filter(|number| *number > 0))
     }
 }

@@ -161,6 +161,16 @@ fn c4_fifty_bodies_of_100_mb_stay_within_the_budget() {
     assert_eq!(next.status, 200, "{}", next.text());
 }
 
+/// Waits for what the gateway comes to by itself.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
     let (fake, first, second) = (Fake::start(), Gate::default(), Gate::default());
@@ -191,24 +201,14 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
     slow.small_receive_buffer();
     slow.read_until("response.created");
     let mut grows = client.open(&ask("grows", 1));
-    let until = Instant::now() + Duration::from_secs(20);
-    let refused = loop {
-        let reply = client.create(&ask("ok", 1));
-        if reply.status != 200 {
-            break reply;
-        }
-        assert!(Instant::now() < until, "never above 95 %");
-        thread::sleep(Duration::from_millis(20));
-    };
+    until("above 95 %", || client.create(&ask("ok", 1)).status != 200);
+    let refused = client.create(&ask("ok", 1));
     assert_eq!(refused.error(503), "server_is_overloaded");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(client.get("/health").status, 200);
     assert!(!gateway.log().contains("memory is short"));
     first.open();
-    while !gateway.log().contains("memory is short") {
-        assert!(Instant::now() < until, "never above 98 %");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until("above 98 %", || gateway.log().contains("memory is short"));
     let events = check_stream(&slow.reply().expect("whole").text());
     assert_failed(&events, "server_is_overloaded", "server_is_overloaded");
     assert_eq!(
@@ -219,9 +219,5 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
     second.open();
     drop(held);
     fake.wait_closed("held");
-    let until = Instant::now() + Duration::from_secs(20);
-    while client.create(&ask("ok", 1)).status != 200 {
-        assert!(Instant::now() < until, "the bytes are never given back");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until("free again", || client.create(&ask("ok", 1)).status == 200);
 }

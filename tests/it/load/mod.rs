@@ -65,7 +65,7 @@ fn hold(count: usize, events: usize) {
         thread::sleep(Duration::from_millis(200));
     }
     let tally = running.join().unwrap();
-    let used = cpu(gateway.pid()) - begin;
+    let used = cpu(gateway.pid()).saturating_sub(begin);
     let (per_stream, total) = ((peak - before) / count as u64, count * events);
     eprintln!(
         "{count} streams, {total} events: {per_stream} KiB a stream, {} us of CPU an event",
@@ -156,7 +156,7 @@ fn l3_c9_silent_connections_cost_descriptors_for_a_while_and_no_cpu() {
         .collect();
     let begin = cpu(gateway.pid());
     thread::sleep(Duration::from_secs(2));
-    let used = cpu(gateway.pid()) - begin;
+    let used = cpu(gateway.pid()).saturating_sub(begin);
     assert!(
         used < Duration::from_secs(1),
         "an accept loop that spins: {used:?} in 2 s"

@@ -22,7 +22,7 @@ fn soak_l2_as_many_streams_as_the_descriptors_allow() {
 
 /// Least-squares slope of the points, per hour.
 fn slope(points: &[(f64, f64)]) -> f64 {
-    let count = points.len() as f64;
+    let count: f64 = points.iter().map(|_| 1.0).sum();
     let (mean_x, mean_y) = points
         .iter()
         .fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
@@ -63,8 +63,11 @@ fn soak_l6_nothing_grows() {
     let (begin, mut points) = (Instant::now(), Vec::new());
     while begin.elapsed() < length {
         round();
-        let hours = begin.elapsed().as_secs_f64();
-        points.push((hours, resident_kib(pid) as f64 / 1024.0));
+        let at = begin.elapsed().as_secs_f64();
+        points.push((
+            at,
+            f64::from(u32::try_from(resident_kib(pid)).unwrap()) / 1024.0,
+        ));
     }
     thread::sleep(Duration::from_secs(10));
     let (now, later) = (descriptors(pid), thread_count(pid));

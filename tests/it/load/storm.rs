@@ -155,7 +155,8 @@ fn judge(wire: &[u8], model: &str, tally: &mut Tally) {
     let last = &events[events.len() - 1];
     let said = last["response"]["output"][0]["content"][0]["text"].as_str();
     let count: u64 = model.split('-').nth(1).unwrap().parse().unwrap();
-    let expected: String = (0..count).map(|n| format!(" {n}")).collect();
+    let words: Vec<String> = (0..count).map(|n| format!(" {n}")).collect();
+    let expected = words.concat();
     if last["type"] == "response.completed" && said == Some(&*expected) {
         tally.whole += 1;
     } else {
