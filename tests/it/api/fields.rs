@@ -1,6 +1,6 @@
 //! T8: every cell of the table in `docs/request-fields.md`, sent to a running gateway.
 //!
-//! Mutation tried: `top_p` read up to 2.0.
+//! Mutation tried, and failed here: `top_p` read up to 2.0.
 
 use std::collections::BTreeSet;
 

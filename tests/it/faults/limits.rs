@@ -2,8 +2,7 @@
 //!
 //! Windows are seconds here, so that several pass in a test; `actors/src/limits/bucket.rs` has the
 //! rules as properties on a clock of its own.
-//! Mutations tried: see the foot of `docs/operations.md`'s section on limits in the history of this
-//! file: `spend` that forgets the overdrawn part; a `Retry-After` rounded down; both failed here.
+//! Mutations tried, each failed here: a `Retry-After` rounded down; Redis never asked.
 
 use std::fs;
 use std::sync::Mutex;

@@ -1,7 +1,7 @@
 //! Load: L1, L2, L3, L5, L6, B1, B5. Short forms here; `soak_` is what `scripts/test --soak` runs.
 //!
 //! Counts, bytes and CPU are judged, never how fast the machine was.
-//! Mutations tried: `Refused::Full` that leaves the connection open (L3); a body channel of 4,000
+//! Mutations tried, each failed here: connections that are not bounded (L3); a body channel of 4,000
 //! buffers (B1).
 
 mod soak;
