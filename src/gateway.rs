@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
-use actix_web::dev::Server;
-use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
 use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::metrics::Metrics;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
@@ -31,24 +30,20 @@ use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
-use vllm_responses_actors::vllm::{VllmActor, client, spawn};
+use vllm_responses_actors::vllm::{VllmActor, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
 use vllm_responses_protocol::seal::SealKeys;
 
 use crate::banner::{self, Ready};
-use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
-use crate::http;
+use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
+use crate::listen::listen;
 use crate::mcp::wire::{self, Mcp};
 use crate::shutdown::{self, Outcome, Signals};
 use crate::status::{self, ToolStatus};
 
-/// Idle connections are kept longer than common clients keep theirs, so that they close first.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long the HTTP server waits for connections once no response runs any more.
-const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Telling an actor of ours to stop.
@@ -87,6 +82,7 @@ struct Opening {
     observers: watch::Sender<Observers>,
     mcp: Addr<McpActor>,
     mcp_runtime: Option<Addr<ChildActor>>,
+    metrics: Metrics,
 }
 
 async fn serve(config: Config) -> Result<Outcome, Failure> {
@@ -112,6 +108,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
+    let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state, connections)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -134,6 +131,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
             observers,
             mcp: mcp_actor,
             mcp_runtime: mcp.child,
+            metrics,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
@@ -333,48 +331,9 @@ fn app_state(
             memory: config.limits.memory.clone(),
         },
         retention: config.store.retention,
+        metrics: Metrics::default(),
+        metrics_door: config.metrics.door.clone(),
     }
-}
-
-/// Binds the port and builds the server; it serves once it is polled.
-fn listen(
-    gateway: &GatewaySettings,
-    state: AppState,
-    connections: usize,
-) -> Result<(Server, Vec<SocketAddr>), String> {
-    let connect = state.upstream.deadlines.connect;
-    let write_stall = gateway.write_stall;
-    let state = web::Data::new(state);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(state.clone())
-            .app_data(web::ThinData(client::client(connect)))
-            .configure(http::routes)
-    })
-    .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
-    .workers(gateway.workers)
-    .backlog(4096)
-    .max_connections(connections.div_ceil(gateway.workers))
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(gateway.head_timeout)
-    .client_disconnect_timeout(Duration::from_secs(1))
-    .shutdown_timeout(CLOSE_LIMIT_SECONDS)
-    // With half-closed connections allowed, a client that leaves while the model is silent is
-    // never noticed and its request runs to the end (measured).
-    .h1_allow_half_closed(false)
-    // Events are small: with Nagle's algorithm each would wait for the last one's acknowledgement.
-    .tcp_nodelay(true)
-    .disable_signals()
-    .bind((gateway.host.as_str(), gateway.port))
-    .map_err(|error| {
-        format!(
-            "cannot listen on {} port {} ({error}): choose another with `--gateway-host` and \
-             `--gateway-port`",
-            gateway.host, gateway.port
-        )
-    })?;
-    let addresses = server.addrs();
-    Ok((server.run(), addresses))
 }
 
 /// Brings up everything behind HTTP, in order. The model to try, and the tools on offer.
@@ -401,6 +360,7 @@ async fn open(
             timings: opening.config.logging.timings,
             model_messages: opening.config.logging.model_messages,
         },
+        metrics: opening.metrics,
     };
     let opened = messages::Opened(Arc::new(peers));
     ask_actor(&opening.supervisor, opened, START_LIMIT)
@@ -478,7 +438,9 @@ async fn open_upstream(
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
     let seen = ask_actor(&vllm, Observe, START_LIMIT).await;
-    let listed = seen.map_err(|gone| gone.to_string())?.model;
+    let listed = seen.map_err(|gone| gone.to_string())?.models;
+    opening.metrics.know_models(&listed);
+    let listed = listed.into_iter().next();
     let model = match &opening.config.upstream {
         Upstream::External(_) => listed,
         Upstream::Spawn(spawned) => spawned.command.served_names.first().cloned().or(listed),

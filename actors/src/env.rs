@@ -84,8 +84,13 @@ pub fn connections_by_descriptors(places: usize) -> usize {
 }
 
 fn open_files() -> usize {
+    usize::try_from(descriptor_limit()).unwrap_or(usize::MAX)
+}
+
+/// How many descriptors this process may have open.
+pub fn descriptor_limit() -> u64 {
     let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    usize::try_from(soft).unwrap_or(usize::MAX)
+    soft
 }
 
 /// Bytes of memory that this process may hope for: the machine's, or its control group's if less. 1 GiB

@@ -11,6 +11,7 @@ pub mod interpreter;
 pub mod limits;
 pub mod mcp;
 pub mod memory;
+pub mod metrics;
 pub mod process;
 pub mod seal;
 pub mod secret;

@@ -6,6 +6,7 @@ mod dotenv;
 pub(crate) mod interpreter;
 mod limits;
 pub mod mcp;
+mod metrics;
 pub mod raw;
 pub mod render;
 pub mod table;
@@ -20,6 +21,7 @@ use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettin
 use vllm_responses_actors::limits::LimitSettings;
 use vllm_responses_actors::mcp::settings::McpSettings;
 use vllm_responses_actors::memory::Memory;
+use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
@@ -57,6 +59,8 @@ pub struct Config {
     pub logging: Logging,
     /// MCP servers.
     pub mcp: McpSettings,
+    /// How metrics are shown.
+    pub metrics: MetricsSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ mod extract;
 mod health;
 mod limits;
 mod mcp;
+pub(crate) mod metrics;
 mod models;
 mod responses;
 pub mod state;

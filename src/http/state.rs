@@ -10,6 +10,7 @@ use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::limits::Asker;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
 use vllm_responses_actors::memory::Memory;
+use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
@@ -53,6 +54,10 @@ pub struct AppState {
     pub intake: Intake,
     /// Age at which responses expire.
     pub retention: Option<Duration>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where it is shown; `None` where it is not.
+    pub metrics_door: Option<MetricsDoor>,
 }
 
 impl AppState {

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::limits::{Asker, Limited, Quota};
 use crate::mcp::messages::ListTools;
 use crate::memory::Account;
+use crate::metrics::Metrics;
 use crate::process::ExitKind;
 use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
@@ -118,6 +119,8 @@ pub struct Peers {
     pub tools: Toolbox,
     /// What a turn says of itself in the log.
     pub log: TurnLog,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What a turn says of itself in the log, beside its faults.

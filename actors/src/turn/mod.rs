@@ -13,13 +13,12 @@ mod clock;
 mod flow;
 mod load;
 mod timings;
+mod watch;
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
 use awc::Client;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -37,8 +36,9 @@ use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::mcp::messages::ListTools;
 use crate::memory::Held;
+use crate::metrics::{self, TurnEnd};
 use crate::store::messages::{Commit, Extent, LoadChain};
-use crate::supervisor::messages::{Permit, StopStage};
+use crate::supervisor::messages::Permit;
 use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
@@ -52,8 +52,6 @@ use timings::{Timings, log_messages};
 const BODY_BUFFERS: usize = 2;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
-/// What a response that is ended for lack of memory has left to be stored and told.
-const LAST_WORDS: Duration = STORE_LIMIT;
 /// An MCP server's own limits are shorter, unless they are configured longer; then this one ends the
 /// wait, and not the listing.
 const LIST_LIMIT: Duration = Duration::from_secs(120);
@@ -153,6 +151,8 @@ pub(crate) struct TurnActor {
     spoke: Instant,
     /// When the upstream last said something.
     heard: Instant,
+    /// When the running answer was last read from; `None` before its first bytes.
+    last_read: Option<Instant>,
 }
 
 impl TurnActor {
@@ -184,6 +184,7 @@ impl TurnActor {
             timings: Timings::begin(now),
             spoke: now,
             heard: now,
+            last_read: None,
         }
     }
 
@@ -217,10 +218,7 @@ impl TurnActor {
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
-            Action::LeftOut(turns) => log::info!(
-                request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
-                "the prompt was too long: its oldest turns are left out (`truncation`)"
-            ),
+            Action::LeftOut(turns) => self.left_out(turns),
             Action::FindItems(responses) => self.find_items(responses, ctx),
             Action::Begin => self.answer(Head::Stream),
             Action::Answer => {
@@ -234,6 +232,14 @@ impl TurnActor {
         }
     }
 
+    fn left_out(&self, turns: usize) {
+        self.permit.peers.metrics.turns().shortened();
+        log::info!(
+            request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
+            "the prompt was too long: its oldest turns are left out (`truncation`)"
+        );
+    }
+
     fn answer(&mut self, head: Head) {
         if let Some(sender) = self.head.take() {
             // A client that left is noticed elsewhere.
@@ -244,6 +250,7 @@ impl TurnActor {
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
+        self.last_read = None;
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.model_messages {
@@ -264,8 +271,11 @@ impl TurnActor {
 
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
-        self.heard = Instant::now();
+        let called = std::mem::replace(&mut self.heard, Instant::now());
         self.timings.answered.get_or_insert(self.heard);
+        let counted = answer.as_ref().map(|_| ());
+        let turns = self.permit.peers.metrics.turns();
+        turns.upstream_answered(self.heard - called, counted);
         match answer {
             Ok(answer) => {
                 self.upstream = Some(answer);
@@ -305,10 +315,14 @@ impl TurnActor {
             request_id: self.request_id.clone(),
             cancel: self.tools.clone(),
         };
+        let running = metrics::Running::of(&call);
         let run = self.permit.peers.tools.run(&context, call);
         let ended = run.into_actor(self).map(move |outcome, act, ctx| {
-            act.timings.tools += began.elapsed();
+            let took = began.elapsed();
+            act.timings.tools += took;
             act.held.grow(outcome.size());
+            let tools = act.permit.peers.metrics.tools();
+            tools.ran(running, took, &outcome);
             act.feed(
                 Input::ToolEnded {
                     output_index,
@@ -335,6 +349,7 @@ impl TurnActor {
     }
 
     fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
+        self.permit.peers.metrics.turns().not_stored();
         log::warn!(request_id = &*self.request_id, response_id = self.turn.identity().id.as_str();
             "response not stored: {error}");
         Kept::No
@@ -404,44 +419,6 @@ impl TurnActor {
             act.feed(input, ctx);
         }));
     }
-
-    /// Watches the client: when it leaves, the receiving half of the body is dropped.
-    fn watch_client(&mut self, ctx: &mut Context<Self>) {
-        let Some(body) = self.outlet.get_ref().cloned() else {
-            return;
-        };
-        let left = async move { body.closed().await };
-        ctx.spawn(
-            left.into_actor(self)
-                .map(|(), act, ctx| act.cancel(Cancel::ClientLeft, ctx)),
-        );
-    }
-
-    /// Watches for the supervisor's word that memory is short. A client that takes nothing is not
-    /// waited for: it cannot be told.
-    fn watch_memory(&mut self, ctx: &mut Context<Self>) {
-        let shed = self.permit.account.shed();
-        let told = async move { shed.cancelled_owned().await };
-        ctx.spawn(told.into_actor(self).map(|(), act, ctx| {
-            act.cancel(Cancel::Overloaded, ctx);
-            ctx.run_later(LAST_WORDS, |_, ctx| ctx.stop());
-        }));
-    }
-
-    /// Watches the gateway's own stop.
-    fn watch_stop(&mut self, ctx: &mut Context<Self>) {
-        let mut stop = self.permit.stop.clone();
-        let ending = async move {
-            stop.wait_for(|stage| *stage == StopStage::Ending)
-                .await
-                .is_ok()
-        };
-        ctx.spawn(ending.into_actor(self).map(|ending, act, ctx| {
-            if ending {
-                act.cancel(Cancel::Shutdown, ctx);
-            }
-        }));
-    }
 }
 
 impl Actor for TurnActor {
@@ -462,6 +439,10 @@ impl Actor for TurnActor {
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }
+        let end = TurnEnd {
+            first_token: self.timings.first_read(),
+        };
+        self.permit.peers.metrics.turn_ended(&self.turn, end);
         let log = self.permit.peers.log;
         if log.timings {
             self.timings

@@ -51,6 +51,7 @@ use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
 use crate::translate::{self, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
+pub use ending::Ended;
 use ending::Terminal;
 use fault::Explained;
 use listing::Mcp;
@@ -107,6 +108,8 @@ pub struct Turn {
     template: Template,
     composer: Composer,
     usage: Option<Usage>,
+    /// How it ended.
+    ended: Option<Ended>,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
@@ -220,6 +223,7 @@ impl Turn {
             template: Template::default(),
             composer,
             usage: None,
+            ended: None,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),

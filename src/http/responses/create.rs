@@ -94,6 +94,9 @@ async fn run(
         request.store = false;
     }
     drop(bytes);
+    for kind in request.unserved_tools() {
+        state.metrics.tools().unserved(kind);
+    }
     for warning in &request.warnings {
         log::warn!(request_id = &*caller.request_id; "{warning}");
     }

@@ -74,7 +74,10 @@ fn c3_slow_heads_and_bodies_are_cut_off_and_others_served() {
             }
             served
         });
-        let ended: Vec<_> = slow.into_iter().map(|slow| slow.join()).collect();
+        let ended: Vec<_> = slow
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
         done.store(true, Ordering::SeqCst);
         for slow in ended {
             let (n, told) = slow.expect("cut off");
