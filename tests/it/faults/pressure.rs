@@ -180,12 +180,12 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
     let (fake, first, second) = (Fake::start(), Gate::default(), Gate::default());
     fake.on("held", [Script::bare().hold()]);
     fake.on("ok", [Script::completion("ok")]);
-    let flood: Vec<_> = (0..120)
+    let flood: Vec<_> = (0..300)
         .map(|n| text(&format!("{n} {}", "x".repeat(8192))))
         .collect();
     fake.on("slow", [Script::stream().all(&flood).hold()]);
-    let whole = Script::completion(&"y".repeat(27 * MIB / 10)).bytes();
-    let (start, end) = whole.split_at(21 * MIB / 10);
+    let whole = Script::completion(&"y".repeat(29 * MIB / 10)).bytes();
+    let (start, end) = whole.split_at(23 * MIB / 10);
     fake.on(
         "grows",
         [Script::bare()
