@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
-use actix_web::dev::Server;
-use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
-use vllm_responses_actors::env::places_by_descriptors;
+use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
 use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::metrics::Metrics;
@@ -23,35 +20,29 @@ use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
-use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
+use vllm_responses_actors::supervisor::{AdmissionSettings, SupervisorActor};
 use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
-use vllm_responses_actors::vllm::{VllmActor, client, spawn};
+use vllm_responses_actors::vllm::{VllmActor, spawn};
 use vllm_responses_protocol::responses::event;
 use vllm_responses_protocol::responses::request::Rules;
 
 use crate::banner::{self, Ready};
-use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
-use crate::http;
-use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
+use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
+use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
+use crate::listen::listen;
 use crate::mcp::wire::{self, Mcp};
 use crate::shutdown::{self, Outcome, Signals};
 use crate::status::{self, ToolStatus};
 
-/// A client that has sent no whole request head by then is cut off (fault C3).
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// Idle connections are kept longer than common clients keep theirs, so that they close first.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long the HTTP server waits for connections once no response runs any more.
-const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Telling an actor of ours to stop.
@@ -103,9 +94,10 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
-    let capacity = places(config.limits.max_in_flight);
+    let admission = admission(&config);
+    let connections = connections_by_descriptors(admission.places);
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
-        SupervisorActor::new(capacity)
+        SupervisorActor::new(&admission)
     });
     let (doors, doors_seen) = watch::channel(None);
     let (observers, observers_seen) = watch::channel(Observers::default());
@@ -115,7 +107,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let chiefs = (supervisor.clone(), mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, watched);
     let metrics = state.metrics.clone();
-    let (server, addresses) = listen(&config.gateway, state)?;
+    let (server, addresses) = listen(&config.gateway, state, connections)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
         "listening: {}; /v1 answers 503 until everything behind it is up",
@@ -153,11 +145,16 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     outcome
 }
 
-/// How many responses may run at once; 0 is for what the system allows.
-fn places(configured: usize) -> usize {
-    match configured {
-        0 => places_by_descriptors(),
-        places => places,
+/// Who may run.
+fn admission(config: &Config) -> AdmissionSettings {
+    AdmissionSettings {
+        places: match config.limits.max_in_flight {
+            0 => places_by_descriptors(),
+            places => places,
+        },
+        limits: config.limits.rates,
+        redis: config.cache.clone(),
+        memory: config.limits.memory.clone(),
     }
 }
 
@@ -324,51 +321,15 @@ fn app_state(
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
         },
-        body_limit: config.limits.body_bytes,
+        intake: Intake {
+            body_limit: config.limits.body_bytes,
+            body_timeout: config.gateway.body_timeout,
+            memory: config.limits.memory.clone(),
+        },
         retention: config.store.retention,
         metrics: Metrics::default(),
         metrics_door: config.metrics.door.clone(),
     }
-}
-
-/// Binds the port and builds the server; it serves once it is polled.
-fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
-    let connect = state.upstream.deadlines.connect;
-    let write_stall = gateway.write_stall;
-    let door = state.metrics_door.clone();
-    let state = web::Data::new(state);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(state.clone())
-            .app_data(web::ThinData(client::client(connect)))
-            .wrap(from_fn(http::metrics::count))
-            .configure(|config| http::metrics::route(config, door.as_ref()))
-            .configure(http::routes)
-    })
-    .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
-    .workers(gateway.workers)
-    .backlog(4096)
-    .max_connections(usize::MAX)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEAD_LIMIT)
-    .client_disconnect_timeout(Duration::from_secs(1))
-    .shutdown_timeout(CLOSE_LIMIT_SECONDS)
-    // With half-closed connections allowed, a client that leaves while the model is silent is
-    // never noticed and its request runs to the end (measured).
-    .h1_allow_half_closed(false)
-    // Events are small: with Nagle's algorithm each would wait for the last one's acknowledgement.
-    .tcp_nodelay(true)
-    .disable_signals()
-    .bind((gateway.host.as_str(), gateway.port))
-    .map_err(|error| {
-        format!(
-            "cannot listen on {} port {} ({error}): choose another with `--gateway-host` and \
-             `--gateway-port`",
-            gateway.host, gateway.port
-        )
-    })?;
-    let addresses = server.addrs();
-    Ok((server.run(), addresses))
 }
 
 /// Brings up everything behind HTTP, in order. The model to try, and the tools on offer.

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use vllm_responses_actors::limits::{Asker, OwnLimits};
 use vllm_responses_protocol::ids::Owner;
 
 type Hash = [u8; 32];
 
+/// Highest limit, so that sums of it stay numbers.
+pub(crate) const MOST: u64 = 1_000_000_000_000;
+
 /// The keys of a gateway: names and SHA-256 hashes, never the keys themselves.
 #[derive(Clone, Default)]
-pub struct KeyRing(Vec<(Owner, Hash)>);
+pub struct KeyRing(Vec<(Asker, Hash)>);
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +26,8 @@ impl fmt::Debug for KeyRing {
 }
 
 impl KeyRing {
-    /// Reads `NAME SHA256HEX` lines; `#` opens a comment line.
+    /// Reads `NAME SHA256HEX` lines, with limits of the key behind them: `concurrent=N`,
+    /// `requests=N` and `tokens=N` a minute, 0 for none. `#` opens a comment line.
     ///
     /// # Errors
     /// Every problem, each with its line number and without the line's text.
@@ -35,19 +40,22 @@ impl KeyRing {
                 continue;
             }
             match read_line(line) {
-                Ok((name, _)) if !names.insert(name) => {
+                Ok((name, ..)) if !names.insert(name) => {
                     problems.push(format!(
                         "line {}: a name occurs twice; give each key its own",
                         index + 1
                     ));
                 }
-                Ok((_, hash)) if !hashes.insert(hash) => {
+                Ok((_, hash, _)) if !hashes.insert(hash) => {
                     problems.push(format!(
                         "line {}: a key occurs twice; make a new one",
                         index + 1
                     ));
                 }
-                Ok((name, hash)) => ring.push((Owner::new(name), hash)),
+                Ok((name, hash, own)) => {
+                    let owner = Owner::new(name);
+                    ring.push((Asker { owner, own }, hash));
+                }
                 Err(rule) => problems.push(format!("line {}: {rule}", index + 1)),
             }
         }
@@ -61,17 +69,18 @@ impl KeyRing {
         }
     }
 
-    /// Whose key this is. All hashes are compared in full, so that time tells nothing.
-    pub fn owner_of(&self, presented: &str) -> Option<Owner> {
+    /// Whose key this is, and its limits. All hashes are compared in full, so that time tells
+    /// nothing.
+    pub fn asker(&self, presented: &str) -> Option<Asker> {
         let hash: Hash = Sha256::digest(presented.as_bytes()).into();
         let mut found = None;
-        for (owner, known) in &self.0 {
+        for (asker, known) in &self.0 {
             let difference = known
                 .iter()
                 .zip(&hash)
                 .fold(0u8, |sum, (a, b)| sum | (a ^ b));
             if std::hint::black_box(difference) == 0 {
-                found = Some(owner);
+                found = Some(asker);
             }
         }
         found.cloned()
@@ -135,18 +144,37 @@ pub fn load(path: &Path) -> Result<KeyRing, Vec<String>> {
     KeyRing::parse(&text)
 }
 
-fn read_line(line: &str) -> Result<(&str, Hash), &'static str> {
+fn read_line(line: &str) -> Result<(&str, Hash, OwnLimits), &'static str> {
     const SHAPE: &str = "must be `NAME SHA256HEX`; make one with `vllm-responses keys new NAME`";
     let mut words = line.split_whitespace();
-    let (Some(name), Some(hex), None) = (words.next(), words.next(), words.next()) else {
+    let (Some(name), Some(hex)) = (words.next(), words.next()) else {
         return Err(SHAPE);
     };
     if !valid_name(name) {
         return Err("the name must be 1 to 64 letters, digits, `.`, `_` or `-`");
     }
-    unhex(hex)
-        .map(|hash| (name, hash))
-        .ok_or("the hash must be 64 hexadecimal digits")
+    let hash = unhex(hex).ok_or("the hash must be 64 hexadecimal digits")?;
+    let mut own = OwnLimits::default();
+    for word in words {
+        read_limit(word, &mut own).ok_or(
+            "behind the hash may stand `concurrent=N`, `requests=N` and `tokens=N`, each once; 0 \
+             means no limit",
+        )?;
+    }
+    Ok((name, hash, own))
+}
+
+/// One limit of a key; `None` when it is none, or there already.
+fn read_limit(word: &str, own: &mut OwnLimits) -> Option<()> {
+    let (name, number) = word.split_once('=')?;
+    let place = match name {
+        "concurrent" => &mut own.concurrent,
+        "requests" => &mut own.requests,
+        "tokens" => &mut own.tokens,
+        _ => return None,
+    };
+    let number = number.parse().ok().filter(|number| *number <= MOST)?;
+    place.replace(number).is_none().then_some(())
 }
 
 /// Whether a key may be called this.
@@ -195,10 +223,10 @@ mod tests {
             line_for("bob", "k2").to_uppercase()
         );
         let ring = KeyRing::parse(&file).unwrap();
-        assert_eq!(ring.owner_of("k1").unwrap().as_str(), "ann");
-        assert_eq!(ring.owner_of("k2").unwrap().as_str(), "BOB");
+        assert_eq!(ring.asker("k1").unwrap().owner.as_str(), "ann");
+        assert_eq!(ring.asker("k2").unwrap().owner.as_str(), "BOB");
         for stranger in ["", "k3", "ann", "K1"] {
-            assert!(ring.owner_of(stranger).is_none(), "{stranger}");
+            assert!(ring.asker(stranger).is_none(), "{stranger}");
         }
     }
 
@@ -222,5 +250,32 @@ mod tests {
         );
         assert!(!problems.concat().contains("canary"));
         assert!(KeyRing::parse("# nothing\n").is_err());
+    }
+
+    #[test]
+    fn a_line_may_have_limits() {
+        let line = line_for("ann", "k");
+        let read = |rest: &str| {
+            let ring = KeyRing::parse(&format!("{line} {rest}"))?;
+            Ok::<_, Vec<String>>(ring.asker("k").unwrap().own)
+        };
+        assert_eq!(read(""), Ok(OwnLimits::default()));
+        let own = OwnLimits {
+            concurrent: Some(4),
+            requests: Some(0),
+            tokens: Some(100_000),
+        };
+        assert_eq!(read("tokens=100000 concurrent=4 requests=0"), Ok(own));
+        for wrong in [
+            "tokens",
+            "tokens=",
+            "tokens=-1",
+            "tokens=x",
+            "token=1",
+            "tokens=1 tokens=1",
+            "tokens=1000000000001",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 }

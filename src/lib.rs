@@ -12,6 +12,7 @@ pub mod config;
 pub mod gateway;
 pub mod http;
 pub mod keys;
+mod listen;
 pub mod logging;
 pub mod mcp;
 mod shutdown;

@@ -115,6 +115,16 @@ pub struct Chain {
     pub settings: Option<Arc<str>>,
 }
 
+impl Chain {
+    /// How many bytes its texts have.
+    pub fn size(&self) -> usize {
+        let links = self.links.iter();
+        links
+            .map(|link| link.input_items.len() + link.response.len())
+            .sum()
+    }
+}
+
 /// One response as `GET /v1/responses/{id}` returns it, still in two parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {

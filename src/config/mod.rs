@@ -4,6 +4,7 @@
 
 mod dotenv;
 pub(crate) mod interpreter;
+mod limits;
 pub mod mcp;
 mod metrics;
 pub mod raw;
@@ -17,7 +18,9 @@ use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
+use vllm_responses_actors::limits::LimitSettings;
 use vllm_responses_actors::mcp::settings::McpSettings;
+use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
@@ -42,7 +45,7 @@ pub struct Config {
     pub cache: Option<CacheSettings>,
     /// Who runs Python for the model.
     pub interpreter: CodeInterpreterSettings,
-    /// Bounds on what clients may send.
+    /// Bounds on what clients may send and use.
     pub limits: Limits,
     /// Bounds of the tool loop.
     pub loop_limits: LoopLimits,
@@ -73,6 +76,10 @@ pub struct GatewaySettings {
     pub workers: usize,
     /// A client that takes no byte for this long is cut off.
     pub write_stall: Duration,
+    /// A client whose first request has no whole head by then is cut off.
+    pub head_timeout: Duration,
+    /// How long a body may take, unless it comes faster than a kibibyte a second.
+    pub body_timeout: Duration,
 }
 
 /// The model server.
@@ -95,8 +102,8 @@ pub struct SpawnUpstream {
     pub upstream: UpstreamSettings,
 }
 
-/// Bounds on what clients may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bounds on what clients may send and use.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Largest request body in bytes.
     pub body_bytes: usize,
@@ -104,6 +111,10 @@ pub struct Limits {
     pub json_depth: usize,
     /// Responses at once; 0 means computed.
     pub max_in_flight: usize,
+    /// The budget for buffered bytes.
+    pub memory: Memory,
+    /// Rates, and places of keys.
+    pub rates: LimitSettings,
 }
 
 /// Choices of the wire protocol.

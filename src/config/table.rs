@@ -94,6 +94,8 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.host", "VR_HOST", "0.0.0.0", Text).flag("--gateway-host").means("Address to listen on."),
     Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),
     Row::new("gateway.workers", "VR_WORKERS", "1", Number).flag("--gateway-workers").means("Threads that serve HTTP, all in one process."),
+    Row::new("gateway.head_timeout", "VR_HEAD_TIMEOUT", "10s", Duration).means("How long a client may take to send the head of its first request."),
+    Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may take, unless it comes faster than a kibibyte a second."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
@@ -146,7 +148,14 @@ pub const TABLE: &[Row] = &[
 
     Row::new("limits.body", "VR_BODY_LIMIT", "32MiB", Size).means("Largest request body."),
     Row::new("limits.json_depth", "VR_JSON_DEPTH", "64", Number).means("Deepest nesting of a request's JSON, 1 to 127."),
-    Row::new("limits.max_in_flight", "VR_MAX_IN_FLIGHT", "0", Number).means("Responses that may run at once; 0 computes it from the machine."),
+    Row::new("limits.max_in_flight", "VR_MAX_IN_FLIGHT", "0", Number).means("Responses that may run at once; 0 computes it from the limit of open files."),
+    Row::new("limits.memory", "VR_MEMORY_LIMIT", "512MiB", Size).means("Bytes that requests may make the gateway buffer; above 95 % new ones are refused, above 98 % the slowest end."),
+    Row::new("limits.requests_per_minute", "VR_REQUESTS_PER_MINUTE", "0", Number).means("Requests of all callers together in any minute; 0 is no limit."),
+    Row::new("limits.tokens_per_minute", "VR_TOKENS_PER_MINUTE", "0", Number).means("Tokens, read and written, of all callers together in any minute; 0 is no limit."),
+    Row::new("limits.key_concurrent", "VR_KEY_CONCURRENT", "0", Number).means("Responses of one API key that may run at once; 0 is no limit."),
+    Row::new("limits.key_requests_per_minute", "VR_KEY_REQUESTS_PER_MINUTE", "0", Number).means("Requests of one API key in any minute; 0 is no limit."),
+    Row::new("limits.key_tokens_per_minute", "VR_KEY_TOKENS_PER_MINUTE", "0", Number).means("Tokens, read and written, of one API key in any minute; 0 is no limit."),
+    Row::new("limits.window", "VR_LIMIT_WINDOW", "60s", Duration).means("What a minute is in these limits; for tests."),
 
     Row::new("tools.max_rounds", "VR_MAX_TOOL_ROUNDS", "32", Number).means("Answers of one response that may call gateway tools; then one last is asked for without them."),
     Row::new("tools.time_limit", "VR_TOOL_TIME_LIMIT", "600s", Duration).means("Age at which a response that has called gateway tools fails."),
@@ -184,7 +193,7 @@ pub const TABLE: &[Row] = &[
     Row::new("metrics.path", "VR_METRICS_PATH", "/metrics", Text).means("Path of that page."),
     Row::new("metrics.auth", "VR_METRICS_AUTH", "false", Switch).means("Whether that page needs a key too, where keys are configured."),
 
-    Row::new("auth.api_keys_file", "VR_API_KEYS_FILE", "", Text).means("File of `NAME SHA256HEX` lines; when given, clients need one of its keys."),
+    Row::new("auth.api_keys_file", "VR_API_KEYS_FILE", "", Text).means("File of `NAME SHA256HEX` lines, limits of the key behind them; when given, clients need one of its keys."),
 ];
 
 #[cfg(test)]

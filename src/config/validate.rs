@@ -19,7 +19,7 @@ use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
-    Config, GatewaySettings, Lifecycle, Limits, LogFormat, Logging, Privacy, ProtocolSettings,
+    Config, GatewaySettings, Lifecycle, LogFormat, Logging, Privacy, ProtocolSettings,
     ReasoningEvents, SpawnUpstream, Strictness, Upstream, values,
 };
 
@@ -188,11 +188,15 @@ impl<'a> Reader<'a> {
         let port = self.port("gateway.port", 0);
         let workers = self.number("gateway.workers", 1..=256);
         let write_stall = self.duration("gateway.write_stall");
+        let head_timeout = self.positive("gateway.head_timeout");
+        let body_timeout = self.positive("gateway.body_timeout");
         Some(GatewaySettings {
             host: host?,
             port: port?,
             workers: workers?,
             write_stall: write_stall?,
+            head_timeout: head_timeout?,
+            body_timeout: body_timeout?,
         })
     }
 
@@ -356,18 +360,6 @@ impl<'a> Reader<'a> {
             },
         };
         enabled?.then_some(settings)
-    }
-
-    fn limits(&mut self) -> Option<Limits> {
-        let rule = "must be a size of at least one byte; write for example `32MiB`";
-        let body = self.size("limits.body", rule, 1);
-        let depth = self.number("limits.json_depth", 1..=127);
-        let flight = self.number("limits.max_in_flight", 0..=1_000_000);
-        Some(Limits {
-            body_bytes: body?,
-            json_depth: depth?,
-            max_in_flight: flight?,
-        })
     }
 
     fn loop_limits(&mut self) -> Option<LoopLimits> {

@@ -8,6 +8,7 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, web};
 use vllm_responses_actors::env::SystemIds;
+use vllm_responses_actors::limits::{Asker, OwnLimits};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::{self, Owner, Prefix};
 
@@ -24,6 +25,18 @@ pub(crate) struct Caller {
     pub(crate) request_id: Box<str>,
     /// Whose responses the caller sees.
     pub(crate) owner: Owner,
+    /// What its line in the keys file says of limits.
+    pub(crate) own_limits: OwnLimits,
+}
+
+impl Caller {
+    /// The caller, to those who judge limits.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker {
+            owner: self.owner.clone(),
+            own: self.own_limits,
+        }
+    }
 }
 
 /// Middleware: denies strangers, puts a [`Caller`] into the request, and the id and the duration into
@@ -35,10 +48,12 @@ pub(super) async fn identify(
     let start = Instant::now();
     let request_id = request_id(&request);
     let value = HeaderValue::from_str(&request_id);
-    let mut response = if let Some(owner) = owner(&request) {
-        request
-            .extensions_mut()
-            .insert(Caller { request_id, owner });
+    let mut response = if let Some(asker) = asker(&request) {
+        request.extensions_mut().insert(Caller {
+            request_id,
+            owner: asker.owner,
+            own_limits: asker.own,
+        });
         next.call(request).await?.map_into_left_body()
     } else {
         request
@@ -66,9 +81,9 @@ pub(super) fn denied() -> ApiError {
 }
 
 /// Whose request this is; `None` for a stranger.
-fn owner(request: &ServiceRequest) -> Option<Owner> {
+fn asker(request: &ServiceRequest) -> Option<Asker> {
     let state = request.app_data::<web::Data<AppState>>()?;
-    state.owner(bearer(request.headers()))
+    state.asker(bearer(request.headers()))
 }
 
 /// The key that a request shows.

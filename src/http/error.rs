@@ -1,19 +1,25 @@
 //! The only place where an error becomes a status and a body.
 
 use actix_web::HttpResponse;
-use actix_web::http::{StatusCode, header};
+use actix_web::http::{ConnectionType, StatusCode, header};
 use vllm_responses_actors::ask::AskError;
+use vllm_responses_actors::limits::Limited;
 use vllm_responses_actors::store::messages::StoreError;
 use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::turn::effect::Refusal;
 
-/// An error answer in the `OpenAI` shape.
+use super::limits;
+
+/// An error answer in the `OpenAI` shape. One that says the gateway is overloaded asks for another try
+/// in a second.
 pub(super) fn answer(error: &ApiError) -> HttpResponse {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status)
-        .content_type("application/json")
-        .body(error.body())
+    let mut response = HttpResponse::build(status);
+    if error.code == ApiErrorCode::ServerIsOverloaded {
+        response.insert_header((header::RETRY_AFTER, "1"));
+    }
+    response.content_type("application/json").body(error.body())
 }
 
 /// As [`answer`], with the `Retry-After` that goes with it.
@@ -38,8 +44,28 @@ pub(super) fn refused(refused: Refused) -> HttpResponse {
             "the gateway runs as many responses as it may; try again",
             "1",
         ),
+        Refused::Memory => ("the gateway is short of memory; try again", "1"),
+        Refused::Limited(limited) => return over_limit(&limited),
     };
-    busy(message, wait)
+    let mut response = busy(message, wait);
+    if refused == Refused::Full {
+        // Its descriptor may be the one that somebody else needs (fault L3).
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
+    }
+    response
+}
+
+/// 429, with everything that a well-behaved client needs to do better.
+fn over_limit(limited: &Limited) -> HttpResponse {
+    let error = ApiError::new(ApiErrorCode::RateLimitExceeded, limits::words(limited));
+    let mut response = answer(&error);
+    let headers = response.headers_mut();
+    let wait = limits::retry_after(limited.wait);
+    headers.insert(header::RETRY_AFTER, header::HeaderValue::from(wait));
+    limits::tell(&limited.quota, headers);
+    response
 }
 
 /// A component did not answer.

@@ -1,16 +1,20 @@
 //! Request bodies under a limit, and the caller.
 
 use std::future::{Ready, ready};
+use std::time::{Duration, Instant};
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use vllm_responses_actors::limits::OwnLimits;
+use vllm_responses_actors::memory::Held;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
 
 use super::context::Caller;
+use super::state::Intake;
 
 impl FromRequest for Caller {
     type Error = actix_web::Error;
@@ -22,16 +26,27 @@ impl FromRequest for Caller {
         ready(Ok(caller.unwrap_or(Self {
             request_id: Box::default(),
             owner: Owner::default(),
+            own_limits: OwnLimits::default(),
         })))
     }
 }
 
-/// The whole body, at most `limit` bytes.
+/// Slowest body that is still taken once its time is over, in bytes a second (fault C3).
+const SLOWEST: u64 = 1024;
+
+/// A request's body, and its part of the memory budget.
+pub(super) struct Body {
+    pub(super) bytes: Bytes,
+    pub(super) held: Held,
+}
+
+/// The whole body, as long, as slow and as much beside others as `intake` allows.
 pub(super) async fn body(
     request: &HttpRequest,
     mut payload: web::Payload,
-    limit: usize,
-) -> Result<Bytes, ApiError> {
+    intake: &Intake,
+) -> Result<Body, ApiError> {
+    let limit = intake.body_limit;
     let headers = request.headers();
     if headers
         .get(header::CONTENT_ENCODING)
@@ -49,17 +64,44 @@ pub(super) async fn body(
     if length.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
+    let began = Instant::now();
+    let mut held = intake.memory.hold(0);
     let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(64 * 1024));
-    while let Some(piece) = payload.next().await {
+    loop {
+        let slow = body.len().try_into().unwrap_or(u64::MAX) / SLOWEST;
+        let allowed = intake.body_timeout.max(Duration::from_secs(slow));
+        let next = tokio::time::timeout(allowed.saturating_sub(began.elapsed()), payload.next());
+        let Some(piece) = next.await.map_err(|_elapsed| too_slow())? else {
+            break;
+        };
         let piece = piece.map_err(|_broken| {
             ApiError::new(ApiErrorCode::InvalidJson, "the request body ended early")
         })?;
         if body.len() + piece.len() > limit {
             return Err(too_large(limit));
         }
+        // Before it is kept: many bodies may come at once (fault C4).
+        if intake.memory.is_tight() {
+            return Err(ApiError::new(
+                ApiErrorCode::ServerIsOverloaded,
+                "the gateway is short of memory; try again",
+            ));
+        }
         body.extend_from_slice(&piece);
+        held.set(body.capacity());
     }
-    Ok(body.freeze())
+    held.set(body.len());
+    Ok(Body {
+        bytes: body.freeze(),
+        held,
+    })
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(
+        ApiErrorCode::RequestTimeout,
+        "the request body came too slowly; send it again",
+    )
 }
 
 fn too_large(limit: usize) -> ApiError {

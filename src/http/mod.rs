@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod extract;
 mod health;
+mod limits;
 mod mcp;
 pub(crate) mod metrics;
 mod models;

@@ -7,7 +7,9 @@ use actix::{Addr, Recipient};
 use tokio::sync::watch;
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
+use vllm_responses_actors::limits::Asker;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
+use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
@@ -16,7 +18,6 @@ use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::tools::Toolbox;
 use vllm_responses_actors::vllm::messages as vllm;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
-use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
 use vllm_responses_protocol::tools::LoopLimits;
@@ -46,8 +47,8 @@ pub struct AppState {
     pub loop_limits: LoopLimits,
     /// Names of the reasoning events.
     pub reasoning_events: ReasoningEvents,
-    /// Longest request body, in bytes.
-    pub body_limit: usize,
+    /// How request bodies are taken.
+    pub intake: Intake,
     /// Age at which responses expire.
     pub retention: Option<Duration>,
     /// What is counted.
@@ -58,10 +59,10 @@ pub struct AppState {
 
 impl AppState {
     /// Whose request this is, by its `Authorization: Bearer` value; `None` denies it.
-    pub(super) fn owner(&self, bearer: Option<&str>) -> Option<Owner> {
+    pub(super) fn asker(&self, bearer: Option<&str>) -> Option<Asker> {
         match &*self.keys.borrow() {
-            None => Some(Owner::default()),
-            Some(keys) => keys.owner_of(bearer?),
+            None => Some(Asker::default()),
+            Some(keys) => keys.asker(bearer?),
         }
     }
 
@@ -69,6 +70,17 @@ impl AppState {
     pub(super) fn doors(&self) -> Result<StoreDoors, Refused> {
         self.store.borrow().clone().ok_or(Refused::Starting)
     }
+}
+
+/// How request bodies are taken.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// Longest body, in bytes.
+    pub body_limit: usize,
+    /// How long one may take, unless it comes faster than a kibibyte a second.
+    pub body_timeout: Duration,
+    /// The budget that it is held in.
+    pub memory: Memory,
 }
 
 /// Whom the status page asks; grows as components come up.

@@ -1,16 +1,32 @@
 //! The body of a streamed response: the turn's channel as an HTTP body.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
+use actix_web::error::ErrorInternalServerError;
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
+use vllm_responses_actors::turn::Piece;
+use vllm_responses_protocol::sse::DONE;
 
 /// Yields what the turn writes. When the client leaves, actix drops this, and the turn sees its
-/// channel close.
-pub(super) struct TurnBody(pub(super) Receiver<Bytes>);
+/// channel close. A turn that ends without its last words breaks the connection: the client is not to
+/// take what it has for a whole stream.
+pub(super) struct TurnBody {
+    pieces: Receiver<Piece>,
+    whole: bool,
+}
+
+impl TurnBody {
+    pub(super) fn new(pieces: Receiver<Piece>) -> Self {
+        Self {
+            pieces,
+            whole: false,
+        }
+    }
+}
 
 impl MessageBody for TurnBody {
     type Error = Error;
@@ -23,6 +39,14 @@ impl MessageBody for TurnBody {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.0.poll_recv(task).map(|bytes| bytes.map(Ok))
+        let piece = ready!(self.pieces.poll_recv(task)).map(Piece::taken);
+        if let Some(bytes) = &piece {
+            self.whole = bytes.ends_with(DONE);
+        }
+        Poll::Ready(match piece {
+            Some(bytes) => Some(Ok(bytes)),
+            None if self.whole => None,
+            None => Some(Err(ErrorInternalServerError("the stream was cut off"))),
+        })
     }
 }

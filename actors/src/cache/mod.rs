@@ -59,7 +59,7 @@ mod fill;
 mod keys;
 pub mod messages;
 mod read_through;
-mod remote;
+pub(crate) mod remote;
 pub mod settings;
 mod trust;
 

@@ -28,7 +28,7 @@ for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[2]) end
 return 1";
 
 /// See the module.
-pub(super) struct Remote {
+pub(crate) struct Remote {
     pool: Pool<Manager>,
     limit: Duration,
     breaker: RefCell<Breaker>,
@@ -38,7 +38,7 @@ pub(super) struct Remote {
 }
 
 /// One connection, and the run of the server that it leads to.
-pub(super) struct Line {
+pub(crate) struct Line {
     connection: MultiplexedConnection,
     run: Box<str>,
     /// An operation is under way. One that is given up leaves this set, and the connection is not
@@ -104,7 +104,7 @@ impl Remote {
     ///
     /// # Errors
     /// When the URL is none that the client understands.
-    pub(super) fn new(settings: &CacheSettings) -> Result<Self, RedisError> {
+    pub(crate) fn new(settings: &CacheSettings) -> Result<Self, RedisError> {
         let manager = RedisConnectionManager::new(settings.url.expose())?;
         let (troubles, trouble) = watch::channel(None);
         let pool = Pool::builder()
@@ -126,7 +126,7 @@ impl Remote {
     }
 
     /// Runs one operation; `None` when Redis was not asked, did not answer in time, or refused.
-    pub(super) async fn run<T>(
+    pub(crate) async fn run<T>(
         &self,
         operation: impl AsyncFnOnce(&mut Line) -> RedisResult<T>,
     ) -> Option<T> {
@@ -262,6 +262,22 @@ impl Line {
             .cmd("DEL")
             .arg(others)
             .ignore()
+            .query_async(&mut self.connection)
+            .await
+    }
+
+    /// Runs a script that answers with numbers.
+    pub(crate) async fn evaluate(
+        &mut self,
+        script: &str,
+        keys: &[String],
+        arguments: &[u64],
+    ) -> RedisResult<Vec<i64>> {
+        redis::cmd("EVAL")
+            .arg(script)
+            .arg(keys.len())
+            .arg(keys)
+            .arg(arguments)
             .query_async(&mut self.connection)
             .await
     }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use vllm_responses_protocol::seal::SealKeys;
 
+use crate::limits::{Asker, Limited, Quota};
 use crate::mcp::messages::ListTools;
+use crate::memory::Account;
 use crate::metrics::Metrics;
 use crate::process::ExitKind;
 use crate::process::messages::Phase;
@@ -18,10 +20,11 @@ use crate::tools::Toolbox;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
 
-/// May this response run? Sender: the create handler, once per request.
+/// May this response run? Sender: the handlers that call a model, once per request. The reply waits
+/// for Redis where limits are shared, at most as long as one of its operations may take.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Permit, Refused>")]
-pub struct Acquire;
+pub struct Acquire(pub Asker);
 
 /// The right to run one response. Dropping it frees the place.
 #[derive(Debug)]
@@ -32,6 +35,72 @@ pub struct Permit {
     pub stop: watch::Receiver<StopStage>,
     /// The place among the running responses.
     pub place: OwnedSemaphorePermit,
+    /// The place among those of its key, where they are limited.
+    pub key_place: Option<OwnedSemaphorePermit>,
+    /// What it holds in memory.
+    pub account: Arc<Account>,
+    /// How its key stands.
+    pub quota: Quota,
+    /// Charges its model calls, where tokens are limited.
+    pub meter: Option<Meter>,
+}
+
+/// Charges the model calls of one caller.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// The supervisor.
+    pub to: Recipient<Charge>,
+    /// The caller.
+    pub asker: Asker,
+}
+
+impl Meter {
+    /// Charges one model call. Never waits: it is a notice.
+    pub fn charge(&self, tokens: u64) {
+        self.to.do_send(Charge {
+            asker: self.asker.clone(),
+            tokens,
+        });
+    }
+}
+
+/// A model call has used tokens. Sender: [`Meter`], once per model call. It may be lost when the
+/// gateway stops.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Charge {
+    /// Who caused it.
+    pub asker: Asker,
+    /// Of the prompt and of the answer.
+    pub tokens: u64,
+}
+
+/// What have the limits done? Sender: whoever shows metrics.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "LimitFacts")]
+pub struct ReadLimitFacts;
+
+/// What the limits have done since the start. Counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitFacts {
+    /// Requests refused because all places were taken.
+    pub refused_full: u64,
+    /// Because the budget for buffered bytes was nearly spent.
+    pub refused_memory: u64,
+    /// Because their key ran as many responses as it may.
+    pub refused_concurrent: u64,
+    /// By a limit of requests.
+    pub refused_requests: u64,
+    /// By a limit of tokens.
+    pub refused_tokens: u64,
+    /// Responses ended because memory was short.
+    pub shed: u64,
+    /// Requests that were judged without Redis although limits are shared.
+    pub judged_alone: u64,
+    /// Bytes that requests make the gateway buffer now.
+    pub memory_used: usize,
+    /// The budget for them.
+    pub memory_limit: usize,
 }
 
 /// What a turn needs to reach.
@@ -66,7 +135,7 @@ pub struct TurnLog {
     pub model_messages: bool,
 }
 
-/// Why a response may not run now. Each is a 503 with `Retry-After`.
+/// Why a response may not run now. Each has a `Retry-After`; the last is a 429, the others are 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Store or upstream have not been ready yet.
@@ -75,6 +144,10 @@ pub enum Refused {
     Draining,
     /// All places are taken.
     Full,
+    /// The budget for buffered bytes is nearly spent.
+    Memory,
+    /// A limit is reached.
+    Limited(Limited),
 }
 
 /// How far a stop has come.

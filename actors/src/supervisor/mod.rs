@@ -1,22 +1,29 @@
 //! The supervisor: who may run, what is up, and how everything stops.
 //!
 //! It hands out addresses and facts, never per-token work. It owns the number of running responses
-//! (a semaphore whose permits travel with the turns) and the stop signal that all turns watch.
+//! (a semaphore whose permits travel with the turns), the limits, and the stop signal that all turns
+//! watch.
 
+mod admission;
 pub mod messages;
 pub mod restart;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture,
+    WrapFuture,
+};
 use tokio::sync::{Semaphore, watch};
 
 use crate::mcp;
 use crate::process::messages::{Phase, PhaseChanged};
+use admission::Admission;
+pub use admission::AdmissionSettings;
 use messages::{
-    Acquire, AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation,
-    Observe, Opened, OwnProcess, Peers, Permit, Reached, Refused, Report, StopStage,
+    AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation, Observe,
+    Opened, OwnProcess, Peers, Reached, Report, StopStage,
 };
 
 /// How long after [`StopStage::Ending`] turns may take to write their last events.
@@ -33,12 +40,16 @@ pub struct SupervisorActor {
     upstream: Health,
     vllm: watch::Sender<Option<PhaseChanged>>,
     mcp_runtime: watch::Sender<Option<PhaseChanged>>,
+    admission: Admission,
 }
 
 impl SupervisorActor {
-    /// A supervisor that refuses everything until [`Opened`]; at most `capacity` responses run.
-    pub fn new(capacity: usize) -> Self {
+    /// A supervisor that refuses everything until [`Opened`]. To be called on the arbiter that it
+    /// will live on.
+    pub fn new(settings: &AdmissionSettings) -> Self {
+        let capacity = settings.places;
         Self {
+            admission: Admission::new(settings),
             peers: None,
             places: Arc::new(Semaphore::new(capacity)),
             capacity,
@@ -48,21 +59,6 @@ impl SupervisorActor {
             vllm: watch::Sender::new(None),
             mcp_runtime: watch::Sender::new(None),
         }
-    }
-
-    fn acquire(&self) -> Result<Permit, Refused> {
-        if matches!(*self.stop.borrow(), StopStage::Draining | StopStage::Ending) {
-            return Err(Refused::Draining);
-        }
-        let peers = self.peers.as_ref().ok_or(Refused::Starting)?;
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_full| Refused::Full)?;
-        Ok(Permit {
-            peers: Arc::clone(peers),
-            stop: self.stop.subscribe(),
-            place,
-        })
     }
 
     fn observe(&self) -> Observation {
@@ -114,15 +110,7 @@ impl Actor for SupervisorActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         // One message per request from every worker; the semaphore bounds what runs.
         ctx.set_mailbox_capacity(1024);
-    }
-}
-
-/// Synchronous: nothing is awaited.
-impl Handler<Acquire> for SupervisorActor {
-    type Result = Result<Permit, Refused>;
-
-    fn handle(&mut self, _: Acquire, _: &mut Self::Context) -> Self::Result {
-        self.acquire()
+        ctx.run_interval(admission::LOOK_AT_MEMORY, |act, _| act.look_at_memory());
     }
 }
 

@@ -11,11 +11,13 @@ use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Input;
 
-use super::TurnActor;
+use super::{Piece, TurnActor};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
-const GATHER: usize = 32 * 1024;
+const GATHER: usize = 16 * 1024;
+/// Room in a buffer that is not worth a copy to give it back.
+const SPARE: usize = 4 * 1024;
 /// How much of an answer's beginning is translated before the client is handed anything: a model
 /// server may have much ready at once, and the first token is not to wait for the last.
 const BEGINNING: usize = 1024;
@@ -147,16 +149,28 @@ impl TurnActor {
             self.upstream = None;
             self.upstream_broke(UpstreamFault::TooLong, ctx);
         } else {
+            self.held.grow(bytes.len());
             self.whole.extend_from_slice(bytes);
         }
     }
 
     /// Hands everything written so far to the client, when it has room.
     fn hand_over(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
-        let room = ready!(self.outlet.poll_reserve(task));
-        let bytes = Bytes::from(std::mem::take(&mut self.effects.bytes));
+        let account = &self.permit.account;
+        let Poll::Ready(room) = self.outlet.poll_reserve(task) else {
+            account.note_waiting();
+            return Poll::Pending;
+        };
+        account.note_taken();
+        let mut bytes = std::mem::take(&mut self.effects.bytes);
+        // It grew by doubling, and may lie in the channel for long.
+        if bytes.capacity() > bytes.len() + SPARE {
+            bytes.shrink_to_fit();
+        }
+        let bytes = Bytes::from(bytes);
+        let held = account.hold(bytes.len());
         // A client that left is noticed by the watch on the channel; its bytes go nowhere.
-        if room.is_ok() && self.outlet.send_item(bytes).is_ok() {
+        if room.is_ok() && self.outlet.send_item(Piece { bytes, held }).is_ok() {
             self.spoke = Instant::now();
             self.timings.first_byte.get_or_insert(self.spoke);
         }

@@ -13,12 +13,12 @@ use super::STORE_LIMIT;
 use crate::ask::ask;
 use crate::store::messages::{Extent, LoadChain};
 
-/// The items of the chain and, if they were asked for, the settings of its last response; or why
-/// the request cannot continue it.
+/// The items of the chain and, if they were asked for, the settings of its last response, and how many
+/// bytes the items have; or why the request cannot continue it.
 pub(crate) async fn history(
     chains: Recipient<LoadChain>,
     asked: LoadChain,
-) -> Result<(Vec<Item>, Option<Arc<str>>), ApiError> {
+) -> Result<(Vec<Item>, Option<Arc<str>>, usize), ApiError> {
     let about_previous =
         |code, message: String| ApiError::new(code, message).with_param("previous_response_id");
     let chain = chain(&chains, asked, "`previous_response_id`").await?;
@@ -39,7 +39,8 @@ pub(crate) async fn history(
         ));
     }
     let items = history::from_chain(&chain).map_err(unreadable)?;
-    Ok((items, chain.settings))
+    let size = chain.size();
+    Ok((items, chain.settings, size))
 }
 
 /// The items that these responses took in and made; unknown ones have none.

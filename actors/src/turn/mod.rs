@@ -13,6 +13,7 @@ mod clock;
 mod flow;
 mod load;
 mod timings;
+mod watch;
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -34,9 +35,10 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::mcp::messages::ListTools;
+use crate::memory::Held;
 use crate::metrics::{self, TurnEnd};
 use crate::store::messages::{Commit, Extent, LoadChain};
-use crate::supervisor::messages::{Permit, StopStage};
+use crate::supervisor::messages::Permit;
 use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
@@ -45,9 +47,9 @@ use call::{Answer, Call};
 use flow::Flow;
 use timings::{Timings, log_messages};
 
-/// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, at most about
-/// 64 KiB, which bounds what a client that does not read can make us keep (fault B1).
-const BODY_BUFFERS: usize = 4;
+/// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, about 16 KiB or one
+/// read of the upstream, which bounds what a client that does not read can make us keep (fault B1).
+const BODY_BUFFERS: usize = 2;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 /// An MCP server's own limits are shorter, unless they are configured longer; then this one ends the
@@ -67,6 +69,24 @@ pub struct Job {
     pub permit: Permit,
     /// For the upstream's log and ours.
     pub request_id: Box<str>,
+    /// What the request's body takes in memory.
+    pub held: Held,
+}
+
+/// Bytes for the client, and their part of the memory budget until the HTTP layer takes them.
+#[derive(Debug)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Bytes,
+    held: Held,
+}
+
+impl Piece {
+    /// Gives its part of the budget back.
+    pub fn taken(self) -> Bytes {
+        drop(self.held);
+        self.bytes
+    }
 }
 
 /// What the HTTP handler holds. Dropping it tells the turn that its client left.
@@ -75,7 +95,7 @@ pub struct TurnHandle {
     /// How to answer.
     pub head: oneshot::Receiver<Head>,
     /// The body of a stream; ends after the last byte.
-    pub body: mpsc::Receiver<Bytes>,
+    pub body: mpsc::Receiver<Piece>,
 }
 
 /// How to answer the client.
@@ -108,9 +128,11 @@ pub(crate) struct TurnActor {
     previous: Option<ResponseId>,
     permit: Permit,
     request_id: Box<str>,
+    /// The request, its history, results of tools, and an answer that is gathered whole.
+    held: Held,
     client: Client,
     head: Option<oneshot::Sender<Head>>,
-    outlet: PollSender<Bytes>,
+    outlet: PollSender<Piece>,
     /// The answer being read.
     upstream: Option<Answer>,
     /// What was read and is not translated yet; see `flow`.
@@ -138,7 +160,7 @@ impl TurnActor {
         job: Job,
         client: Client,
         head: oneshot::Sender<Head>,
-        body: mpsc::Sender<Bytes>,
+        body: mpsc::Sender<Piece>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -146,6 +168,7 @@ impl TurnActor {
             effects: Effects::default(),
             owner: job.owner,
             previous: job.previous,
+            held: job.held.of(&job.permit.account),
             permit: job.permit,
             request_id: job.request_id,
             client,
@@ -187,6 +210,11 @@ impl TurnActor {
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::Used(call) => {
+                if let Some(meter) = &self.permit.meter {
+                    meter.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
+                }
+            }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
@@ -292,6 +320,7 @@ impl TurnActor {
         let ended = run.into_actor(self).map(move |outcome, act, ctx| {
             let took = began.elapsed();
             act.timings.tools += took;
+            act.held.grow(outcome.size());
             let tools = act.permit.peers.metrics.tools();
             tools.ran(running, took, &outcome);
             act.feed(
@@ -354,7 +383,8 @@ impl TurnActor {
         };
         let load = async move { load::history(chains, message).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
-            let input = loaded.and_then(|(history, settings)| {
+            let input = loaded.and_then(|(history, settings, size)| {
+                act.held.grow(size);
                 if let Some(settings) = settings {
                     act.turn.inherit(&settings)?;
                 }
@@ -389,33 +419,6 @@ impl TurnActor {
             act.feed(input, ctx);
         }));
     }
-
-    /// Watches the client: when it leaves, the receiving half of the body is dropped.
-    fn watch_client(&mut self, ctx: &mut Context<Self>) {
-        let Some(body) = self.outlet.get_ref().cloned() else {
-            return;
-        };
-        let left = async move { body.closed().await };
-        ctx.spawn(
-            left.into_actor(self)
-                .map(|(), act, ctx| act.cancel(Cancel::ClientLeft, ctx)),
-        );
-    }
-
-    /// Watches the gateway's own stop.
-    fn watch_stop(&mut self, ctx: &mut Context<Self>) {
-        let mut stop = self.permit.stop.clone();
-        let ending = async move {
-            stop.wait_for(|stage| *stage == StopStage::Ending)
-                .await
-                .is_ok()
-        };
-        ctx.spawn(ending.into_actor(self).map(|ending, act, ctx| {
-            if ending {
-                act.cancel(Cancel::Shutdown, ctx);
-            }
-        }));
-    }
 }
 
 impl Actor for TurnActor {
@@ -424,6 +427,7 @@ impl Actor for TurnActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.watch_client(ctx);
         self.watch_stop(ctx);
+        self.watch_memory(ctx);
         ctx.spawn(Flow);
         ctx.run_later(self.next_look(), Self::look_at_clock);
         self.load_history(ctx);

@@ -164,10 +164,13 @@ impl Driven {
                 | Action::Answer
                 | Action::End
                 | Action::LeftOut(_)
+                | Action::Used(_)
+                | Action::Suspect(_)
                 | Action::CallModel(_) => {}
                 Action::RunTool(_)
                 | Action::ListTools { .. }
                 | Action::FindItems(_)
+                | Action::ClaimApprovals(_)
                 | Action::CountTokens(_) => panic!("nothing of this was asked for"),
             }
         }

@@ -49,6 +49,9 @@ pub fn check(bytes: &[u8]) {
             Action::FindItems(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Used(_)
+            | Action::Suspect(_)
+            | Action::ClaimApprovals(_)
             | Action::ListTools { .. }
             | Action::RunTool(_)
             | Action::Begin

@@ -42,6 +42,20 @@ pub enum ToolOutcome {
     Mcp(Outcome),
 }
 
+impl ToolOutcome {
+    /// About how many bytes its texts have.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::CodeInterpreter(outcome) => {
+                let images = outcome.images.iter().map(|image| image.len());
+                outcome.logs.len() + images.sum::<usize>()
+            }
+            Self::Mcp(Outcome::Output { text }) => text.len(),
+            Self::Mcp(Outcome::Failed { .. }) => 0,
+        }
+    }
+}
+
 /// Whether a tool of this gateway can be used at the moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Availability {

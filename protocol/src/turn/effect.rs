@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::chat::chunk::ChatUsage;
 use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiError;
@@ -64,6 +65,8 @@ pub enum Cancel {
     Shutdown,
     /// The wall-clock cap of the tool loop is reached.
     ToolTimeSpent,
+    /// Memory is short, and this client is among the slowest (fault B4).
+    Overloaded,
 }
 
 /// Whether the store acknowledged a record.
@@ -83,6 +86,9 @@ pub enum Action {
     FindItems(Vec<ResponseId>),
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
+    /// A model call has ended and this is what it used, as the upstream told. Comes before whatever
+    /// ends the turn or calls the model again.
+    Used(ChatUsage),
     /// Post this body to vLLM's `/tokenize`, then report [`Input::Counted`].
     CountTokens(Vec<u8>),
     /// Log that the prompt was too long and goes again without so many of its oldest turns.

@@ -139,6 +139,7 @@ impl Turn {
         }) = self.phase
         {
             self.usage = Some(self.usage.unwrap_or_default().plus(call));
+            effects.actions.push(Action::Used(call));
         }
         let (composer, mut out) = self.composing(effects);
         composer.finish(ending, &mut out);

@@ -1,5 +1,6 @@
 //! What an upstream fault means to the client: one table from fault to status, code and words.
 
+use super::effect::Cancel;
 use crate::chat::fault::{ErrorBody, ErrorCode, ErrorObject, UpstreamFault, Waited};
 use crate::error::{ApiError, ApiErrorCode, head};
 
@@ -136,12 +137,24 @@ pub(super) fn no_summary() -> Explained {
     )
 }
 
-/// The wall-clock cap of the tool loop is reached (decision 2).
-pub(super) fn tool_time_spent() -> Explained {
-    Explained::new(
-        ApiErrorCode::ServerError,
-        "the time for tool calls of one response is spent",
-    )
+/// The turn is ended from outside.
+pub(super) fn ended(why: Cancel) -> Explained {
+    let server_error = |words| Explained::new(ApiErrorCode::ServerError, words);
+    match why {
+        // Decision 2.
+        Cancel::ToolTimeSpent => server_error("the time for tool calls of one response is spent"),
+        // Fault B4.
+        Cancel::Overloaded => Explained {
+            retry_after: Some("1".into()),
+            ..Explained::new(
+                ApiErrorCode::ServerIsOverloaded,
+                "the gateway is short of memory and ends the responses that are read most slowly; \
+                 try again",
+            )
+        },
+        // One whose client has left is abandoned without words.
+        Cancel::Shutdown | Cancel::ClientLeft => server_error("the gateway is shutting down"),
+    }
 }
 
 /// vLLM gave the request up.
@@ -150,11 +163,6 @@ pub(super) fn aborted() -> Explained {
         ApiErrorCode::ServerError,
         "the upstream model server aborted the request",
     )
-}
-
-/// The gateway stops.
-pub(super) fn stopping() -> Explained {
-    Explained::new(ApiErrorCode::ServerError, "the gateway is shutting down")
 }
 
 fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {

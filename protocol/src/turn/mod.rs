@@ -310,12 +310,12 @@ impl Turn {
                 | Phase::Listing { .. }
                 | Phase::Calling(_)
                 | Phase::Running { .. },
-                Input::Cancelled(Cancel::Shutdown),
-            ) => self.fail(fault::stopping(), effects),
-            (
+                Input::Cancelled(why @ (Cancel::Shutdown | Cancel::Overloaded)),
+            )
+            | (
                 Phase::Calling(_) | Phase::Running { .. },
-                Input::Cancelled(Cancel::ToolTimeSpent),
-            ) => self.fail(fault::tool_time_spent(), effects),
+                Input::Cancelled(why @ Cancel::ToolTimeSpent),
+            ) => self.fail(fault::ended(why), effects),
             (Phase::Calling(_), input) => self.while_calling(now_ms, input, effects),
             (
                 Phase::Running { .. },

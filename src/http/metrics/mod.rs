@@ -43,7 +43,7 @@ pub(crate) fn route(config: &mut web::ServiceConfig, door: Option<&MetricsDoor>)
 /// Open to all, unless the operator says otherwise: there is nothing of clients in it (decision 21).
 async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     let closed = state.metrics_door.as_ref().is_some_and(|door| door.keyed);
-    if closed && state.owner(context::bearer(request.headers())).is_none() {
+    if closed && state.asker(context::bearer(request.headers())).is_none() {
         return error::answer(&context::denied());
     }
     let snapshot = look(&state).await;

@@ -8,8 +8,9 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
+use vllm_responses_actors::memory::Held;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
-use vllm_responses_actors::turn::{self, Head, Job};
+use vllm_responses_actors::turn::{self, Head, Job, TurnHandle};
 use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
 use vllm_responses_protocol::responses::response::Identity;
@@ -18,7 +19,7 @@ use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 use super::super::context::Caller;
 use super::super::state::AppState;
 use super::super::stream::TurnBody;
-use super::super::{error, extract};
+use super::super::{error, extract, limits};
 
 /// The supervisor answers from memory.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
@@ -78,12 +79,13 @@ async fn run(
     state: &AppState,
     client: awc::Client,
 ) -> HttpResponse {
-    let body = match extract::body(&request, payload, state.body_limit).await {
+    let body = match extract::body(&request, payload, &state.intake).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
+    let extract::Body { bytes, held } = body;
     let (id, mut ids) = ItemIds::fresh(Box::new(SystemIds));
-    let mut request = match CreateRequest::decode(&body, &state.rules, &mut ids) {
+    let mut request = match CreateRequest::decode(&bytes, &state.rules, &mut ids) {
         Ok(request) => request,
         Err(fault) => return error::answer(&fault),
     };
@@ -91,26 +93,44 @@ async fn run(
         request.stream = false;
         request.store = false;
     }
-    drop(body);
+    drop(bytes);
     for kind in request.unserved_tools() {
         state.metrics.tools().unserved(kind);
     }
     for warning in &request.warnings {
         log::warn!(request_id = &*caller.request_id; "{warning}");
     }
-    let permit = match ask_actor(&state.supervisor, Acquire, PERMIT_LIMIT).await {
-        Ok(Ok(permit)) => permit,
-        Ok(Err(refused)) => return error::refused(refused),
-        Err(gone) => return error::no_answer(gone),
+    let permit = match permit(&caller, state).await {
+        Ok(permit) => permit,
+        Err(refused) => return refused,
     };
-    let job = job(purpose, request, (id, ids), (caller, permit), state);
-    let handle = turn::start(job, client);
+    let quota = permit.quota;
+    let job = job(purpose, (request, held), (id, ids), (caller, permit), state);
+    let mut response = answer(turn::start(job, client)).await;
+    limits::tell(&quota, response.headers_mut());
+    response
+}
+
+/// The right to run a model, or the answer that says why not.
+pub(in crate::http) async fn permit(
+    caller: &Caller,
+    state: &AppState,
+) -> Result<Permit, HttpResponse> {
+    match ask_actor(&state.supervisor, Acquire(caller.asker()), PERMIT_LIMIT).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(refused)) => Err(error::refused(refused)),
+        Err(gone) => Err(error::no_answer(gone)),
+    }
+}
+
+/// Answers as the turn says.
+async fn answer(handle: TurnHandle) -> HttpResponse {
     match handle.head.await {
         Ok(Head::Stream) => HttpResponse::Ok()
             .content_type("text/event-stream; charset=utf-8")
             .insert_header((header::CACHE_CONTROL, "no-cache"))
             .insert_header(("x-accel-buffering", "no"))
-            .body(TurnBody(handle.body)),
+            .body(TurnBody::new(handle.body)),
         Ok(Head::Whole(body)) => HttpResponse::Ok()
             .content_type("application/json")
             .body(body),
@@ -122,7 +142,7 @@ async fn run(
 
 fn job(
     purpose: Purpose,
-    request: CreateRequest,
+    (request, held): (CreateRequest, Held),
     (id, ids): (ResponseId, ItemIds),
     (caller, permit): (Caller, Permit),
     state: &AppState,
@@ -158,5 +178,6 @@ fn job(
         previous,
         permit,
         request_id: caller.request_id,
+        held,
     }
 }

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::harness::client::{Open, request};
 use crate::harness::gateway::Builder;
-use crate::harness::{Fake, Reply, Script, TestGateway};
+use crate::harness::upstream::script::text;
+use crate::harness::{Fake, Gate, Reply, Script, TestGateway, check_stream};
 
 /// A fresh key and its line for the keys file.
 pub(crate) fn new_key(name: &str) -> (String, String) {
@@ -103,6 +105,105 @@ fn t2_t4_a_key_is_needed_and_sees_its_own_responses_only() {
     }
     assert_eq!(ask(&gateway, Some(&ann), ("GET", &mine), "").status, 200);
     assert_eq!(gateway.client().get("/health").status, 200);
+}
+
+/// Paths that need no key: liveness, readiness, and metrics (decision 21).
+const OPEN: [&str; 3] = ["/health", "/health/ready", "/metrics"];
+
+/// Every path of the route table in `src/http/mod.rs`, with made-up ids.
+fn routes() -> Vec<String> {
+    let table = include_str!("../../../src/http/mod.rs");
+    let mut routes = Vec::new();
+    for (prefix, marker) in [("/v1", "web::resource(\""), ("", ".route(\"")] {
+        for piece in table.split(marker).skip(1) {
+            let path = piece.split('"').next().unwrap();
+            let filled: String = path
+                .split('{')
+                .map(|part| {
+                    part.split_once('}')
+                        .map_or(part.to_owned(), |(_, rest)| format!("x{rest}"))
+                })
+                .collect();
+            routes.push(format!("{prefix}{filled}"));
+        }
+    }
+    routes
+}
+
+#[test]
+fn t4_every_route_denies_without_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    fs::write(&file, new_key("ann").1).unwrap();
+    let fake = Fake::start();
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_API_KEYS_FILE", file.to_str().unwrap())
+        .start();
+    let routes = routes();
+    assert!(
+        routes.len() >= 10 && routes.contains(&"/v1/responses/x/input_items".to_owned()),
+        "{routes:?}"
+    );
+    for path in routes {
+        for method in ["GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"] {
+            let reply = ask(&gateway, None, (method, &path), "{}");
+            if OPEN.contains(&&*path) {
+                assert_ne!(reply.status, 401, "{method} {path}");
+            } else {
+                assert_eq!(reply.status, 401, "{method} {path} is open to everyone");
+            }
+        }
+    }
+    // Nothing of an open path tells what was asked of the gateway.
+    assert!(
+        !gateway
+            .client()
+            .get("/health/ready")
+            .text()
+            .contains("resp_")
+    );
+}
+
+#[test]
+fn t3_a_revoked_key_is_refused_within_a_second_and_its_stream_ends_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    let ((ann, ann_line), (bob, bob_line)) = (new_key("ann"), new_key("bob"));
+    fs::write(&file, format!("{ann_line}\n{bob_line}\n")).unwrap();
+    let (fake, gate) = (Fake::start(), Gate::default());
+    fake.on(
+        "m",
+        [Script::stream().data(&text("a")).wait(&gate).end("stop")],
+    );
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_API_KEYS_FILE", file.to_str().unwrap())
+        .start();
+    let body = json!({"model": "m", "input": "a", "stream": true}).to_string();
+    let bearer = format!("Bearer {bob}");
+    let headers = [
+        ("content-type", "application/json"),
+        ("authorization", &*bearer),
+    ];
+    let mut open = Open::connect(gateway.client().address).unwrap();
+    open.write(&request("POST", "/v1/responses", &headers, body.as_bytes()))
+        .unwrap();
+    open.read_until("output_text.delta");
+    fs::write(&file, format!("{ann_line}\n")).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    sleep(Duration::from_secs(1));
+    for line in [("GET", "/v1/models"), ("POST", "/v1/responses")] {
+        assert_eq!(
+            ask(&gateway, Some(&bob), line, &body).error(401),
+            "invalid_api_key"
+        );
+    }
+    gate.open();
+    let events = check_stream(&open.reply().unwrap().text());
+    assert_eq!(events[events.len() - 1]["type"], "response.completed");
+    assert_eq!(
+        ask(&gateway, Some(&ann), ("GET", "/v1/models"), "").status,
+        200
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod basic;
 mod clients;
+mod fields;
 mod items;
 pub(crate) mod keys;
 mod leave;

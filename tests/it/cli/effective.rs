@@ -103,8 +103,8 @@ fn a_new_key_fits_its_line_and_is_fresh() {
     let ((key, line), (other, _)) = (key_and_line(), key_and_line());
     assert_ne!(key, other);
     let ring = vllm_responses::keys::KeyRing::parse(&line).unwrap();
-    assert_eq!(ring.owner_of(&key).unwrap().as_str(), "ann");
-    assert!(ring.owner_of(&other).is_none());
+    assert_eq!(ring.asker(&key).unwrap().owner.as_str(), "ann");
+    assert!(ring.asker(&other).is_none());
 }
 
 #[test]

@@ -212,14 +212,11 @@ fn c4_a_chunked_body_stops_at_the_limit() {
     open.reply().expect("no reset while reading").error(413);
 }
 
-#[test]
-fn c5_hostile_json_is_refused_at_once() {
-    let fake = Fake::start();
-    fake.on("m", [Script::completion("ok")]);
-    let gateway = TestGateway::on(&fake.url()).start();
+/// Bodies that are large, or deep.
+fn large_json() -> Vec<(&'static str, Vec<u8>)> {
     let deep = "[".repeat(100_000);
     let keys: Vec<_> = (0..1_000_000).map(|n| format!("\"k{n}\":0")).collect();
-    let cases: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         (
             "nesting",
             format!("{{\"model\":\"m\",\"input\":{deep}").into_bytes(),
@@ -241,6 +238,32 @@ fn c5_hostile_json_is_refused_at_once() {
             .into_bytes(),
         ),
         (
+            "nested objects",
+            format!(
+                "{{\"model\":\"m\",\"input\":\"x\",\"metadata\":{}",
+                "{\"a\":".repeat(100_000)
+            )
+            .into_bytes(),
+        ),
+        (
+            "nested, closed",
+            format!(
+                "{{\"model\":\"m\",\"input\":{deep}{}}}",
+                "]".repeat(100_000)
+            )
+            .into_bytes(),
+        ),
+        (
+            "keys at the top",
+            format!("{{\"model\":\"m\",\"input\":\"x\",{}}}", keys.join(",")).into_bytes(),
+        ),
+    ]
+}
+
+/// Bodies that are small and wrong.
+fn wrong_json() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        (
             "infinite",
             br#"{"model":"m","input":"x","temperature":1e999}"#.to_vec(),
         ),
@@ -249,6 +272,26 @@ fn c5_hostile_json_is_refused_at_once() {
             br#"{"model":"m","model":"n","input":"x"}"#.to_vec(),
         ),
         ("surrogate", br#"{"model":"m","input":"\ud800"}"#.to_vec()),
+        (
+            "low surrogate",
+            br#"{"model":"m","input":"\udc00x"}"#.to_vec(),
+        ),
+        (
+            "surrogate in a name",
+            br#"{"model":"m","input":"x","metadata":{"\ud800":"a"}}"#.to_vec(),
+        ),
+        (
+            "duplicate deep",
+            br#"{"model":"m","input":"x","text":{"verbosity":"low","verbosity":"high"}}"#.to_vec(),
+        ),
+        (
+            "infinite integer",
+            br#"{"model":"m","input":"x","max_output_tokens":1e999}"#.to_vec(),
+        ),
+        (
+            "nul behind",
+            b"{\"model\":\"m\",\"input\":\"x\"}\0".to_vec(),
+        ),
         ("raw nul", b"{\"model\":\"m\",\"input\":\"a\0b\"}".to_vec()),
         ("cut", br#"{"model":"m","input":"#.to_vec()),
         ("empty", Vec::new()),
@@ -257,8 +300,15 @@ fn c5_hostile_json_is_refused_at_once() {
             "utf-8",
             b"{\"model\":\"m\",\"input\":\"\xff\xfe\"}".to_vec(),
         ),
-    ];
-    for (name, body) in cases {
+    ]
+}
+
+#[test]
+fn c5_hostile_json_is_refused_at_once() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    for (name, body) in large_json().into_iter().chain(wrong_json()) {
         let start = Instant::now();
         let reply = gateway
             .client()
@@ -336,6 +386,18 @@ fn c7_ambiguous_framing_reaches_no_handler() {
             head(&format!("content-length: {length}\r\nx-a: b\r\n c\r\n")),
         ),
         ("space", head(&format!("content-length : {length}\r\n"))),
+        ("bare LF within a name", head("content\n-length: 3\r\n")),
+        (
+            "bare LF in chunks",
+            format!(
+                "POST /v1/responses HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n\
+                 {length:x}\n{body}\n0\n\n"
+            ),
+        ),
+        (
+            "bare CR",
+            format!("POST /v1/responses HTTP/1.1\rhost: g\rcontent-length: {length}\r\r{body}"),
+        ),
     ];
     for (name, bytes) in cases {
         let reply = raw(&gateway, bytes.as_bytes());

@@ -3,9 +3,11 @@
 mod client;
 mod durability;
 mod ledger;
+mod limits;
 mod postgres;
 mod postgres_limits;
 mod power;
+mod pressure;
 mod raw_bytes;
 mod redis;
 mod replicas;

@@ -34,9 +34,16 @@ pub(crate) struct Builder {
     flags: Vec<String>,
     env: Vec<(String, String)>,
     db: Option<PathBuf>,
+    open_files: Option<u32>,
 }
 
 impl Builder {
+    /// Lets the gateway open only so many files.
+    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     pub(crate) fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
         self
@@ -86,6 +93,7 @@ impl TestGateway {
             flags: Vec::new(),
             env: Vec::new(),
             db: None,
+            open_files: None,
         }
     }
 
@@ -188,7 +196,16 @@ fn spawn(settings: &Builder, log: &Arc<Mutex<Vec<u8>>>) -> (Child, SocketAddr) {
     let free = TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
         .expect("port");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vllm-responses"));
+    let program = env!("CARGO_BIN_EXE_vllm-responses");
+    let mut command = match settings.open_files {
+        None => Command::new(program),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            let line = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+            shell.args(["-c", &line, program]);
+            shell
+        }
+    };
     command
         .args([
             "serve",

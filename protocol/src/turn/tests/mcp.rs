@@ -70,12 +70,15 @@ impl Mcp {
     fn step(&mut self, input: Input<'_>) {
         self.bench.turn.step(NOW, input, &mut self.bench.effects);
         for action in self.bench.effects.actions.drain(..) {
-            self.actions.push(name(&action));
+            if !matches!(action, Action::Used(_)) {
+                self.actions.push(name(&action));
+            }
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
                 Action::ListTools { .. }
                 | Action::FindItems(_)
+                | Action::Used(_)
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
                 | Action::Begin

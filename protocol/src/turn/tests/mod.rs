@@ -101,7 +101,11 @@ impl Bench {
     /// Takes an input; names the actions that it led to.
     fn step(&mut self, input: Input<'_>) -> Vec<String> {
         self.turn.step(NOW, input, &mut self.effects);
-        self.effects.actions.drain(..).map(|a| name(&a)).collect()
+        let done = self.effects.actions.drain(..);
+        // What a call used has a test of its own.
+        done.filter(|action| !matches!(action, Action::Used(_)))
+            .map(|action| name(&action))
+            .collect()
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Vec<String> {
@@ -131,6 +135,7 @@ impl Bench {
 fn name(action: &Action) -> String {
     match action {
         Action::CallModel(_) => "call".to_owned(),
+        Action::Used(_) => "used".to_owned(),
         Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),

@@ -90,6 +90,7 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             Action::CallModel(body) => String::from_utf8(body.clone()).unwrap(),
             Action::Refuse(refusal) => refusal.error.message.clone(),
             Action::FindItems(_)
+            | Action::Used(_)
             | Action::ListTools { .. }
             | Action::CountTokens(_)
             | Action::LeftOut(_)

@@ -10,6 +10,8 @@ struct Loop {
     bodies: Vec<Value>,
     runs: Vec<ToolCall>,
     rest: Vec<String>,
+    /// Tokens of each model call, as they were to be charged.
+    used: Vec<u64>,
 }
 
 impl Loop {
@@ -30,6 +32,7 @@ impl Loop {
             bodies: Vec::new(),
             runs: Vec::new(),
             rest: Vec::new(),
+            used: Vec::new(),
         };
         made.step(Input::History(history));
         made
@@ -41,6 +44,7 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
+                Action::Used(call) => self.used.push(call.prompt_tokens + call.completion_tokens),
                 other @ (Action::ListTools { .. }
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
@@ -122,7 +126,9 @@ fn a_round_and_an_answer() {
     turn.gives("1\n");
     assert_eq!(roles(&turn.bodies[1]), ["user", "assistant", "tool"]);
     assert_eq!(turn.bodies[1]["messages"][2]["content"], "1\n");
+    assert_eq!(turn.used.len(), 1, "charged before the next call (T6)");
     turn.says("one");
+    assert_eq!(turn.used, [turn.used[0]; 2]);
     let types = turn.bench.types();
     assert_eq!(
         types[2..9],
@@ -375,6 +381,7 @@ fn stops_while_tools_run_close_their_items() {
         (Cancel::ClientLeft, "cancelled"),
         (Cancel::Shutdown, "failed"),
         (Cancel::ToolTimeSpent, "failed"),
+        (Cancel::Overloaded, "failed"),
     ] {
         let mut turn = Loop::new(&json!({}));
         assert_eq!(turn.bench.turn.overdue_at_ms(), None);
