@@ -76,7 +76,7 @@ use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::record::{Chain, Stored};
 
 use crate::store::messages::{
-    self as store, Commit, Fetch, LoadChain, Remove, StoreError, StoreObservation,
+    self as store, Claim, Commit, Fetch, LoadChain, Remove, StoreError, StoreObservation,
 };
 use crate::store::settings::StoreSettings;
 use crate::store::{StoreActor, StoreStartError};
@@ -231,6 +231,15 @@ impl Handler<Remove> for CacheActor {
             Some(through) => Box::pin(async move { through.remove(message).await }),
             None => pass_on(&self.store.removals, message),
         }
+    }
+}
+
+/// Many at once, bounded by the store. Never cached: there is one truth about it.
+impl Handler<Claim> for CacheActor {
+    type Result = ResponseFuture<Result<bool, StoreError>>;
+
+    fn handle(&mut self, message: Claim, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.claims, message)
     }
 }
 

@@ -33,10 +33,10 @@ use crate::env::{Clock as _, SystemClock};
 use backend::{Engine, Readers};
 use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, ReadFacts, Remove,
+    BeginEpoch, Claim, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, ReadFacts, Remove,
     StoreError, StoreObservation,
 };
-use rows::{MAX_LINKS, Prepared};
+use rows::{ApprovalRow, MAX_LINKS, Prepared};
 use settings::StoreSettings;
 use writer::{Job, What, Write};
 
@@ -297,6 +297,16 @@ impl Handler<BeginEpoch> for StoreActor {
     fn handle(&mut self, BeginEpoch(word): BeginEpoch, _: &mut Self::Context) -> Self::Result {
         let written = self.write(What::BeginEpoch(word));
         Box::pin(async move { written.await.map(|_changed| ()) })
+    }
+}
+
+/// Many at once, bounded by the writer's queue.
+impl Handler<Claim> for StoreActor {
+    type Result = ResponseFuture<Result<bool, StoreError>>;
+
+    fn handle(&mut self, claim: Claim, _: &mut Self::Context) -> Self::Result {
+        let rows = ApprovalRow::of(&claim, SystemClock.now_ms());
+        self.write(What::Claim(rows))
     }
 }
 

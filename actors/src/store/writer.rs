@@ -16,7 +16,7 @@ use super::backend::Engine;
 use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::rows::Prepared;
+use super::rows::{ApprovalRow, Prepared};
 
 /// Most writes in one transaction; beyond this a group gains nothing and makes others wait.
 const GROUP: usize = 256;
@@ -53,6 +53,12 @@ pub(super) enum What {
         now_ms: i64,
     },
     BeginEpoch(String),
+    /// Approvals of one response, in their order: all or none.
+    Claim(Vec<ApprovalRow>),
+    /// Some of the approvals before this time that nobody can give again.
+    ForgetClaims {
+        before_ms: i64,
+    },
 }
 
 impl What {
@@ -60,7 +66,10 @@ impl What {
     pub(super) fn new_response(&self) -> Option<&Prepared> {
         match self {
             Self::Insert(new) => Some(new),
-            Self::Delete { .. } | Self::BeginEpoch(_) => None,
+            Self::Delete { .. }
+            | Self::BeginEpoch(_)
+            | Self::Claim(_)
+            | Self::ForgetClaims { .. } => None,
         }
     }
 }

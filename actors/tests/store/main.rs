@@ -5,6 +5,8 @@
 //! runs every case on each.
 
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod ended;
 #[cfg(test)]
 mod facts;
@@ -73,6 +75,14 @@ macro_rules! conformance {
                 ended_ancestors_stay_while_a_descendant_lives
                 settings_in_use_are_never_dropped
                 settings_that_a_writer_relies_on_stay
+            }
+            claims {
+                a_request_is_given_to_one_response
+                of_many_who_ask_on_two_stores_one_gets_it
+                opposite_claims_do_not_wait_in_a_circle
+                claims_are_all_or_nothing_and_per_owner
+                claims_last_as_long_as_their_conversation
+                a_copy_and_an_adoption_take_claims_along
             }
             facts {
                 what_was_done_is_counted

@@ -28,6 +28,8 @@ pub enum Input<'a> {
         /// The tools, or why there are none.
         answer: Result<Listed, ListError>,
     },
+    /// The answer to [`Action::ClaimApprovals`].
+    Claimed(Claimed),
     /// The outcome of [`Action::CountTokens`]; `None` when the upstream does not tell.
     Counted(Option<TokenCount>),
     /// The upstream answered 200 and begins to stream.
@@ -66,6 +68,17 @@ pub enum Cancel {
     ToolTimeSpent,
 }
 
+/// Whether this response may make the calls that its request approves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nobody else may.
+    Yes,
+    /// Another response has made one of them.
+    No,
+    /// The store does not tell.
+    Unknown,
+}
+
 /// Whether the store acknowledged a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -95,6 +108,8 @@ pub enum Action {
         /// The server.
         server: Arc<McpServer>,
     },
+    /// Take these approval requests for this response, all or none, then report [`Input::Claimed`].
+    ClaimApprovals(Vec<Box<str>>),
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
     RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.

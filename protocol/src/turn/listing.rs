@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! Fresh ──History──▶ Listing ──last list──▶ Calling
-//!                       │  └──approved calls──▶ Running ──▶ Calling
+//!                       │  └──approved calls──▶ Claiming ──they are ours──▶ Running ──▶ Calling
 //!                       └──the request cannot be served──▶ Over
 //! ```
 //!
 //! 1. A list is told to the client once per label and chain, unless the tools have changed.
 //! 2. A server of the client's that cannot be used refuses the request, before the first byte; one of
 //!    the operator's becomes a failed item, and the response goes on (decision 26).
-//! 3. An approval runs the call exactly as it was asked for, once per chain: the request for it and
-//!    the chain it stands in belong to one owner.
+//! 3. An approval runs the call exactly as it was asked for. The request for it and the conversation it
+//!    stands in belong to one owner.
+//! 4. A call is made once, in however many continuations and on however many gateways it is approved:
+//!    the store gives each approval request to one response, before its call is made. A response that
+//!    dies between the two has spent it. Declining claims nothing, since nothing runs.
 
 use std::sync::Arc;
 
-use super::effect::{Action, Effects, Refusal};
+use super::effect::{Action, Claimed, Effects, Refusal};
 use super::{Phase, Purpose, Turn};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{self, Prefix};
@@ -24,6 +27,10 @@ use crate::responses::tool::{McpServer, Tool};
 use crate::tools::Catalogue;
 use crate::tools::catalogue::Lists;
 use crate::tools::mcp::{self, ListError, Listed};
+
+/// Said to the second answer.
+const ANSWERED: &str = "this approval request has been answered before: its call is made once, \
+     whatever became of it; ask the model again instead";
 
 /// What is known of MCP in one response.
 #[derive(Debug, Default)]
@@ -83,8 +90,29 @@ impl Turn {
         if self.mcp.approved.is_empty() || self.purpose == Purpose::Count {
             self.call_model(effects);
         } else {
-            self.run_approved(effects);
+            let requests = self.mcp.approved.iter().map(|request| request.id.clone());
+            effects
+                .actions
+                .push(Action::ClaimApprovals(requests.collect()));
+            self.phase = Phase::Claiming;
         }
+    }
+
+    /// It is known whether the approved calls are this response's to make.
+    pub(super) fn claimed(&mut self, claimed: Claimed, effects: &mut Effects) {
+        let error = match claimed {
+            Claimed::Yes => return self.run_approved(effects),
+            Claimed::No => ApiError::new(ApiErrorCode::InvalidValue, ANSWERED),
+            Claimed::Unknown => ApiError::new(
+                ApiErrorCode::ServerIsOverloaded,
+                "the response store is unavailable, so the approved call is not made; try again",
+            ),
+        };
+        let refusal = Refusal {
+            error: error.with_param("input"),
+            retry_after: None,
+        };
+        self.refuse(refusal, effects);
     }
 
     fn prepare(&mut self) -> Result<(), ApiError> {
@@ -150,7 +178,7 @@ impl Turn {
             let before = self.request.input.iter().take(index);
             let mut answered = self.history.iter().chain(before);
             if answered.any(|item| answers(item, asked)) {
-                return Err(refuse("this approval request has been answered before"));
+                return Err(refuse(ANSWERED));
             }
             if !response.approve {
                 continue;

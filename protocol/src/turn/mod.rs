@@ -128,6 +128,8 @@ enum Phase {
         /// Answers that are still to come.
         waiting: usize,
     },
+    /// Whether what the client approved may run is asked.
+    Claiming,
     /// The model was called.
     Calling(CallState),
     /// Gateway tools run.
@@ -274,8 +276,9 @@ impl Turn {
             (Phase::Listing { .. }, Input::ToolsListed { tool_index, answer }) => {
                 self.listed(tool_index, answer, effects);
             }
+            (Phase::Claiming, Input::Claimed(claimed)) => self.claimed(claimed, effects),
             (
-                Phase::Fresh | Phase::Resolving(_) | Phase::Listing { .. },
+                Phase::Fresh | Phase::Resolving(_) | Phase::Listing { .. } | Phase::Claiming,
                 Input::Cancelled(Cancel::ClientLeft),
             ) => {
                 self.end(effects);
@@ -287,6 +290,7 @@ impl Turn {
                 Phase::Fresh
                 | Phase::Resolving(_)
                 | Phase::Listing { .. }
+                | Phase::Claiming
                 | Phase::Calling(_)
                 | Phase::Running { .. },
                 Input::Cancelled(Cancel::Shutdown),
@@ -311,6 +315,7 @@ impl Turn {
                 Phase::Fresh
                 | Phase::Resolving(_)
                 | Phase::Listing { .. }
+                | Phase::Claiming
                 | Phase::Running { .. }
                 | Phase::Storing(_)
                 | Phase::Over,
@@ -337,6 +342,7 @@ impl Turn {
             | Input::Refused(_)
             | Input::Stored(_)
             | Input::ToolsListed { .. }
+            | Input::Claimed(_)
             | Input::ToolEnded { .. }
             | Input::Cancelled(_) => {}
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::effect::Claimed;
 use super::*;
 use crate::history;
 use crate::mcp::catalogue::{RawTool, catalogue};
@@ -77,6 +78,7 @@ impl Mcp {
                 Action::ListTools { .. }
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
+                | Action::ClaimApprovals(_)
                 | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer
@@ -227,7 +229,9 @@ fn an_approval_ends_the_response_and_resumes_it_once() {
 
     let mut yes = Mcp::new(&ask, &say(true), items.clone());
     yes.answer(Ok(listed(&["add", "read_it"])));
-    assert_eq!(yes.actions, ["begin", "run 0"]);
+    assert_eq!(yes.actions, ["claim"]);
+    yes.step(Input::Claimed(Claimed::Yes));
+    assert_eq!(yes.actions, ["claim", "begin", "run 0"]);
     yes.gives("3");
     assert_eq!(yes.bodies[0]["messages"][1]["content"], "3");
     yes.says("three");
@@ -261,7 +265,8 @@ fn a_whole_history_approves_too() {
     let input = json!({"input": approving()});
     let mut turn = Mcp::new(&json!({}), &input, Vec::new());
     turn.answer(Ok(listed(&["add"])));
-    assert_eq!(turn.actions, ["begin", "run 1"]);
+    turn.step(Input::Claimed(Claimed::Yes));
+    assert_eq!(turn.actions, ["claim", "begin", "run 1"]);
     turn.gives("3");
     turn.says("three");
     let (resource, items) = turn.stored();
@@ -368,6 +373,24 @@ fn approving() -> Value {
 }
 
 #[test]
+fn an_approval_that_another_response_took_runs_nothing() {
+    for (claimed, status) in [(Claimed::No, 400), (Claimed::Unknown, 503)] {
+        let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
+        turn.answer(Ok(listed(&["add"])));
+        turn.step(Input::Claimed(claimed));
+        assert_eq!(turn.refusal(), status);
+        assert!(turn.runs.is_empty() && turn.bodies.is_empty());
+        assert!(turn.bench.effects.bytes.is_empty());
+    }
+    // One who leaves in between hears nothing, and nothing runs.
+    let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
+    turn.answer(Ok(listed(&["add"])));
+    turn.step(Input::Cancelled(Cancel::ClientLeft));
+    turn.step(Input::Claimed(Claimed::Yes));
+    assert_eq!(turn.actions, ["claim", "end"]);
+}
+
+#[test]
 fn counting_runs_nothing_that_is_approved() {
     let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
     turn.bench.turn.purpose = Purpose::Count;
@@ -384,6 +407,7 @@ fn code_after_an_approved_call_has_a_session() {
     let extra = json!({"tools": tools, "input": approving()});
     let mut turn = Mcp::new(&json!({}), &extra, Vec::new());
     turn.answer(Ok(listed(&["add"])));
+    turn.step(Input::Claimed(Claimed::Yes));
     turn.gives("3");
     let name = turn.tool_names(0)[1].to_owned();
     turn.calls(&[(&name, r#"{"code":"1"}"#)]);

@@ -126,6 +126,7 @@ fn name(action: &Action) -> String {
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
         Action::FindItems(responses) => format!("find {responses:?}"),
+        Action::ClaimApprovals(_) => "claim".to_owned(),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),

@@ -91,6 +91,7 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             Action::Refuse(refusal) => refusal.error.message.clone(),
             Action::FindItems(_)
             | Action::ListTools { .. }
+            | Action::ClaimApprovals(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
             | Action::RunTool(_)

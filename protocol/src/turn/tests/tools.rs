@@ -42,6 +42,7 @@ impl Loop {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
                 other @ (Action::ListTools { .. }
+                | Action::ClaimApprovals(_)
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
