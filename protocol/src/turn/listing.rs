@@ -127,6 +127,10 @@ impl Turn {
         let loaded = items.flat_map(Item::loaded_tools);
         let (settings, lists) = (&self.request.settings, &self.mcp.lists);
         self.catalogue = Catalogue::of(settings, &self.offers, lists, loaded)?;
+        let mut items = self.history.iter().chain(&self.request.input);
+        if items.any(is_of_mcp) {
+            self.catalogue.note_mcp();
+        }
         self.choose_container();
         self.mcp.tell = self.lists_to_tell();
         self.mcp.approved = self.approved()?;
@@ -253,6 +257,11 @@ fn as_list(item: &Item) -> Option<&McpListTools> {
     } else {
         None
     }
+}
+
+/// Whether the model knows of MCP by it.
+fn is_of_mcp(item: &Item) -> bool {
+    matches!(item, Item::McpCall(_) | Item::McpListTools(_))
 }
 
 /// Whether the approved call has been made.

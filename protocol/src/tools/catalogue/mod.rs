@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::mcp::{self, ListError, Listed, McpFunction};
+use super::mcp::{ListError, Listed, McpFunction};
 use super::{Availability, Offers, code_interpreter, shown};
 use crate::chat::request::{ChatFunction, ChatTool};
 use crate::error::{ApiError, ApiErrorCode};
@@ -36,6 +36,8 @@ pub enum Route {
     CodeInterpreter,
     /// The MCP tool with this index, run here or shown to the client for approval.
     Mcp(usize),
+    /// Told to the model as an error: a name of an MCP tool that is not there.
+    NoSuchMcp,
 }
 
 impl Route {
@@ -47,7 +49,7 @@ impl Route {
             | Self::ToolSearch
             | Self::Emulated(_)
             | Self::Refused => false,
-            Self::CodeInterpreter | Self::Mcp(_) => true,
+            Self::CodeInterpreter | Self::Mcp(_) | Self::NoSuchMcp => true,
         }
     }
 }
@@ -92,6 +94,10 @@ enum Shown {
 pub struct Catalogue {
     entries: Vec<Entry>,
     mcp: Vec<McpFunction>,
+    /// Whether the conversation has anything of MCP, by which the model may know names of tools.
+    knows_mcp: bool,
+    /// The MCP server whose tools alone are shown in the first round, since one must be called.
+    first: Option<Box<str>>,
     /// Whether names that are not among the entries are refused.
     closed: bool,
     /// While the tools of the request are read and the client can search: what is deferred waits.
@@ -121,7 +127,10 @@ impl Catalogue {
                     Availability::Off => {}
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
-                Tool::Mcp(tool) => catalogue.add_mcp(settings, tool, index, lists)?,
+                Tool::Mcp(tool) => {
+                    catalogue.knows_mcp = true;
+                    catalogue.add_mcp(settings, tool, index, lists)?;
+                }
                 Tool::Function(_)
                 | Tool::Custom(_)
                 | Tool::Namespace(_)
@@ -248,7 +257,9 @@ impl Catalogue {
     fn choose(&mut self, choice: Option<&ToolChoice>) -> Result<(), ApiError> {
         match choice {
             Some(ToolChoice::Allowed { allowed, .. }) => {
-                self.entries.retain(|entry| entry.is_allowed(allowed));
+                self.check_allowed(allowed)?;
+                let mcp = &self.mcp;
+                self.entries.retain(|entry| entry.is_allowed(allowed, mcp));
                 self.closed = true;
             }
             Some(ToolChoice::Function { name }) if self.named(name, Route::Function).is_none() => {
@@ -261,12 +272,14 @@ impl Catalogue {
                     .and_then(|entry| entry.grammar.as_ref())
                     .map(|_| place);
             }
+            Some(ToolChoice::Mcp { label, name, .. }) => {
+                self.choose_mcp(label, name.as_deref())?;
+            }
             Some(
                 ToolChoice::None
                 | ToolChoice::Auto
                 | ToolChoice::Required
                 | ToolChoice::Function { .. }
-                | ToolChoice::Mcp { .. }
                 | ToolChoice::OfType { .. },
             )
             | None => {}
@@ -289,6 +302,7 @@ impl Catalogue {
     pub fn route(&self, name: &str) -> Route {
         match self.entry(name) {
             Some(entry) => entry.route,
+            None if self.is_mcp_name(name) => Route::NoSuchMcp,
             None if self.closed => Route::Refused,
             None => Route::Function,
         }
@@ -348,7 +362,7 @@ impl Catalogue {
 
     /// Whether the gateway may have to run something.
     pub fn has_gateway_tools(&self) -> bool {
-        self.entries.iter().any(|entry| entry.route.is_gateway())
+        self.knows_mcp || self.entries.iter().any(|entry| entry.route.is_gateway())
     }
 
     /// The functions as chat completions take them; without the gateway's own in a last round.
@@ -356,6 +370,9 @@ impl Catalogue {
         let with_gateway = choice != ChoiceMode::WithoutGatewayTools;
         let shown = self.entries.iter();
         let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
+        let first = self.first.as_deref();
+        let first = first.filter(|_| choice == ChoiceMode::AsAsked);
+        let shown = shown.filter(|entry| first.is_none_or(|label| self.is_of(entry, label)));
         shown
             .map(|entry| ChatTool {
                 r#type: "function",
@@ -386,7 +403,7 @@ impl Entry {
         }
     }
 
-    fn is_allowed(&self, allowed: &Allowed) -> bool {
+    fn is_allowed(&self, allowed: &Allowed, mcp: &[McpFunction]) -> bool {
         let named = |names: &[Box<str>]| names.contains(&self.own.name);
         let in_space = self.own.namespace.as_deref();
         match self.route {
@@ -398,8 +415,10 @@ impl Entry {
             Route::ToolSearch => allowed.has_type("tool_search"),
             Route::Emulated(kind) => allowed.has_type(kind.as_str()),
             Route::CodeInterpreter => allowed.has_type(code_interpreter::TYPE),
-            Route::Mcp(_) => allowed.has_type(mcp::TYPE),
-            Route::Refused => false,
+            Route::Mcp(at) => mcp
+                .get(at)
+                .is_some_and(|tool| servers::is_allowed(tool, allowed)),
+            Route::NoSuchMcp | Route::Refused => false,
         }
     }
 }

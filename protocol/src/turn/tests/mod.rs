@@ -3,6 +3,7 @@
 mod client_tools;
 mod items;
 mod mcp;
+mod mcp_choices;
 mod thinking;
 mod tools;
 mod truncation;
