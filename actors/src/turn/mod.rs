@@ -184,6 +184,11 @@ impl TurnActor {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
+            Action::Suspect(mentions) => {
+                for mention in mentions {
+                    log::warn!(request_id = &*self.request_id; "{mention}");
+                }
+            }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),

@@ -6,6 +6,7 @@ use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiError;
 use crate::ids::ResponseId;
+use crate::mcp::mentions::Mention;
 use crate::record::Record;
 use crate::responses::item::Item;
 use crate::responses::tool::McpServer;
@@ -108,6 +109,8 @@ pub enum Action {
         /// The server.
         server: Arc<McpServer>,
     },
+    /// Log that tools of the client's MCP servers speak of other servers' tools.
+    Suspect(Vec<Mention>),
     /// Take these approval requests for this response, all or none, then report [`Input::Claimed`].
     ClaimApprovals(Vec<Box<str>>),
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.

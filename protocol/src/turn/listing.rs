@@ -21,6 +21,7 @@ use super::effect::{Action, Claimed, Effects, Refusal};
 use super::{Phase, Purpose, Turn};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{self, Prefix};
+use crate::mcp::mentions::{self, Mention};
 use crate::responses::item::Item;
 use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse, McpListTools};
 use crate::responses::tool::{McpServer, Tool};
@@ -87,6 +88,10 @@ impl Turn {
             };
             return self.refuse(refusal, effects);
         }
+        let mentions = self.suspects();
+        if !mentions.is_empty() {
+            effects.actions.push(Action::Suspect(mentions));
+        }
         if self.mcp.approved.is_empty() || self.purpose == Purpose::Count {
             self.call_model(effects);
         } else {
@@ -135,6 +140,26 @@ impl Turn {
         self.mcp.tell = self.lists_to_tell();
         self.mcp.approved = self.approved()?;
         Ok(())
+    }
+
+    /// Tools that speak of other servers' tools, looked for when a list is new to the conversation. Those
+    /// of the operator's servers among themselves are known where they are kept.
+    fn suspects(&self) -> Vec<Mention> {
+        let servers = mcp_servers(&self.request.settings.tools);
+        if self.mcp.tell.is_empty() || servers.len() < 2 {
+            return Vec::new();
+        }
+        let is_callers = |label: &str| {
+            let mut servers = servers.iter();
+            servers.any(|(_, server)| *server.label == *label && server.access.is_some())
+        };
+        let tools = servers.iter();
+        let tools: Vec<_> = tools
+            .map(|(_, server)| (&*server.label, self.catalogue.mcp_entries(&server.label)))
+            .collect();
+        let mut found = mentions::among(&tools);
+        found.retain(|mention| is_callers(&mention.server) || is_callers(&mention.other));
+        found
     }
 
     fn lists_to_tell(&mut self) -> Vec<McpListTools> {

@@ -5,6 +5,7 @@
 //! `keep.rs`, no second session (`built_in`, `faults`); in `remote.rs`, an entry that is always stale
 //! (remote).
 
+mod approvals;
 mod built_in;
 mod docs;
 mod faults;

@@ -227,6 +227,7 @@ impl Handler<Describe> for ServerActor {
             always_approve: self.approval == DefaultApproval::Always,
             phase: live.phase.clone(),
             tools: live.tools.iter().map(|tool| (**tool).clone()).collect(),
+            notices: live.notices.clone(),
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::super::mcp::{self, McpFunction};
 use super::{Catalogue, Entry, Lists, Route, Shown, has_named};
 use crate::error::{ApiError, ApiErrorCode};
+use crate::mcp::catalogue::ToolEntry;
 use crate::mcp::names::{self, PREFIX};
 use crate::responses::settings::Settings;
 use crate::responses::tool::{Allowed, McpTool};
@@ -118,6 +119,13 @@ impl Catalogue {
         let tools = self.mcp.iter();
         let tools = tools.filter(|function| *function.server.label == *label);
         tools.cloned().collect()
+    }
+
+    /// What is known of a server's tools.
+    pub(crate) fn mcp_entries(&self, label: &str) -> Vec<&ToolEntry> {
+        let tools = self.mcp.iter();
+        let tools = tools.filter(|function| *function.server.label == *label);
+        tools.map(|function| &*function.tool).collect()
     }
 
     /// The model's name of the first MCP tool of a server, or of the tool that the server calls so.

@@ -79,6 +79,7 @@ impl Mcp {
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
                 | Action::ClaimApprovals(_)
+                | Action::Suspect(_)
                 | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer

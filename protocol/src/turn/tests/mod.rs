@@ -128,6 +128,7 @@ fn name(action: &Action) -> String {
         Action::LeftOut(turns) => format!("left out {turns}"),
         Action::FindItems(responses) => format!("find {responses:?}"),
         Action::ClaimApprovals(_) => "claim".to_owned(),
+        Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),

@@ -92,6 +92,7 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             Action::FindItems(_)
             | Action::ListTools { .. }
             | Action::ClaimApprovals(_)
+            | Action::Suspect(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
             | Action::RunTool(_)

@@ -43,6 +43,7 @@ impl Loop {
                 Action::RunTool(call) => self.runs.push(call),
                 other @ (Action::ListTools { .. }
                 | Action::ClaimApprovals(_)
+                | Action::Suspect(_)
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
