@@ -10,8 +10,12 @@ mod built_in;
 mod docs;
 mod faults;
 mod guard;
+mod large;
 mod peer;
+mod poison;
 mod remote;
+mod secrets;
+mod tls;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
