@@ -231,6 +231,8 @@ fn whole(mut item: Item) -> Item {
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
         | Item::Kept(_) => {}
     }
     item
