@@ -73,9 +73,10 @@ pub struct Remove {
     pub id: ResponseId,
 }
 
-/// The client has approved these calls, and this response is about to make them: may it? All of them,
-/// or none. `false` when another response made one of them before, on this gateway or any other of the
-/// same database. The reply comes after the commit, and the same response may ask again.
+/// May this response make these calls, which its client has approved? All of them, or none.
+///
+/// `false` when another response made one of them before, on this gateway or any other of the same
+/// database. The reply comes after the commit, and the same response may ask again.
 ///
 /// Requests are those of clients who keep their own history, too: any text may be one.
 /// Sender: `TurnActor`, before it runs what a request approves.

@@ -1,10 +1,10 @@
 //! Approvals: each request is given to one response, whoever asks and wherever.
 //!
-//! Mutations, tried once: see the end of each case.
+//! Mutations, not tried yet, that should fail the group: a claim that is there counts as one's own; a
+//! claim that is refused keeps what it took; a copy or an adoption without claims.
 
 use futures_util::future::{join, join_all};
 use vllm_responses_actors::store::desk::{Desk, Opening};
-use vllm_responses_protocol::ids::ResponseId;
 
 use crate::fixture::{Place, record, settings};
 
@@ -15,21 +15,21 @@ fn request_of(digit: &str, number: &str) -> String {
 
 pub(crate) async fn a_request_is_given_to_one_response(place: Place) {
     let store = place.store().await;
-    assert!(store.claim("ann", "r1", &["a"]).await);
-    assert!(!store.claim("ann", "r2", &["a"]).await);
+    let first = store.claim("ann", "r1", &["a"]).await;
+    let second = store.claim("ann", "r2", &["a"]).await;
     // Whoever has it and did not hear of it asks again.
-    assert!(store.claim("ann", "r1", &["a"]).await);
+    let again = store.claim("ann", "r1", &["a"]).await;
     // Also after a restart, and by another gateway.
     let other = place.store().await;
-    assert!(!other.claim("ann", "r3", &["a"]).await);
-    assert!(other.claim("ann", "r1", &["a"]).await);
+    let elsewhere = other.claim("ann", "r3", &["a"]).await;
+    let again_elsewhere = other.claim("ann", "r1", &["a"]).await;
     // What no id of ours is.
-    assert!(
-        store
-            .claim("ann", "r4", &["\0", &"x".repeat(100_000)])
-            .await
-    );
-    assert!(!store.claim("ann", "r5", &["\0"]).await);
+    let strange = ["\0", &"x".repeat(100_000)];
+    let odd = store.claim("ann", "r4", &strange).await;
+    let odd_again = store.claim("ann", "r5", &strange[..1]).await;
+    assert_eq!((first, second, again), (true, false, true));
+    assert_eq!((elsewhere, again_elsewhere), (false, true));
+    assert_eq!((odd, odd_again), (true, false));
 }
 
 pub(crate) async fn of_many_who_ask_on_two_stores_one_gets_it(place: Place) {
@@ -80,28 +80,30 @@ pub(crate) async fn claims_last_as_long_as_their_conversation(place: Place) {
     let kept = format!("resp_{}", "1".repeat(32));
     store.commit(record("ann", &kept)).await.unwrap();
     let (kept, gone) = (request_of("1", "0001"), request_of("2", "0001"));
-    assert!(store.claim("ann", "r1", &[&kept]).await);
-    assert!(store.claim("ann", "r2", &[&gone]).await);
-    assert!(store.claim("ann", "r3", &["recent"]).await);
+    for (response, request) in [("r1", &*kept), ("r2", &*gone), ("r3", "recent")] {
+        assert!(store.claim("ann", response, &[request]).await);
+    }
     place.run("UPDATE approvals SET claimed_at = 0 WHERE response <> 'r3'");
     let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
         .await
         .unwrap();
     desk.purge(std::time::Duration::ZERO).await.unwrap();
-    assert!(!store.claim("ann", "x", &[&kept]).await);
-    assert!(!store.claim("ann", "x", &["recent"]).await);
-    assert!(store.claim("ann", "x", &[&gone]).await);
+    for (request, free) in [(&*kept, false), ("recent", false), (&*gone, true)] {
+        assert_eq!(store.claim("ann", "x", &[request]).await, free, "{request}");
+    }
 }
 
-pub(crate) async fn a_copy_and_an_adoption_take_claims_along(place: Place) {
+/// More than a page of requests.
+fn many() -> Vec<String> {
+    (0..600).map(|at| format!("a{at}")).collect()
+}
+
+pub(crate) async fn a_copy_takes_claims_along(place: Place) {
     let store = place.store().await;
-    let mut own = record("", "r");
-    own.id = ResponseId::new("r");
-    store.commit(own).await.unwrap();
-    // More than a page of them.
-    let all: Vec<String> = (0..600).map(|at| format!("a{at}")).collect();
+    store.commit(record("ann", "r")).await.unwrap();
+    let all = many();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    assert!(store.claim("", "r1", &all).await);
+    assert!(store.claim("ann", "r1", &all).await);
     let target = Place::sqlite();
     let mut from = Desk::open(&place.settings(), Opening::AsItIs)
         .await
@@ -113,9 +115,23 @@ pub(crate) async fn a_copy_and_an_adoption_take_claims_along(place: Place) {
     assert_eq!((copied.written, copied.equal, copied.missed), (1, 1, 0));
     let there = target.store().await;
     for request in [all[0], all[300], all[599]] {
-        assert!(!there.claim("", "r2", &[request]).await);
+        assert!(!there.claim("ann", "r2", &[request]).await);
     }
-    to.adopt("ann").await.unwrap();
-    assert!(!there.claim("ann", "r2", &[all[7]]).await);
-    assert!(there.claim("", "r2", &[all[7]]).await);
+}
+
+pub(crate) async fn an_adoption_takes_claims_along(place: Place) {
+    let store = place.store().await;
+    assert!(store.claim("", "r1", &["a", "b"]).await);
+    assert!(store.claim("ann", "r2", &["b"]).await);
+    let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
+        .await
+        .unwrap();
+    desk.adopt("ann").await.unwrap();
+    for (owner, request, free) in [("ann", "a", false), ("ann", "b", false), ("", "a", true)] {
+        assert_eq!(
+            store.claim(owner, "r3", &[request]).await,
+            free,
+            "{owner} {request}"
+        );
+    }
 }

@@ -82,7 +82,8 @@ macro_rules! conformance {
                 opposite_claims_do_not_wait_in_a_circle
                 claims_are_all_or_nothing_and_per_owner
                 claims_last_as_long_as_their_conversation
-                a_copy_and_an_adoption_take_claims_along
+                a_copy_takes_claims_along
+                an_adoption_takes_claims_along
             }
             facts {
                 what_was_done_is_counted

@@ -58,9 +58,10 @@ fn unit(text: &str) -> Option<(u32, &str)> {
     Some((unit, behind))
 }
 
-/// A result without what hides words in it: tags, bidirectional overrides, zero-width spaces, controls,
-/// and more than one joiner, mark or selector in a row. Single ones stay, since emoji, Persian, Hindi
-/// and Hebrew need them.
+/// A result without what hides words in it.
+///
+/// Those are tags, bidirectional overrides, zero-width spaces, controls, and more than one joiner, mark
+/// or selector in a row. Single ones stay, since emoji, Persian, Hindi and Hebrew need them.
 pub fn readable(text: &str) -> String {
     let mut after_joiner = true;
     let kept = text.chars().filter(|character| {

@@ -1,6 +1,7 @@
 //! Approvals on the real program: a call is made once, whoever approves it and wherever.
 //!
-//! Mutations tried: see the header of `mcp`.
+//! Mutation, not tried yet, that should fail the group: in the machine, an approved call that runs
+//! without its claim.
 
 use std::path::Path;
 use std::sync::Barrier;

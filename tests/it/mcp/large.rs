@@ -22,8 +22,8 @@ fn peak(pid: u32) -> usize {
 fn assert_cut(item: &Value, begins: &str) {
     assert_eq!(item["status"], "completed", "{}", item["error"]);
     let output = item["output"].as_str().unwrap();
-    assert!(output.starts_with(begins), "{}", &output[..40]);
-    assert!(output.ends_with(CUT), "{}", &output[output.len() - 40..]);
+    assert!(output.starts_with(begins), "{}", output.len());
+    assert!(output.ends_with(CUT), "{}", output.len());
     assert!(
         output.len() <= 1024 * 1024 && output.len() > 200_000,
         "{}",

@@ -33,7 +33,8 @@ struct State {
     later: Option<Value>,
     counts: Mutex<BTreeMap<String, usize>>,
     heads: Mutex<Vec<String>>,
-    /// Answered to every request instead of MCP.
+    /// Answered to every request instead of MCP: a redirect to there, or, behind `login:`, the demand to
+    /// log in there.
     redirect: Option<String>,
 }
 
@@ -127,8 +128,10 @@ impl State {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(head.clone());
             if let Some(to) = &self.redirect {
-                let answer =
-                    format!("HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
+                let login = to.strip_prefix("login:").map(|to| format!("HTTP/1.1 401 X\r\nwww-authenticate: Bearer resource_metadata=\"{to}\", authorization_uri=\"{to}\"\r\nlink: <{to}>\r\ncontent-length: 0\r\n\r\n"));
+                let answer = login.unwrap_or_else(|| {
+                    format!("HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
+                });
                 let _ = stream.write_all(answer.as_bytes());
                 continue;
             }
@@ -166,6 +169,20 @@ impl State {
         };
         let body = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
         send(stream, 200, &body);
+    }
+
+    /// Repeats what it was sent, credentials and all.
+    fn leak(&self, how: &str, id: &Value, stream: &mut TcpStream) -> Option<Value> {
+        let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = heads.last().map(String::as_str).unwrap_or_default();
+        if how != "leak_rpc" {
+            return Some(
+                json!({"isError": how == "leak_error", "content": [{"type": "text", "text": said}]}),
+            );
+        }
+        let body = json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": said}});
+        send(stream, 200, &body.to_string());
+        None
     }
 
     /// The result, or `None` when the answer was written already.
@@ -208,6 +225,11 @@ impl State {
                 let _ = flood(stream, name, &message["id"]);
                 None
             }
+            "link" => Some(json!({"content": [
+                {"type": "resource_link", "uri": said, "name": "a file"},
+                {"type": "resource", "resource": {"uri": said, "text": "t"}},
+            ]})),
+            "leak" | "leak_error" | "leak_rpc" => self.leak(name, &message["id"], stream),
             "fail" => Some(json!({"isError": true, "content": [{"type": "text", "text": "boom"}]})),
             "big" => text(&"x".repeat(2 * 1024 * 1024)),
             "huge" => text(&"x".repeat(6 * 1024 * 1024)),

@@ -39,6 +39,19 @@ fn hidden(text: &str) -> bool {
     })
 }
 
+/// All strings of a value, and all names in it.
+fn texts(value: &Value, check: &mut impl FnMut(&str)) {
+    match value {
+        Value::String(text) => check(text),
+        Value::Array(list) => list.iter().for_each(|value| texts(value, check)),
+        Value::Object(map) => map.iter().for_each(|(name, value)| {
+            check(name);
+            texts(value, check);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 fn builtin(fake: &Fake, folder: &TempDir, servers: &Value) -> TestGateway {
     let file = write_file(folder.path(), servers);
     TestGateway::on(&fake.url())
@@ -91,20 +104,9 @@ fn m6_hidden_words_reach_neither_model_nor_client() {
             !hidden(description) && description.len() <= 16 * 1024,
             "{description}"
         );
-        // Schemas: what is escaped there is decoded before it is read.
-        fn texts(value: &Value, check: &mut impl FnMut(&str)) {
-            match value {
-                Value::String(text) => check(text),
-                Value::Array(list) => list.iter().for_each(|value| texts(value, check)),
-                Value::Object(map) => map.iter().for_each(|(name, value)| {
-                    check(name);
-                    texts(value, check);
-                }),
-                Value::Null | Value::Bool(_) | Value::Number(_) => {}
-            }
-        }
+        // Of schemas, what is escaped there is decoded before it is read.
         texts(&function["parameters"], &mut |text| {
-            assert!(!hidden(text), "{text:?}")
+            assert!(!hidden(text), "{text:?}");
         });
     }
     // Instructions of a server are data: they stand in tools and tool messages, nowhere else.

@@ -44,10 +44,10 @@ fn remote(label: &str, url: &str) -> Value {
         "headers": {"X-Key": "canary-header"}, "require_approval": "never"})
 }
 
-/// Requests that work, fail in the gateway, at the server and in a call.
-fn talk(fake: &Fake, gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> (Vec<u8>, Vec<u8>) {
+/// Calls that work and fail, and what is kept of them.
+fn answers(fake: &Fake, gateway: &TestGateway, peer: &Peer) -> Vec<u8> {
     let client = gateway.client();
-    let (mut told, mut errors) = (Vec::new(), Vec::new());
+    let mut told = Vec::new();
     let arguments = r#"{"text":"canary-argument"}"#;
     let mut ids = Vec::new();
     for (label, name) in [
@@ -55,6 +55,11 @@ fn talk(fake: &Fake, gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> (Vec
         ("r", "status"),
         ("r", "hang"),
         ("r", "none"),
+        ("r", "leak"),
+        ("r", "leak_error"),
+        ("r", "leak_rpc"),
+        ("b", "leak"),
+        ("b", "leak_error"),
         ("b", "echo"),
         ("b", "status"),
     ] {
@@ -73,6 +78,18 @@ fn talk(fake: &Fake, gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> (Vec
         ids.push(reply.json()["id"].as_str().unwrap().to_owned());
         told.extend(reply.body);
     }
+    for id in ids {
+        for tail in ["", "/input_items"] {
+            told.extend(client.get(&format!("/v1/responses/{id}{tail}")).body);
+        }
+    }
+    told
+}
+
+/// Requests that fail in the gateway and at the server, and pages of the gateway's own.
+fn errors_and_pages(gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> Vec<u8> {
+    let client = gateway.client();
+    let mut errors = Vec::new();
     let userinfo = peer
         .url()
         .replace("http://", "http://canary-user:canary-user@");
@@ -94,11 +111,6 @@ fn talk(fake: &Fake, gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> (Vec
         assert!(reply.status >= 400, "{body}");
         errors.extend(reply.body);
     }
-    for id in ids {
-        for tail in ["", "/input_items"] {
-            told.extend(client.get(&format!("/v1/responses/{id}{tail}")).body);
-        }
-    }
     for path in [
         "/v1/status",
         "/v1/mcp/servers",
@@ -108,23 +120,37 @@ fn talk(fake: &Fake, gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> (Vec
     ] {
         errors.extend(client.get(path).body);
     }
-    (told, errors)
+    errors
+}
+
+/// The bytes of the database.
+fn database(gateway: &TestGateway) -> Vec<u8> {
+    ["", "-wal"]
+        .iter()
+        .filter_map(|tail| std::fs::read(format!("{}{tail}", gateway.db().display())).ok())
+        .flatten()
+        .collect()
+}
+
+/// The operator's: one that works, one that hangs, one that is no program.
+fn servers(peer: &Peer, hanging: &Peer) -> Value {
+    json!({
+        "b": {"url": format!("{}?key=canary-path", peer.url()), "auth": "canary-auth", "headers": {"X-Fixed": "canary-fixed"}},
+        "gone": {"url": hanging.url(), "auth": "${HIDDEN}"},
+        "none": {"command": "/no/such/program", "args": ["canary-fixed"], "env": {"KEY": "canary-variable"}},
+    })
 }
 
 #[test]
 fn t5_credentials_of_mcp_stay_out_of_every_sink() {
     let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
-    let peer = Peer::start(&["echo", "status", "hang"]);
+    let peer = Peer::start(&["echo", "status", "hang", "leak", "leak_error", "leak_rpc"]);
     let hanging = Peer::with(tools(&["echo"]), Hang::Initialize, None);
     let mut redis = Redis::start(&[]);
     let redis_url = redis
         .as_ref()
         .map_or_else(|| redis::url(redis::free_port()), Redis::url);
-    let servers = json!({
-        "b": {"url": format!("{}?key=canary-path", peer.url()), "auth": "canary-auth", "headers": {"X-Fixed": "canary-fixed"}},
-        "gone": {"url": hanging.url(), "auth": "${HIDDEN}"},
-        "none": {"command": "/no/such/program", "args": ["canary-fixed"], "env": {"KEY": "canary-variable"}},
-    });
+    let servers = servers(&peer, &hanging);
     let file = write_file(folder.path(), &servers);
     let mut gateway = TestGateway::on(&fake.url())
         .flag("--mcp-config")
@@ -143,7 +169,8 @@ fn t5_credentials_of_mcp_stay_out_of_every_sink() {
         .env("RUST_LOG", "trace")
         .start();
     wait_available(gateway.client(), "b");
-    let (told, others) = talk(&fake, &gateway, &peer, &hanging);
+    let told = answers(&fake, &gateway, &peer);
+    let others = errors_and_pages(&gateway, &peer, &hanging);
     let heads = peer.heads().join("\n");
     for given in [
         "canary-token",
@@ -160,12 +187,7 @@ fn t5_credentials_of_mcp_stay_out_of_every_sink() {
     search("answers", &told, &SECRETS);
     let everything = [&SECRETS[..], &CONTENT].concat();
     search("errors and pages", &others, &everything);
-    let database: Vec<u8> = ["", "-wal"]
-        .iter()
-        .filter_map(|tail| std::fs::read(format!("{}{tail}", gateway.db().display())).ok())
-        .flatten()
-        .collect();
-    search("database", &database, &SECRETS);
+    search("database", &database(&gateway), &SECRETS);
     if let Some(redis) = &mut redis {
         let mut dump = Vec::new();
         for key in redis.keys() {

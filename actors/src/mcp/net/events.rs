@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn m3_an_endless_event_is_cut_where_it_is_a_result() {
         let begin = br#"data: {"id":1,"result":{"content":[{"type":"text","text":""#;
-        let more = [b'x'; 65536];
+        let more = vec![b'x'; 65536];
         let mut chunks = vec![&begin[..]];
         chunks.extend(vec![&more[..]; 200]);
         let events = gather(Answering::Request("1".to_owned()), &chunks).unwrap();

@@ -48,13 +48,32 @@ enum Within {
     Unit(usize, u8),
 }
 
+/// What a string can be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A member's name.
+    Name,
+    /// A value.
+    Value,
+}
+
+impl Part {
+    /// What stands first in a container, and after its commas.
+    fn first_in(container: Option<Open>) -> Self {
+        match container {
+            Some(Open::Object) => Self::Name,
+            Some(Open::Array) | None => Self::Value,
+        }
+    }
+}
+
 struct Scan {
     open: Vec<Open>,
     within: Within,
-    /// Whether the string is a member's name.
-    is_name: bool,
-    /// Whether a member's name comes next.
-    name_next: bool,
+    /// What the string is.
+    string: Part,
+    /// What comes next.
+    next: Part,
     /// A number or word is being read.
     in_word: bool,
     /// Everything before it can be closed.
@@ -70,8 +89,8 @@ impl Default for Scan {
         Self {
             open: Vec::new(),
             within: Within::Nothing,
-            is_name: false,
-            name_next: false,
+            string: Part::Value,
+            next: Part::Value,
             in_word: false,
             safe: 0,
             half: None,
@@ -94,7 +113,7 @@ impl Scan {
         match byte {
             b'"' => {
                 self.within = Within::Plain;
-                self.is_name = self.name_next;
+                self.string = self.next;
                 self.half = None;
             }
             b'{' | b'[' => self.push(at, byte)?,
@@ -102,8 +121,8 @@ impl Scan {
                 self.open.pop();
                 self.safe = at + 1;
             }
-            b',' => self.name_next = self.open.last() == Some(&Open::Object),
-            b':' => self.name_next = false,
+            b',' => self.next = Part::first_in(self.open.last().copied()),
+            b':' => self.next = Part::Value,
             b' ' | b'\n' | b'\r' | b'\t' => {}
             _ => self.in_word = true,
         }
@@ -120,7 +139,7 @@ impl Scan {
             Open::Array
         };
         self.open.push(kind);
-        self.name_next = kind == Open::Object;
+        self.next = Part::first_in(Some(kind));
         self.safe = at + 1;
         Some(())
     }
@@ -148,7 +167,7 @@ impl Scan {
             (Within::Plain, b'\\') => self.within = Within::Escape(at),
             (Within::Plain, b'"') => {
                 self.within = Within::Nothing;
-                if !self.is_name {
+                if self.string == Part::Value {
                     self.safe = at + 1;
                 }
             }
@@ -158,7 +177,7 @@ impl Scan {
 
     /// Whether the cut is in a string that can be ended there.
     fn in_value(&self) -> bool {
-        self.within != Within::Nothing && !self.is_name
+        self.within != Within::Nothing && self.string == Part::Value
     }
 
     /// Where the text ends that is kept.
@@ -200,18 +219,16 @@ mod tests {
 
     /// As another writer has it: everything but ASCII escaped.
     fn escaped(text: &str) -> String {
-        let mut out = String::new();
-        for character in text.chars() {
+        let write = |character: char| {
             if character.is_ascii() {
-                out.push(character);
-            } else {
-                let mut units = [0; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                }
+                return character.to_string();
             }
-        }
-        out
+            let mut units = [0; 2];
+            let units = character.encode_utf16(&mut units).iter();
+            let units: Vec<String> = units.map(|unit| format!("\\u{unit:04x}")).collect();
+            units.concat()
+        };
+        text.chars().map(write).collect()
     }
 
     proptest! {

@@ -89,13 +89,23 @@ enum Shown {
     },
 }
 
+/// Whose names that nobody offers are, when they look like those of MCP tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum McpNames {
+    /// The client's, as all others are.
+    #[default]
+    Client,
+    /// Of tools that the model remembers or makes up: the conversation has something of MCP.
+    Remembered,
+}
+
 /// The functions of one response, in the order of its tools.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Vec<Entry>,
     mcp: Vec<McpFunction>,
-    /// Whether the conversation has anything of MCP, by which the model may know names of tools.
-    knows_mcp: bool,
+    /// Whose names that nobody offers are, when they look like those of MCP tools.
+    mcp_names: McpNames,
     /// The MCP server whose tools alone are shown in the first round, since one must be called.
     first: Option<Box<str>>,
     /// Whether names that are not among the entries are refused.
@@ -128,7 +138,7 @@ impl Catalogue {
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
                 Tool::Mcp(tool) => {
-                    catalogue.knows_mcp = true;
+                    catalogue.note_mcp();
                     catalogue.add_mcp(settings, tool, index, lists)?;
                 }
                 Tool::Function(_)
@@ -362,7 +372,8 @@ impl Catalogue {
 
     /// Whether the gateway may have to run something.
     pub fn has_gateway_tools(&self) -> bool {
-        self.knows_mcp || self.entries.iter().any(|entry| entry.route.is_gateway())
+        self.mcp_names == McpNames::Remembered
+            || self.entries.iter().any(|entry| entry.route.is_gateway())
     }
 
     /// The functions as chat completions take them; without the gateway's own in a last round.

@@ -1,7 +1,7 @@
 //! The tools of MCP servers among the functions that the model is shown.
 
 use super::super::mcp::{self, McpFunction};
-use super::{Catalogue, Entry, Lists, Route, Shown, has_named};
+use super::{Catalogue, Entry, Lists, McpNames, Route, Shown, has_named};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::mcp::catalogue::ToolEntry;
 use crate::mcp::names::{self, PREFIX};
@@ -54,16 +54,18 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The conversation has something of MCP, of servers that this request may not name.
+    /// The conversation has something of MCP, perhaps of servers that this request does not name.
     pub(crate) fn note_mcp(&mut self) {
-        self.knows_mcp = true;
+        self.mcp_names = McpNames::Remembered;
     }
 
     /// Whether a name that nobody offers is one of an MCP tool: the model remembers a tool that is gone
     /// or not allowed, or makes one up. Clients have tools with such names too: theirs stay theirs.
     pub(super) fn is_mcp_name(&self, name: &str) -> bool {
         let is_own = |entry: &Entry| !entry.route.is_gateway() && entry.name.starts_with(PREFIX);
-        self.knows_mcp && name.starts_with(PREFIX) && !self.entries.iter().any(is_own)
+        self.mcp_names == McpNames::Remembered
+            && name.starts_with(PREFIX)
+            && !self.entries.iter().any(is_own)
     }
 
     /// Every tool of an MCP server that the choice names must be there, where the server has answered.
