@@ -123,6 +123,13 @@ fn errors_and_pages(gateway: &TestGateway, peer: &Peer, hanging: &Peer) -> Vec<u
     errors
 }
 
+/// Every value in Redis.
+fn dump(redis: &Redis) -> Vec<u8> {
+    let keys = redis.keys().into_iter();
+    let values = keys.map(|key| redis.command::<Vec<u8>>(&format!("GET {key}")));
+    values.flatten().collect()
+}
+
 /// The bytes of the database.
 fn database(gateway: &TestGateway) -> Vec<u8> {
     ["", "-wal"]
@@ -146,7 +153,7 @@ fn t5_credentials_of_mcp_stay_out_of_every_sink() {
     let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
     let peer = Peer::start(&["echo", "status", "hang", "leak", "leak_error", "leak_rpc"]);
     let hanging = Peer::with(tools(&["echo"]), Hang::Initialize, None);
-    let mut redis = Redis::start(&[]);
+    let redis = Redis::start(&[]);
     let redis_url = redis
         .as_ref()
         .map_or_else(|| redis::url(redis::free_port()), Redis::url);
@@ -188,12 +195,8 @@ fn t5_credentials_of_mcp_stay_out_of_every_sink() {
     let everything = [&SECRETS[..], &CONTENT].concat();
     search("errors and pages", &others, &everything);
     search("database", &database(&gateway), &SECRETS);
-    if let Some(redis) = &mut redis {
-        let mut dump = Vec::new();
-        for key in redis.keys() {
-            dump.extend(redis.command::<Vec<u8>>(&format!("GET {key}")));
-        }
-        search("Redis", &dump, &SECRETS);
+    if let Some(redis) = &redis {
+        search("Redis", &dump(redis), &SECRETS);
     }
     for seen in fake.seen("m") {
         search("calls of the model", &seen.raw, &SECRETS);
