@@ -349,7 +349,8 @@ async fn open(
         .send_modify(|observers| observers.tools = tools.clone());
     let peers = Peers {
         chains: front.clone().recipient(),
-        commits: front.recipient(),
+        commits: front.clone().recipient(),
+        claims: front.recipient(),
         suspects: vllm.recipient(),
         upstream: opening.upstream,
         tools,

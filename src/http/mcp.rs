@@ -69,6 +69,9 @@ struct ToolList<'a> {
     server_label: &'a str,
     available: bool,
     tools: Vec<Tool<'a>>,
+    /// What was left out, has changed, or looks like an order to the model.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    notices: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
@@ -98,6 +101,7 @@ pub(super) async fn tools(state: web::Data<AppState>, label: web::Path<String>) 
         server_label: &label,
         available: true,
         tools: tools.collect(),
+        notices: &listed.tools.notices,
     })
 }
 

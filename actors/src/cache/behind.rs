@@ -4,7 +4,8 @@ use actix::{Addr, Message, Recipient};
 
 use crate::store::StoreActor;
 use crate::store::messages::{
-    BeginEpoch, Commit, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove, StoreError,
+    BeginEpoch, Claim, Commit, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
+    StoreError,
 };
 
 /// Who answers what the cache does not.
@@ -18,6 +19,8 @@ pub struct Behind {
     pub fetches: Recipient<Fetch>,
     /// Deletes.
     pub removals: Recipient<Remove>,
+    /// Takes approvals.
+    pub claims: Recipient<Claim>,
     /// Reads the cache epoch.
     pub epochs: Recipient<ReadEpoch>,
     /// Begins another.
@@ -35,6 +38,7 @@ impl From<Addr<StoreActor>> for Behind {
             chains: store.clone().recipient(),
             fetches: store.clone().recipient(),
             removals: store.clone().recipient(),
+            claims: store.clone().recipient(),
             epochs: store.clone().recipient(),
             beginnings: store.clone().recipient(),
             seal_keys: store.clone().recipient(),

@@ -74,7 +74,8 @@ use vllm_responses_protocol::record::{Chain, Stored};
 
 use crate::secret::Secret;
 use crate::store::messages::{
-    self as store, Commit, Fetch, KeepSealKey, LoadChain, Remove, StoreError, StoreObservation,
+    self as store, Claim, Commit, Fetch, KeepSealKey, LoadChain, Remove, StoreError,
+    StoreObservation,
 };
 use crate::store::settings::StoreSettings;
 use crate::store::{StoreActor, StoreStartError};
@@ -237,6 +238,15 @@ impl Handler<KeepSealKey> for CacheActor {
 
     fn handle(&mut self, message: KeepSealKey, _: &mut Self::Context) -> Self::Result {
         pass_on(&self.store.seal_keys, message)
+    }
+}
+
+/// Many at once, bounded by the store. Never cached: there is one truth about it.
+impl Handler<Claim> for CacheActor {
+    type Result = ResponseFuture<Result<bool, StoreError>>;
+
+    fn handle(&mut self, message: Claim, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.claims, message)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 use vllm_responses_protocol::mcp::file::DefaultApproval;
+use vllm_responses_protocol::mcp::pins::OnChange;
 
 use super::guard::{AllowedHost, Guard};
 use crate::secret::Secret;
@@ -18,6 +19,17 @@ pub struct HostedSettings {
     pub call: Duration,
     /// Whether a tool whose definition has changed is left out (`VR_MCP_STRICT_DEFINITIONS`).
     pub strict_definitions: bool,
+}
+
+impl HostedSettings {
+    /// What becomes of a tool whose definition has changed.
+    pub fn on_change(self) -> OnChange {
+        if self.strict_definitions {
+            OnChange::LeaveOut
+        } else {
+            OnChange::Report
+        }
+    }
 }
 
 /// Rules for servers that requests name.

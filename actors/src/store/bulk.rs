@@ -2,13 +2,13 @@
 
 use diesel::QueryResult;
 use diesel::dsl::{count_star, min};
-use diesel::prelude::{ExpressionMethods, QueryDsl};
+use diesel::prelude::{BoolExpressionMethods, ExpressionMethods, QueryDsl};
 use diesel::sql_types::Text;
 
 use super::queries::live;
 use super::{Connection, RunQueryDsl, put_rows, settled};
-use crate::store::rows::{KeptRow, SettingsRow};
-use crate::store::schema::{cache_epoch, responses, settings};
+use crate::store::rows::{ApprovalRow, KeptRow, SettingsRow};
+use crate::store::schema::{approvals, cache_epoch, responses, settings};
 
 /// How many responses there are, are live, were deleted, and when the oldest was made.
 pub(in crate::store) async fn census(
@@ -37,6 +37,13 @@ pub(in crate::store) async fn adopt(connection: &mut Connection, name: &str) -> 
     settled(settings_too.execute(connection)).await?;
     let ownerless = diesel::update(responses::table.filter(responses::owner.eq("")));
     let adopted = settled(ownerless.set(responses::owner.eq(name)).execute(connection)).await?;
+    // An approval that the new owner gave under the same id was another's: what is left is void.
+    let approved = diesel::sql_query(
+        "UPDATE approvals SET owner = $1 WHERE owner = '' AND NOT EXISTS \
+         (SELECT 1 FROM approvals AS mine WHERE mine.owner = $1 AND mine.request = approvals.request)",
+    )
+    .bind::<Text, _>(name);
+    settled(approved.execute(connection)).await?;
     let left = diesel::delete(settings::table.filter(settings::owner.eq("")));
     settled(left.execute(connection)).await?;
     // What caches know of the ownerless ones is void.
@@ -92,4 +99,35 @@ pub(in crate::store) async fn put(
         return Ok(());
     }
     put_rows(connection, rows).await
+}
+
+/// Approvals behind `after`, in the order of their keys.
+pub(in crate::store) async fn approvals(
+    connection: &mut Connection,
+    (owner, request): (&str, &str),
+    limit: i64,
+) -> QueryResult<Vec<ApprovalRow>> {
+    let behind = approvals::owner.gt(owner).or(approvals::owner
+        .eq(owner)
+        .and(approvals::request.gt(request)));
+    let query = approvals::table
+        .filter(behind)
+        .order((approvals::owner, approvals::request))
+        .limit(limit);
+    settled(query.load(connection)).await
+}
+
+/// Puts these approvals in where they are not there; says how many were not.
+pub(in crate::store) async fn put_approvals(
+    connection: &mut Connection,
+    rows: &[ApprovalRow],
+) -> QueryResult<usize> {
+    let mut put = 0;
+    for row in rows {
+        let statement = diesel::insert_into(approvals::table)
+            .values(row)
+            .on_conflict_do_nothing();
+        put += settled(statement.execute(connection)).await?;
+    }
+    Ok(put)
 }

@@ -8,6 +8,8 @@ use super::rows::{KeptRow, SettingsRow};
 
 /// Responses of a page. Each may be megabytes.
 const PAGE: i64 = 64;
+/// Approvals of a page. Each is a line.
+const APPROVALS: i64 = 256;
 
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,10 @@ pub(super) async fn run(
                 Phase::Comparing => compare(target, page, &mut copied).await?,
             }
             progress(Copying { phase, done, of });
+        }
+        let put = transfer_approvals(source, target).await?;
+        if phase == Phase::Comparing {
+            copied.missed += put;
         }
     }
     Ok(copied)
@@ -134,6 +140,22 @@ async fn transfer(target: &mut Desk, page: Page, copied: &mut Copied) -> Result<
     target.put(&missing, &settings).await?;
     copied.written += u64::try_from(missing.len()).unwrap_or_default();
     Ok(())
+}
+
+/// Copies what was approved: it may not be approved once more in the target. Says how much was not
+/// there.
+async fn transfer_approvals(source: &mut Desk, target: &mut Desk) -> Result<u64, StoreError> {
+    let (mut owner, mut request, mut put) = (String::new(), String::new(), 0);
+    loop {
+        let page = source.approvals((&owner, &request), APPROVALS).await?;
+        let Some(last) = page.last() else {
+            return Ok(put);
+        };
+        owner.clone_from(&last.owner);
+        request.clone_from(&last.request);
+        let new = target.put_approvals(&page).await?;
+        put += u64::try_from(new).unwrap_or_default();
+    }
 }
 
 async fn compare(target: &mut Desk, page: Page, copied: &mut Copied) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use diesel_async::AsyncConnection as _;
 use super::copy::{Copied, Copying};
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::rows::{DeadRow, KeptRow, SettingsRow};
+use super::rows::{ApprovalRow, DeadRow, KeptRow, SettingsRow};
 use super::settings::{Database, StoreSettings};
 use super::sweep::{Ground, Pace, Sweep};
 use super::{StoreStartError, postgres, sqlite};
@@ -177,6 +177,23 @@ impl Desk {
     }
 }
 
+impl Desk {
+    pub(super) async fn approvals(
+        &mut self,
+        after: (&str, &str),
+        limit: i64,
+    ) -> Result<Vec<ApprovalRow>, StoreError> {
+        ask!(self, bulk::approvals(after, limit))
+    }
+
+    pub(super) async fn put_approvals(
+        &mut self,
+        rows: &[ApprovalRow],
+    ) -> Result<usize, StoreError> {
+        transact!(self, bulk::put_approvals(rows))
+    }
+}
+
 impl Ground for Desk {
     async fn ended(
         &mut self,
@@ -201,5 +218,9 @@ impl Ground for Desk {
         }
         .map(|purged| (purged.rows, purged.left))
         .map_err(|error| Failure::from(error).into_error())
+    }
+
+    async fn forget_claims(&mut self, before_ms: i64) -> Result<bool, StoreError> {
+        transact!(self, queries::forget_claims(before_ms))
     }
 }

@@ -74,6 +74,24 @@ pub struct Remove {
     pub id: ResponseId,
 }
 
+/// May this response make these calls, which its client has approved? All of them, or none.
+///
+/// `false` when another response made one of them before, on this gateway or any other of the same
+/// database. The reply comes after the commit, and the same response may ask again.
+///
+/// Requests are those of clients who keep their own history, too: any text may be one.
+/// Sender: `TurnActor`, before it runs what a request approves.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, StoreError>")]
+pub struct Claim {
+    /// Whose approvals.
+    pub owner: Owner,
+    /// Who makes the calls.
+    pub response: ResponseId,
+    /// Ids of the approval requests.
+    pub requests: Vec<Box<str>>,
+}
+
 /// How is the store? Sender: the status page and metrics, through `CacheActor`; tests.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<StoreObservation, StoreError>")]

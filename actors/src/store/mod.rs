@@ -34,10 +34,10 @@ use crate::secret::Secret;
 use backend::{Engine, Readers};
 use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
+    BeginEpoch, Claim, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
     StoreError, StoreObservation,
 };
-use rows::{MAX_LINKS, Prepared};
+use rows::{ApprovalRow, MAX_LINKS, Prepared};
 use settings::StoreSettings;
 use writer::{Job, What, Write};
 
@@ -304,6 +304,16 @@ impl Handler<KeepSealKey> for StoreActor {
             kept.map(|digits| Secret::new(&digits))
                 .ok_or(StoreError::Corrupt)
         })
+    }
+}
+
+/// Many at once, bounded by the writer's queue.
+impl Handler<Claim> for StoreActor {
+    type Result = ResponseFuture<Result<bool, StoreError>>;
+
+    fn handle(&mut self, claim: Claim, _: &mut Self::Context) -> Self::Result {
+        let rows = ApprovalRow::of(&claim, SystemClock.now_ms());
+        self.write(What::Claim(rows))
     }
 }
 

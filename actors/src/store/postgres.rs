@@ -126,7 +126,8 @@ pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError
         bytes: i64,
     }
     let query = diesel::sql_query(
-        "SELECT pg_total_relation_size('responses') + pg_total_relation_size('settings') AS bytes",
+        "SELECT pg_total_relation_size('responses') + pg_total_relation_size('settings') \
+         + pg_total_relation_size('approvals') AS bytes",
     );
     let size: Size = query
         .get_result(connection)

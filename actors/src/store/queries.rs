@@ -18,8 +18,10 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::{Connection, Database, RunQueryDsl, insert_responses, insert_settings, settled};
-use crate::store::rows::{DeadRow, LinkRow, MAX_LINKS, Prepared, PurgedRow, StoredRow};
-use crate::store::schema::{cache_epoch, responses, seal_key, settings};
+use crate::store::rows::{
+    ApprovalRow, DeadRow, LinkRow, MAX_LINKS, Prepared, PurgedRow, StoredRow,
+};
+use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
 use crate::store::writer::{Attempt, Purged, What};
 
 diesel::alias!(responses as children: Children);
@@ -141,6 +143,8 @@ pub(in crate::store) async fn write_all(
                 true
             }
             What::OfferSealKey(digits) => offer_seal_key(connection, digits.expose()).await?,
+            What::Claim(rows) => claim(connection, rows).await?,
+            What::ForgetClaims { before_ms } => forget_claims(connection, *before_ms).await?,
         });
     }
     Ok(changed)
@@ -352,5 +356,45 @@ async fn offer_seal_key(connection: &mut Connection, digits: &str) -> QueryResul
     let statement = diesel::insert_into(seal_key::table)
         .values((seal_key::id.eq(SEAL_KEY_ROW), seal_key::digits.eq(digits)))
         .on_conflict_do_nothing();
+    Ok(settled(statement.execute(connection)).await? > 0)
+}
+
+/// Takes these approvals for the response that their rows name, all or none; says whether it has them.
+/// One that is taken already by an attempt whose answer was lost is its own.
+async fn claim(connection: &mut Connection, rows: &[ApprovalRow]) -> QueryResult<bool> {
+    for row in rows {
+        let statement = diesel::insert_into(approvals::table)
+            .values(row)
+            .on_conflict_do_nothing();
+        if settled(statement.execute(connection)).await? > 0 {
+            continue;
+        }
+        let mine = approvals::table
+            .find((&row.owner, &row.request))
+            .filter(approvals::response.eq(&row.response));
+        if settled(diesel::select(exists(mine)).get_result::<bool>(connection)).await? {
+            continue;
+        }
+        let taken = approvals::table
+            .filter(approvals::owner.eq(&row.owner))
+            .filter(approvals::request.eq_any(rows.iter().map(|row| &row.request)))
+            .filter(approvals::response.eq(&row.response));
+        settled(diesel::delete(taken).execute(connection)).await?;
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Removes some of the approvals before this time whose request no stored conversation has any more;
+/// says whether there were any. To be called in a transaction.
+pub(in crate::store) async fn forget_claims(
+    connection: &mut Connection,
+    before_ms: i64,
+) -> QueryResult<bool> {
+    let statement = diesel::sql_query(
+        "DELETE FROM approvals WHERE (owner, request) IN (SELECT owner, request FROM approvals AS old \
+         WHERE claimed_at < $1 AND NOT EXISTS (SELECT 1 FROM responses WHERE id = old.origin) LIMIT 256)",
+    )
+    .bind::<BigInt, _>(before_ms);
     Ok(settled(statement.execute(connection)).await? > 0)
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use diesel::{Insertable, Queryable};
 use sha2::{Digest as _, Sha256};
-use vllm_responses_protocol::ids::{Owner, ResponseId};
+use vllm_responses_protocol::ids::{self, Owner, ResponseId};
 use vllm_responses_protocol::record::{Link, Record, SCHEMA_VERSION, Status, Stored};
 
-use super::messages::StoreError;
-use super::schema::{responses, settings};
+use super::messages::{Claim, StoreError};
+use super::schema::{approvals, responses, settings};
 
 /// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
 pub(super) const MAX_LINKS: usize = 10_000;
@@ -193,4 +193,35 @@ pub(super) struct SettingsRow {
     pub(super) owner: String,
     pub(super) hash: String,
     pub(super) json: String,
+}
+
+/// A call that was approved and made: a whole row of `approvals`.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable, Queryable)]
+#[diesel(table_name = approvals)]
+pub(super) struct ApprovalRow {
+    pub(super) owner: String,
+    /// Digest of the approval request's id: of one size, and without the NUL that PostgreSQL has not.
+    pub(super) request: String,
+    /// The response that asked; empty when the id does not tell.
+    pub(super) origin: String,
+    /// The response that made the call.
+    pub(super) response: String,
+    pub(super) claimed_at: i64,
+}
+
+impl ApprovalRow {
+    /// The rows of a claim, in one order everywhere: two that want the same must not wait in a circle.
+    pub(super) fn of(claim: &Claim, now_ms: i64) -> Vec<Self> {
+        let rows = claim.requests.iter().map(|request| Self {
+            owner: claim.owner.as_str().to_owned(),
+            request: format!("{:x}", Sha256::digest(request.as_bytes())),
+            origin: ids::response_of(request).map_or_else(String::new, |id| id.to_string()),
+            response: claim.response.as_str().to_owned(),
+            claimed_at: now_ms,
+        });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by(|a, b| a.request.cmp(&b.request));
+        rows.dedup_by(|a, b| a.request == b.request);
+        rows
+    }
 }

@@ -40,4 +40,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    approvals (owner, request) {
+        owner -> Text,
+        request -> Text,
+        origin -> Text,
+        response -> Text,
+        claimed_at -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(responses, settings);

@@ -11,12 +11,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::backend::Readers;
 use super::messages::StoreError;
 use super::rows::DeadRow;
-use super::writer::{Job, Purge};
+use super::writer::{Job, Purge, What, Write};
 use crate::env::{Clock as _, SystemClock};
 
 /// How long an ended response stays: a turn that began before the end may still come to continue it,
 /// and no turn takes this long.
 pub const GRACE: Duration = Duration::from_secs(3600);
+
+/// How long an approval is remembered at least. Of a conversation that is stored it is remembered as
+/// long as the conversation; clients who keep their own may repeat one for so long.
+const CLAIM_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Rows looked at in one read.
 const PAGE: u16 = 256;
@@ -70,6 +74,10 @@ pub(super) trait Ground {
         before_ms: i64,
         most: usize,
     ) -> Result<(usize, Vec<String>), StoreError>;
+
+    /// Removes some approvals from before this time that nobody can give again; says whether there were
+    /// any.
+    async fn forget_claims(&mut self, before_ms: i64) -> Result<bool, StoreError>;
 }
 
 /// A database in use: what is removed stands in the writer's queue.
@@ -104,6 +112,15 @@ impl Ground for Live {
         });
         self.writes.send(job).await.map_err(|_gone| ended())?;
         removed.await.map_err(|_gone| ended())?
+    }
+
+    async fn forget_claims(&mut self, before_ms: i64) -> Result<bool, StoreError> {
+        let ended = || StoreError::Unavailable("its writer ended".to_owned());
+        let (reply, forgotten) = oneshot::channel();
+        let what = What::ForgetClaims { before_ms };
+        let job = Job::Write(Write { what, reply });
+        self.writes.send(job).await.map_err(|_gone| ended())?;
+        forgotten.await.map_err(|_gone| ended())?
     }
 }
 
@@ -140,7 +157,7 @@ impl Sweep {
             let page = ground.ended(at, self.before_ms, i64::from(PAGE)).await?;
             self.reading += began.elapsed();
             let Some(last) = page.last() else {
-                return Ok(());
+                return self.claims(ground).await;
             };
             at = (last.ended_ms, last.id.clone());
             let leaves = page.into_iter().filter(|row| !row.is_continued);
@@ -154,6 +171,19 @@ impl Sweep {
                 leaves = left;
                 tokio::time::sleep(self.pace.after(began.elapsed())).await;
             }
+        }
+    }
+
+    /// Forgets approvals whose time is over.
+    async fn claims(&mut self, ground: &mut impl Ground) -> Result<(), StoreError> {
+        let age_ms = i64::try_from(CLAIM_AGE.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = self.before_ms.saturating_sub(age_ms);
+        loop {
+            let began = Instant::now();
+            if !ground.forget_claims(before_ms).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(self.pace.after(began.elapsed())).await;
         }
     }
 }

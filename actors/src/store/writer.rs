@@ -16,7 +16,7 @@ use super::backend::Engine;
 use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::rows::Prepared;
+use super::rows::{ApprovalRow, Prepared};
 use crate::secret::Secret;
 
 /// Most writes in one transaction; beyond this a group gains nothing and makes others wait.
@@ -55,6 +55,12 @@ pub(super) enum What {
     },
     BeginEpoch(String),
     OfferSealKey(Secret),
+    /// Approvals of one response, in their order: all or none.
+    Claim(Vec<ApprovalRow>),
+    /// Some of the approvals before this time that nobody can give again.
+    ForgetClaims {
+        before_ms: i64,
+    },
 }
 
 impl What {
@@ -62,7 +68,11 @@ impl What {
     pub(super) fn new_response(&self) -> Option<&Prepared> {
         match self {
             Self::Insert(new) => Some(new),
-            Self::Delete { .. } | Self::BeginEpoch(_) | Self::OfferSealKey(_) => None,
+            Self::Delete { .. }
+            | Self::BeginEpoch(_)
+            | Self::OfferSealKey(_)
+            | Self::Claim(_)
+            | Self::ForgetClaims { .. } => None,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::memory::Account;
 use crate::metrics::Metrics;
 use crate::process::ExitKind;
 use crate::process::messages::Phase;
-use crate::store::messages::{Commit, LoadChain};
+use crate::store::messages::{Claim, Commit, LoadChain};
 use crate::tools::Toolbox;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
@@ -110,6 +110,8 @@ pub struct Peers {
     pub chains: Recipient<LoadChain>,
     /// The same, for commits.
     pub commits: Recipient<Commit>,
+    /// The same, for approvals.
+    pub claims: Recipient<Claim>,
     /// Who wants to know of an upstream that cannot be reached.
     pub suspects: Recipient<Suspect>,
     /// Who knows the tools of MCP servers.

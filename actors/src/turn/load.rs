@@ -1,4 +1,4 @@
-//! What a turn reads from the store before it can call the model.
+//! What a turn asks the store before it can call the model.
 
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use vllm_responses_protocol::history::{self, CorruptHistory};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
+use vllm_responses_protocol::turn::effect::Claimed;
 
 use super::STORE_LIMIT;
 use crate::ask::ask;
-use crate::store::messages::{Extent, LoadChain};
+use crate::store::messages::{Claim, Extent, LoadChain};
 
 /// The items of the chain and, if they were asked for, the settings of its last response, and how many
 /// bytes the items have; or why the request cannot continue it.
@@ -62,6 +63,20 @@ pub(super) async fn items(
         }
     }
     Ok(items)
+}
+
+/// Whether these approvals are this response's.
+pub(super) async fn claim(claims: &Recipient<Claim>, claim: Claim) -> Claimed {
+    let unavailable = |error: &dyn std::error::Error| {
+        log::warn!("approvals not taken: {error}");
+        Claimed::Unknown
+    };
+    match ask(claims, claim, STORE_LIMIT).await {
+        Ok(Ok(true)) => Claimed::Yes,
+        Ok(Ok(false)) => Claimed::No,
+        Ok(Err(error)) => unavailable(&error),
+        Err(error) => unavailable(&error),
+    }
 }
 
 /// A chain; an error when the store does not answer, which names `what` was to be read.

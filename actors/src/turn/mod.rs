@@ -37,7 +37,7 @@ use crate::env::{Clock as _, SystemClock};
 use crate::mcp::messages::ListTools;
 use crate::memory::Held;
 use crate::metrics::{self, TurnEnd};
-use crate::store::messages::{Commit, Extent, LoadChain};
+use crate::store::messages::{Claim, Commit, Extent, LoadChain};
 use crate::supervisor::messages::Permit;
 use crate::tools::CallContext;
 use crate::vllm::messages::Suspect;
@@ -216,6 +216,12 @@ impl TurnActor {
                 }
             }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
+            Action::Suspect(mentions) => {
+                for mention in mentions {
+                    log::warn!(request_id = &*self.request_id; "{mention}");
+                }
+            }
+            Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
             Action::LeftOut(turns) => self.left_out(turns),
@@ -306,6 +312,21 @@ impl TurnActor {
             };
             act.feed(Input::ToolsListed { tool_index, answer }, ctx);
         }));
+    }
+
+    fn claim(&mut self, requests: Vec<Box<str>>, ctx: &mut Context<Self>) {
+        let claims = self.permit.peers.claims.clone();
+        let claim = Claim {
+            owner: self.owner.clone(),
+            response: self.turn.identity().id.clone(),
+            requests,
+        };
+        let claimed = async move { load::claim(&claims, claim).await };
+        ctx.spawn(
+            claimed
+                .into_actor(self)
+                .map(|claimed, act, ctx| act.feed(Input::Claimed(claimed), ctx)),
+        );
     }
 
     fn run_tool(&mut self, ToolCall { output_index, call }: ToolCall, ctx: &mut Context<Self>) {

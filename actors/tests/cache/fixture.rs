@@ -12,7 +12,7 @@ use vllm_responses_actors::cache::{Behind, CacheActor};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::messages::{
-    BeginEpoch, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
+    BeginEpoch, Claim, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
     StoreError, StoreObservation,
 };
 use vllm_responses_protocol::ids::{Owner, ResponseId};
@@ -129,6 +129,7 @@ fn behind_of(counting: &Addr<Counting>) -> Behind {
         chains: counting.clone().recipient(),
         fetches: counting.clone().recipient(),
         removals: counting.clone().recipient(),
+        claims: counting.clone().recipient(),
         epochs: counting.clone().recipient(),
         beginnings: counting.clone().recipient(),
         seal_keys: counting.clone().recipient(),
@@ -200,6 +201,13 @@ impl Handler<Remove> for Counting {
         self.pass(message, Some(Held::Removals), |gate| {
             Some(&mut gate.removals)
         })
+    }
+}
+
+impl Handler<Claim> for Counting {
+    type Result = ResponseFuture<Result<bool, StoreError>>;
+    fn handle(&mut self, message: Claim, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
     }
 }
 

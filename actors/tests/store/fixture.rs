@@ -15,7 +15,7 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::messages::{
-    Commit, Extent, Fetch, LoadChain, Observe, Remove, StoreError, StoreObservation,
+    Claim, Commit, Extent, Fetch, LoadChain, Observe, Remove, StoreError, StoreObservation,
 };
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
@@ -280,6 +280,19 @@ impl Store {
         ask_actor(&self.0, message, DEADLINE)
             .await
             .expect("an answer")
+    }
+
+    /// Whether this response may make the calls of these approval requests.
+    pub(crate) async fn claim(&self, owner: &str, response: &str, requests: &[&str]) -> bool {
+        let message = Claim {
+            owner: Owner::new(owner),
+            response: ResponseId::new(response),
+            requests: requests.iter().map(|request| (*request).into()).collect(),
+        };
+        ask_actor(&self.0, message, DEADLINE)
+            .await
+            .expect("an answer")
+            .unwrap()
     }
 
     /// How the store is.

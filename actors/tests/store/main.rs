@@ -5,6 +5,8 @@
 //! runs every case on each.
 
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod ended;
@@ -79,6 +81,15 @@ macro_rules! conformance {
                 settings_that_a_writer_relies_on_stay
                 d12_many_expired_rows_go_in_small_batches
                 gateways_that_start_at_once_seal_with_one_key
+            }
+            claims {
+                a_request_is_given_to_one_response
+                of_many_who_ask_on_two_stores_one_gets_it
+                opposite_claims_do_not_wait_in_a_circle
+                claims_are_all_or_nothing_and_per_owner
+                claims_last_as_long_as_their_conversation
+                a_copy_takes_claims_along
+                an_adoption_takes_claims_along
             }
             facts {
                 what_was_done_is_counted

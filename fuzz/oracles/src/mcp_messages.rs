@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use vllm_responses_protocol::mcp::catalogue::{
-    Catalogue, MAX_DEPTH, MAX_TOOLS, RawTool, catalogue, visible,
+    Catalogue, MAX_DEPTH, MAX_TOOLS, RawTool, catalogue,
 };
+use vllm_responses_protocol::mcp::hidden::visible;
 use vllm_responses_protocol::mcp::names::{hashed_name, model_name};
 use vllm_responses_protocol::mcp::outcome::cap;
 use vllm_responses_protocol::mcp::schema;

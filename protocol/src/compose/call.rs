@@ -16,6 +16,7 @@ use crate::normalize::CallPiece;
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
 use crate::tools::Route;
+use crate::tools::mcp::NO_SUCH_TOOL;
 
 /// A call whose end is not known yet.
 #[derive(Debug)]
@@ -151,6 +152,11 @@ impl CallDraft {
                 let view = View::Code(CodeView::announce(index, out));
                 Shown::At { index, view }
             }
+            Route::NoSuchMcp => {
+                let index = new_slot();
+                let view = View::Mcp(McpView::announce_unknown(index, &self.name, out));
+                Shown::At { index, view }
+            }
             Route::Mcp(at) => {
                 let index = new_slot();
                 let view = match out.catalogue.mcp(at) {
@@ -249,14 +255,13 @@ impl CallDraft {
     fn close_mcp(self, index: usize, view: McpView, out: &mut Out<'_>) -> Closed {
         match view {
             McpView::Call(item) => {
-                let arguments = self.arguments.into();
-                Closed::Pending(PendingCall::mcp(
-                    index,
-                    self.name.into(),
-                    arguments,
-                    item,
-                    out,
-                ))
+                let (name, arguments) = (self.name.into(), self.arguments.into());
+                Closed::Pending(PendingCall::mcp(index, name, arguments, item, out))
+            }
+            McpView::Unknown(item) => {
+                let (name, arguments) = (self.name.into(), self.arguments.into());
+                let call = PendingCall::mcp(index, name, arguments, item, out);
+                Closed::Pending(call.refused(NO_SUCH_TOOL))
             }
             McpView::Approval(mut item) => {
                 item.arguments = self.arguments.into();

@@ -174,7 +174,8 @@ impl Late {
             | Route::Custom
             | Route::Refused
             | Route::CodeInterpreter
-            | Route::Mcp(_) => None,
+            | Route::Mcp(_)
+            | Route::NoSuchMcp => None,
         }
     }
 

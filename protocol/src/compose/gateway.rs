@@ -138,6 +138,12 @@ impl PendingCall {
         }
     }
 
+    /// The same call with something wrong about it.
+    pub(super) fn refused(mut self, problem: &'static str) -> Self {
+        self.problem = Some(problem);
+        self
+    }
+
     /// Says that it runs; gives what is to be run. `None` when it cannot be.
     pub(crate) fn start(
         &mut self,

@@ -2,6 +2,7 @@
 
 use super::Out;
 use crate::ids::{self, Prefix};
+use crate::mcp::names;
 use crate::mcp::outcome::Outcome;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, ItemPlace, McpArgumentsDone};
 use crate::responses::item::{Item, ToolStatus};
@@ -13,6 +14,8 @@ use crate::tools::mcp::{self, McpFunction};
 pub(super) enum McpView {
     /// It will be made.
     Call(McpCall),
+    /// It is of no tool that is there: it will be told to the model as an error.
+    Unknown(McpCall),
     /// It will wait for the client; what is approved is the whole, so nothing is shown before.
     Approval(McpApprovalRequest),
 }
@@ -34,23 +37,18 @@ impl McpView {
             }));
             return Self::Approval(item);
         }
-        let item = McpCall {
-            id: ids::fresh(Prefix::McpCall, out.ids),
-            status: ToolStatus::InProgress,
-            server_label: label.clone(),
-            name: name.clone(),
-            arguments: Box::default(),
-            output: None,
-            error: None,
-            approval_request_id: None,
-        };
-        begin(index, &item, out);
-        Self::Call(item)
+        Self::Call(announce_call(index, label, name, out))
+    }
+
+    /// Announces an item of a tool that is not there.
+    pub(super) fn announce_unknown(index: usize, name: &str, out: &mut Out<'_>) -> Self {
+        let (label, tool) = names::parts(name);
+        Self::Unknown(announce_call(index, label, tool, out))
     }
 
     /// More arguments.
     pub(super) fn arguments(&self, index: usize, delta: &str, out: &mut Out<'_>) {
-        if let Self::Call(item) = self {
+        if let Self::Call(item) | Self::Unknown(item) = self {
             out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
                 item_id: &item.id,
                 output_index: index,
@@ -58,6 +56,21 @@ impl McpView {
             }));
         }
     }
+}
+
+fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> McpCall {
+    let item = McpCall {
+        id: ids::fresh(Prefix::McpCall, out.ids),
+        status: ToolStatus::InProgress,
+        server_label: label.into(),
+        name: name.into(),
+        arguments: Box::default(),
+        output: None,
+        error: None,
+        approval_request_id: None,
+    };
+    begin(index, &item, out);
+    item
 }
 
 /// Says that a call is there.

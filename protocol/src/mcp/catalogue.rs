@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::hidden::{visible, visible_json};
 use crate::error::head;
 use crate::json::scan;
 
@@ -135,7 +136,7 @@ fn entry(tool: RawTool) -> Result<ToolEntry, &'static str> {
     let annotations = tool
         .annotations
         .filter(|text| text.len() <= 4096)
-        .and_then(|text| RawValue::from_string(text).ok());
+        .and_then(|text| RawValue::from_string(visible_json(&text)).ok());
     let description = visible(tool.description.as_deref().unwrap_or_default().trim());
     Ok(ToolEntry {
         name: tool.name.into(),
@@ -155,7 +156,7 @@ fn strip_schema(text: &str) -> Result<String, &'static str> {
     }
     let root: Root<'_> = serde_json::from_str(text).map_err(|_bad| "its schema is no object")?;
     match root.r#type.map(RawValue::get) {
-        Some(r#""object""#) => Ok(visible(text)),
+        Some(r#""object""#) => Ok(visible_json(text)),
         Some(_) => Err("its schema is not one of an object"),
         None => {
             let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
@@ -164,31 +165,9 @@ fn strip_schema(text: &str) -> Result<String, &'static str> {
             } else {
                 ","
             };
-            Ok(visible(&format!(r#"{{"type":"object"{comma}{rest}"#)))
+            Ok(visible_json(&format!(r#"{{"type":"object"{comma}{rest}"#)))
         }
     }
-}
-
-/// Text without characters that people do not see and models do: zero-width and bidirectional
-/// controls, tags, variation selectors, private use.
-pub fn visible(text: &str) -> String {
-    text.chars()
-        .filter(|character| is_visible(*character))
-        .collect()
-}
-
-fn is_visible(character: char) -> bool {
-    if matches!(character, '\n' | '\t' | '\r') {
-        return true;
-    }
-    let hidden = matches!(
-        u32::from(character),
-        0xad | 0x034f | 0x061c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x3164 | 0xfeff | 0xffa0
-            | 0x180b..=0x180f | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f
-            | 0xfe00..=0xfe0f | 0xfff0..=0xfffb | 0xe000..=0xf8ff | 0x1d173..=0x1d17a
-            | 0xe0000..=0xe0fff | 0xf0000..=0x10_ffff
-    );
-    !hidden && !character.is_control()
 }
 
 #[cfg(test)]
@@ -245,6 +224,12 @@ mod tests {
 
     #[test]
     fn m6_invisible_instructions_are_taken_out() {
+        let escaped = r#"{"title":"a\u200db\u001b\udb40\udc41\"\\u200b","\u2063k":1}"#;
+        let kept = catalogue("s", vec![tool("add", escaped)]);
+        assert_eq!(
+            kept.tools[0].input_schema.get(),
+            r#"{"type":"object","title":"ab\"\\u200b","k":1}"#
+        );
         let hidden = "add\u{200b} two\u{202e} numbers\u{e0049}\u{e0067}\u{fe0f}.\n\u{1b}[8m";
         let mut raw = tool("add", "{\"title\":\"a\u{200d}b\"}");
         raw.description = Some(hidden.to_owned());

@@ -2,7 +2,11 @@
 
 pub mod catalogue;
 pub mod file;
+pub mod hidden;
+pub mod mentions;
 pub mod names;
 pub mod outcome;
+pub mod pins;
+pub mod salvage;
 pub mod schema;
 pub mod wire;

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 /// Longest name that model servers take everywhere.
 pub const MAX_NAME: usize = 64;
-const PREFIX: &str = "mcp__";
+/// What all names begin with.
+pub const PREFIX: &str = "mcp__";
 const HASH: usize = 10;
 
 /// The model's name of a tool.
@@ -24,6 +25,16 @@ pub fn model_name(label: &str, tool: &str) -> String {
         return readable;
     }
     hashed_name(label, tool)
+}
+
+/// Label and tool of a name that nobody offers, as far as they can be read from it. Items must have a
+/// label.
+pub fn parts(name: &str) -> (&str, &str) {
+    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+    match rest.split_once("__") {
+        Some((label, tool)) if !label.is_empty() => (label, tool),
+        Some(_) | None => ("unknown", rest),
+    }
 }
 
 /// The hashed form, also for a tool whose readable name is that of a client's function.

@@ -28,6 +28,9 @@ pub struct ServerState {
     pub phase: ServerPhase,
     /// Its tools while it is available, by name.
     pub tools: Vec<ToolEntry>,
+    /// What was left out of its list, or has changed in it.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// Where a built-in server is.

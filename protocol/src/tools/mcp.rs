@@ -15,6 +15,10 @@ pub const TYPE: &str = "mcp";
 /// Most MCP tools of one response: more only confuse a model.
 pub(crate) const MAX_TOOLS: usize = 128;
 
+/// Said to a model that calls what is not there.
+pub(crate) const NO_SUCH_TOOL: &str =
+    "not run: there is no MCP tool of this name here; use the tools that are offered";
+
 /// A call to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct McpToolCall {

@@ -7,6 +7,7 @@ use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiError;
 use crate::ids::ResponseId;
+use crate::mcp::mentions::Mention;
 use crate::record::Record;
 use crate::responses::item::Item;
 use crate::responses::tool::McpServer;
@@ -29,6 +30,8 @@ pub enum Input<'a> {
         /// The tools, or why there are none.
         answer: Result<Listed, ListError>,
     },
+    /// The answer to [`Action::ClaimApprovals`].
+    Claimed(Claimed),
     /// The outcome of [`Action::CountTokens`]; `None` when the upstream does not tell.
     Counted(Option<TokenCount>),
     /// The upstream answered 200 and begins to stream.
@@ -69,6 +72,17 @@ pub enum Cancel {
     Overloaded,
 }
 
+/// Whether this response may make the calls that its request approves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nobody else may.
+    Yes,
+    /// Another response has made one of them.
+    No,
+    /// The store does not tell.
+    Unknown,
+}
+
 /// Whether the store acknowledged a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -101,6 +115,10 @@ pub enum Action {
         /// The server.
         server: Arc<McpServer>,
     },
+    /// Log that tools of the client's MCP servers speak of other servers' tools.
+    Suspect(Vec<Mention>),
+    /// Take these approval requests for this response, all or none, then report [`Input::Claimed`].
+    ClaimApprovals(Vec<Box<str>>),
     /// Run this gateway call, then report [`Input::ToolEnded`]. Several may run at once.
     RunTool(ToolCall),
     /// Answer 200 with an event stream; [`Effects::bytes`] holds its beginning.

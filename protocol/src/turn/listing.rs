@@ -2,28 +2,36 @@
 //!
 //! ```text
 //! Fresh ──History──▶ Listing ──last list──▶ Calling
-//!                       │  └──approved calls──▶ Running ──▶ Calling
+//!                       │  └──approved calls──▶ Claiming ──they are ours──▶ Running ──▶ Calling
 //!                       └──the request cannot be served──▶ Over
 //! ```
 //!
 //! 1. A list is told to the client once per label and chain, unless the tools have changed.
 //! 2. A server of the client's that cannot be used refuses the request, before the first byte; one of
 //!    the operator's becomes a failed item, and the response goes on (decision 26).
-//! 3. An approval runs the call exactly as it was asked for, once per chain: the request for it and
-//!    the chain it stands in belong to one owner.
+//! 3. An approval runs the call exactly as it was asked for. The request for it and the conversation it
+//!    stands in belong to one owner.
+//! 4. A call is made once, in however many continuations and on however many gateways it is approved:
+//!    the store gives each approval request to one response, before its call is made. A response that
+//!    dies between the two has spent it. Declining claims nothing, since nothing runs.
 
 use std::sync::Arc;
 
-use super::effect::{Action, Effects, Refusal};
+use super::effect::{Action, Claimed, Effects, Refusal};
 use super::{Phase, Purpose, Turn};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{self, Prefix};
+use crate::mcp::mentions::{self, Mention};
 use crate::responses::item::Item;
 use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse, McpListTools};
 use crate::responses::tool::{McpServer, Tool};
 use crate::tools::Catalogue;
 use crate::tools::catalogue::Lists;
 use crate::tools::mcp::{self, ListError, Listed};
+
+/// Said to the second answer.
+const ANSWERED: &str = "this approval request has been answered before: its call is made once, \
+     whatever became of it; ask the model again instead";
 
 /// What is known of MCP in one response.
 #[derive(Debug, Default)]
@@ -81,11 +89,36 @@ impl Turn {
             };
             return self.refuse(refusal, effects);
         }
+        let mentions = self.suspects();
+        if !mentions.is_empty() {
+            effects.actions.push(Action::Suspect(mentions));
+        }
         if self.mcp.approved.is_empty() || self.purpose == Purpose::Count {
             self.call_model(effects);
         } else {
-            self.run_approved(effects);
+            let requests = self.mcp.approved.iter().map(|request| request.id.clone());
+            effects
+                .actions
+                .push(Action::ClaimApprovals(requests.collect()));
+            self.phase = Phase::Claiming;
         }
+    }
+
+    /// It is known whether the approved calls are this response's to make.
+    pub(super) fn claimed(&mut self, claimed: Claimed, effects: &mut Effects) {
+        let error = match claimed {
+            Claimed::Yes => return self.run_approved(effects),
+            Claimed::No => ApiError::new(ApiErrorCode::InvalidValue, ANSWERED),
+            Claimed::Unknown => ApiError::new(
+                ApiErrorCode::ServerIsOverloaded,
+                "the response store is unavailable, so the approved call is not made; try again",
+            ),
+        };
+        let refusal = Refusal {
+            error: error.with_param("input"),
+            retry_after: None,
+        };
+        self.refuse(refusal, effects);
     }
 
     fn prepare(&mut self) -> Result<(), ApiError> {
@@ -100,12 +133,36 @@ impl Turn {
         let loaded = items.flat_map(Item::loaded_tools);
         let (settings, lists) = (&self.request.settings, &self.mcp.lists);
         self.catalogue = Catalogue::of(settings, &self.offers, lists, loaded)?;
+        let mut items = self.history.iter().chain(&self.request.input);
+        if items.any(is_of_mcp) {
+            self.catalogue.note_mcp();
+        }
         self.choose_container();
         if !self.compacts() {
             self.mcp.tell = self.lists_to_tell();
             self.mcp.approved = self.approved()?;
         }
         Ok(())
+    }
+
+    /// Tools that speak of other servers' tools, looked for when a list is new to the conversation. Those
+    /// of the operator's servers among themselves are known where they are kept.
+    fn suspects(&self) -> Vec<Mention> {
+        let servers = mcp_servers(&self.request.settings.tools);
+        if self.mcp.tell.is_empty() || servers.len() < 2 {
+            return Vec::new();
+        }
+        let is_callers = |label: &str| {
+            let mut servers = servers.iter();
+            servers.any(|(_, server)| *server.label == *label && server.access.is_some())
+        };
+        let tools = servers.iter();
+        let tools: Vec<_> = tools
+            .map(|(_, server)| (&*server.label, self.catalogue.mcp_entries(&server.label)))
+            .collect();
+        let mut found = mentions::among(&tools);
+        found.retain(|mention| is_callers(&mention.server) || is_callers(&mention.other));
+        found
     }
 
     fn lists_to_tell(&mut self) -> Vec<McpListTools> {
@@ -153,7 +210,7 @@ impl Turn {
             let before = self.request.input.iter().take(index);
             let mut answered = self.history.iter().chain(before);
             if answered.any(|item| answers(item, asked)) {
-                return Err(refuse("this approval request has been answered before"));
+                return Err(refuse(ANSWERED));
             }
             if !response.approve {
                 continue;
@@ -228,6 +285,11 @@ fn as_list(item: &Item) -> Option<&McpListTools> {
     } else {
         None
     }
+}
+
+/// Whether the model knows of MCP by it.
+fn is_of_mcp(item: &Item) -> bool {
+    matches!(item, Item::McpCall(_) | Item::McpListTools(_))
 }
 
 /// Whether the approved call has been made.

@@ -136,6 +136,8 @@ enum Phase {
         /// Answers that are still to come.
         waiting: usize,
     },
+    /// Whether what the client approved may run is asked.
+    Claiming,
     /// The model was called.
     Calling(CallState),
     /// Gateway tools run.
@@ -295,8 +297,9 @@ impl Turn {
             (Phase::Listing { .. }, Input::ToolsListed { tool_index, answer }) => {
                 self.listed(tool_index, answer, effects);
             }
+            (Phase::Claiming, Input::Claimed(claimed)) => self.claimed(claimed, effects),
             (
-                Phase::Fresh | Phase::Resolving(_) | Phase::Listing { .. },
+                Phase::Fresh | Phase::Resolving(_) | Phase::Listing { .. } | Phase::Claiming,
                 Input::Cancelled(Cancel::ClientLeft),
             ) => {
                 self.end(effects);
@@ -308,6 +311,7 @@ impl Turn {
                 Phase::Fresh
                 | Phase::Resolving(_)
                 | Phase::Listing { .. }
+                | Phase::Claiming
                 | Phase::Calling(_)
                 | Phase::Running { .. },
                 Input::Cancelled(why @ (Cancel::Shutdown | Cancel::Overloaded)),
@@ -332,6 +336,7 @@ impl Turn {
                 Phase::Fresh
                 | Phase::Resolving(_)
                 | Phase::Listing { .. }
+                | Phase::Claiming
                 | Phase::Running { .. }
                 | Phase::Storing(_)
                 | Phase::Over,
@@ -358,6 +363,7 @@ impl Turn {
             | Input::Refused(_)
             | Input::Stored(_)
             | Input::ToolsListed { .. }
+            | Input::Claimed(_)
             | Input::ToolEnded { .. }
             | Input::Cancelled(_) => {}
         }

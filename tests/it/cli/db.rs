@@ -71,7 +71,9 @@ fn fill(path: &Path, rows: usize) {
            iif(n % 20 < 10, '', 'al'), 'm', 'completed', 1700000000000 + n, 1700000000500 + n,
            iif(n % 10 = 9, 1700000001000, NULL), iif(n % 10 = 9, 1700000001000, NULL),
            '[{{\"id\":\"m' || n || '\",\"text\":\"Größe 🦀 \\u0000\"}}]', '{{\"id\":\"' || n || '\",\"output\":[\"' || hex(randomblob(200)) || '\"]}}',
-           iif(n % 20 < 10, 'h' || (n % 2), 'h1'), 1 FROM i;"
+           iif(n % 20 < 10, 'h' || (n % 2), 'h1'), 1 FROM i;
+         WITH RECURSIVE i (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < {rows} / 10)
+         INSERT INTO approvals SELECT iif(n % 2, '', 'al'), printf('%064x', n), 'resp_' || n, 'resp_x', n FROM i;"
     );
     connect(path).batch_execute(&statement).expect("rows");
 }
@@ -190,7 +192,7 @@ fn copy_there_and_back_is_byte_equal() {
         "a.db",
         &["copy", "--from", &database.url(), "--to", "b.db"],
     ));
-    for table in ["responses", "settings"] {
+    for table in ["responses", "settings", "approvals"] {
         let differing = format!(
             "ATTACH '{}' AS other; CREATE TEMP TABLE d AS \
              SELECT * FROM (SELECT * FROM main.{table} EXCEPT SELECT * FROM other.{table}) \

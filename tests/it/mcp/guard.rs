@@ -7,8 +7,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use super::calls;
 use super::peer::{Hang, Peer, tools};
-use crate::harness::{Fake, TestGateway};
+use crate::api::keys::{ask as request, new_key};
+use crate::harness::{Fake, Script, TestGateway};
 
 /// Listeners on addresses that must see no connection.
 struct Canaries {
@@ -149,4 +151,58 @@ fn redirects_and_endpoints_do_not_lead_to_a_canary() {
         assert!(peer.count("connections") > 0);
     }
     canaries.assert_untouched();
+}
+
+#[test]
+fn urls_that_a_server_gives_are_not_fetched() {
+    let (fake, canaries) = (Fake::start(), Canaries::start());
+    let url = format!("http://127.0.0.1:{}/metadata", canaries.port);
+    let login = Peer::with(tools(&["echo"]), Hang::Never, Some(format!("login:{url}")));
+    let links = Peer::start(&["link"]);
+    let allowed = format!("{},{}", login.address, links.address);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_MCP_REMOTE_ALLOWED_HOSTS", &allowed)
+        .start();
+    let (status, body) = ask(&gateway, &login.url());
+    assert_eq!(status, 424);
+    assert!(body.to_string().contains("HTTP status 401"), "{body}");
+    let arguments = json!({ "text": url }).to_string();
+    fake.set(
+        "m",
+        [
+            calls(&[("mcp__r__link", &arguments)]),
+            Script::completion("x"),
+        ],
+    );
+    let tool = json!([{"type": "mcp", "server_label": "r", "server_url": links.url(), "require_approval": "never"}]);
+    let resource = gateway
+        .client()
+        .create(&json!({"model": "m", "input": "x", "tools": tool}))
+        .json();
+    assert_eq!(
+        resource["output"][1]["output"],
+        format!("[a file]({url})\n[resource {url}]\nt")
+    );
+    canaries.assert_untouched();
+}
+
+#[test]
+fn sessions_are_not_shared_between_owners() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    let (ann, bob) = (new_key("ann"), new_key("bob"));
+    std::fs::write(&file, format!("{}\n{}\n", ann.1, bob.1)).unwrap();
+    let (fake, peer) = (Fake::start(), Peer::start(&["echo"]));
+    fake.on("m", [Script::completion("x")]);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_API_KEYS_FILE", file.to_str().unwrap())
+        .env("VR_MCP_REMOTE_ALLOWED_HOSTS", &peer.address.to_string())
+        .start();
+    let tool = json!([{"type": "mcp", "server_label": "r", "server_url": peer.url(), "authorization": "same"}]);
+    let body = json!({"model": "m", "input": "x", "tools": tool}).to_string();
+    for (key, sessions) in [(&ann.0, 1), (&ann.0, 1), (&bob.0, 2), (&ann.0, 2)] {
+        let reply = request(&gateway, Some(key), ("POST", "/v1/responses"), &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(peer.count("initialize"), sessions);
+    }
 }

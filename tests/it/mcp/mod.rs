@@ -5,13 +5,18 @@
 //! `keep.rs`, no second session (`built_in`, `faults`); in `remote.rs`, an entry that is always stale
 //! (remote).
 
+mod approvals;
 mod built_in;
 mod docs;
 mod faults;
 mod guard;
+mod large;
 mod leave;
 pub(crate) mod peer;
+mod poison;
 mod remote;
+mod secrets;
+mod tls;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

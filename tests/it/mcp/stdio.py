@@ -8,6 +8,8 @@ tools = {
     "pid": "The process",
     "noise": "Prints what is no message",
     "hang": "Never answers",
+    "big": "Gives twenty million letters",
+    "forever": "Begins a line that has no end",
 }
 
 
@@ -33,6 +35,8 @@ def run(name):
         say({"id": 7777, "method": "roots/list"})
         say({"id": 7778, "method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}})
         return "done"
+    if name == "big":
+        return "y" * 20_000_000
     return str(os.getpid())
 
 
@@ -54,6 +58,10 @@ for line in sys.stdin:
     elif method == "tools/call":
         if message["params"]["name"] == "hang":
             continue
+        if message["params"]["name"] == "forever":
+            sys.stdout.write('{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":"' % ident)
+            while True:
+                sys.stdout.write("z" * 65536)
         text = run(message["params"]["name"])
         say({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
     elif method == "ping":

@@ -1,13 +1,15 @@
 //! The gateway's copy of what the MCP runtime knows, and calls through it.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use awc::{Client, ClientRequest};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use vllm_responses_protocol::mcp::catalogue::Catalogue;
+use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
+use vllm_responses_protocol::mcp::mentions::{self, Mention};
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
 use vllm_responses_protocol::mcp::wire::{CallOrder, ServerPhase, Snapshot};
 use vllm_responses_protocol::tools::mcp::Listed;
@@ -52,6 +54,8 @@ pub(super) struct Link {
     runtime: Option<(RuntimeLink, RuntimeClient)>,
     settings: HostedSettings,
     view: watch::Sender<View>,
+    /// What the log has said of tools that speak of others.
+    mentions: RefCell<BTreeSet<Mention>>,
 }
 
 /// `awc`'s own type shows nothing of itself.
@@ -73,6 +77,7 @@ impl Link {
             runtime: runtime.map(|link| (link, RuntimeClient(client(CONNECT)))),
             settings,
             view: watch::Sender::new(view),
+            mentions: RefCell::default(),
         }
     }
 
@@ -122,15 +127,41 @@ impl Link {
             summary.count_since(before.map(|before| &before.summary));
             let tools = Arc::new(Catalogue {
                 tools: state.tools.into_iter().map(Arc::new).collect(),
-                notices: Vec::new(),
+                notices: state.notices,
             });
             servers.insert(state.label, BuiltInServer { summary, tools });
         }
         drop(view);
+        self.note_mentions(&mut servers);
         self.view.send_replace(View {
             servers: Some(servers),
             down: false,
         });
+    }
+
+    /// Notes where a server's tools speak of another's; what is new goes to the log.
+    fn note_mentions(&self, servers: &mut BTreeMap<Box<str>, BuiltInServer>) {
+        let all: Vec<(&str, Vec<&ToolEntry>)> = servers
+            .iter()
+            .map(|(label, server)| {
+                (
+                    &**label,
+                    server.tools.tools.iter().map(|tool| &**tool).collect(),
+                )
+            })
+            .collect();
+        let found: BTreeSet<Mention> = mentions::among(&all).into_iter().collect();
+        for mention in &found {
+            if let Some(server) = servers.get_mut(&mention.server) {
+                Arc::make_mut(&mut server.tools)
+                    .notices
+                    .push(mention.to_string());
+            }
+        }
+        for mention in found.difference(&self.mentions.borrow()) {
+            log::warn!("{mention}");
+        }
+        self.mentions.replace(found);
     }
 
     pub(super) fn servers(&self) -> Result<Vec<ServerSummary>, RuntimeDown> {

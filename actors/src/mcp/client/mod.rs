@@ -62,6 +62,7 @@ impl McpActor {
                 deadlines: hosted,
                 dialer,
                 sessions: RefCell::default(),
+                pins: RefCell::default(),
             }),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
         }

@@ -14,6 +14,7 @@ use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
 use vllm_responses_protocol::mcp::file::{DefaultApproval, HttpKind};
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
+use vllm_responses_protocol::mcp::pins::Pins;
 use vllm_responses_protocol::tools::mcp::Listed;
 
 use crate::mcp::guard::vet_headers;
@@ -39,6 +40,8 @@ pub(super) struct Remote {
     pub(super) deadlines: HostedSettings,
     pub(super) dialer: Arc<Dialer>,
     pub(super) sessions: RefCell<HashMap<Key, Rc<Entry>>>,
+    /// Definitions as each owner's servers first gave them, longer than a session lasts.
+    pub(super) pins: RefCell<HashMap<Key, Pinned>>,
 }
 
 /// One session, or the place where it will be.
@@ -46,6 +49,13 @@ pub(super) struct Remote {
 pub(super) struct Entry {
     open: OnceCell<Open>,
     used: Cell<Instant>,
+}
+
+/// Definitions of one server's tools, and when they were last asked for.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    pins: Pins,
+    used: Instant,
 }
 
 #[derive(Debug)]
@@ -134,7 +144,10 @@ impl Remote {
             entry = self.place(key);
         }
         entry.used.set(Instant::now());
-        let opened = entry.open.get_or_try_init(|| self.open(server)).await;
+        let opened = entry
+            .open
+            .get_or_try_init(|| self.open(owner, server))
+            .await;
         if let Err(failure) = opened {
             self.forget(&key, &entry);
             return Err(failure);
@@ -142,7 +155,7 @@ impl Remote {
         Ok(entry)
     }
 
-    async fn open(&self, server: &RemoteServer) -> Result<Open, ListFailure> {
+    async fn open(&self, owner: &Owner, server: &RemoteServer) -> Result<Open, ListFailure> {
         let guard = self.settings.guard();
         let to = guard.vet(&server.access.url)?;
         let headers = server
@@ -170,6 +183,7 @@ impl Remote {
         let session = session.map_err(uniform)?;
         let changes = session.changes();
         let tools = session.list().await.map_err(uniform)?;
+        let tools = self.pinned(owner, server, tools);
         for notice in &tools.notices {
             log::warn!("{notice}");
         }
@@ -179,6 +193,29 @@ impl Remote {
             listed: Instant::now(),
             changes,
         })
+    }
+
+    /// The list without tools that have changed, where those are left out.
+    fn pinned(&self, owner: &Owner, server: &RemoteServer, mut list: Catalogue) -> Catalogue {
+        let mut all = self.pins.borrow_mut();
+        let key = server_key(owner, server);
+        if all.len() >= MAX_SESSIONS && !all.contains_key(&key) {
+            let oldest = all.iter().min_by_key(|(_, pinned)| pinned.used);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                all.remove(&oldest);
+            }
+        }
+        let used = Instant::now();
+        let pinned = all.entry(key).or_insert_with(|| Pinned {
+            pins: Pins::default(),
+            used,
+        });
+        pinned.used = used;
+        let on_change = self.deadlines.on_change();
+        let (tools, changes) = pinned.pins.keep(&server.label, list.tools, on_change);
+        list.tools = tools;
+        list.notices.extend(changes);
+        list
     }
 
     fn place(&self, key: Key) -> Rc<Entry> {
@@ -231,6 +268,16 @@ fn uniform(failure: Failure) -> ListFailure {
         return ListFailure::Refused(crate::mcp::guard::Refused);
     }
     ListFailure::Failed(failure)
+}
+
+/// The server whoever it thinks the caller is: its definitions may not depend on that.
+fn server_key(owner: &Owner, server: &RemoteServer) -> Key {
+    let mut hash = Sha256::new();
+    for text in [owner.as_str(), &server.access.url] {
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().into()
 }
 
 fn key(owner: &Owner, server: &RemoteServer) -> Key {

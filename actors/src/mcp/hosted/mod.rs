@@ -8,7 +8,7 @@ mod keep;
 pub mod messages;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +36,11 @@ use messages::{Call, Describe};
 const MAX_CALLS: usize = 64;
 /// Variables of ours that a stdio server gets (decision 14).
 const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+
+/// Whether a stdio server gets this variable of ours: those are no secrets.
+pub(super) fn is_passed(name: &OsStr) -> bool {
+    PASSED.iter().any(|passed| name == *passed)
+}
 
 /// Why a file's server cannot be served. One line with the place of the cause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -227,6 +232,7 @@ impl Handler<Describe> for ServerActor {
             always_approve: self.approval == DefaultApproval::Always,
             phase: live.phase.clone(),
             tools: live.tools.iter().map(|tool| (**tool).clone()).collect(),
+            notices: live.notices.clone(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::Stream;
 use http::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -13,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::Connector;
+use super::events::{self, Answering};
 use super::{MAX_MESSAGE, Progress, Trouble};
 use crate::mcp::guard::{CallerHeaders, Destination, Guard};
 
@@ -136,64 +137,44 @@ impl Http {
 
     /// A whole body of at most [`MAX_MESSAGE`] bytes.
     pub(in crate::mcp) async fn whole(&self, body: Incoming) -> Result<Bytes, Trouble> {
-        let limited = http_body_util::Limited::new(body, MAX_MESSAGE);
-        match limited.collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(self.progress.trouble(Trouble::TooLarge))
-            }
-            Err(_broken) => Err(self.progress.trouble(Trouble::Broken)),
+        match self.body(body).await? {
+            Body::Whole(bytes) => Ok(bytes.into()),
+            Body::Beginning(_) => Err(self.progress.trouble(Trouble::TooLarge)),
         }
     }
 
-    /// A body as it comes, ended when one event of it passes [`MAX_MESSAGE`].
+    /// A body; of one of more than [`MAX_MESSAGE`] bytes about as much as that.
+    pub(in crate::mcp) async fn body(&self, mut body: Incoming) -> Result<Body, Trouble> {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_broken| self.progress.trouble(Trouble::Broken))?;
+            if let Ok(more) = frame.into_data() {
+                bytes.extend_from_slice(&more);
+            }
+            if bytes.len() > MAX_MESSAGE {
+                return Ok(Body::Beginning(bytes));
+            }
+        }
+        Ok(Body::Whole(bytes))
+    }
+
+    /// A body of events as they come.
     pub(in crate::mcp) fn events(
         &self,
         body: Incoming,
+        answering: Answering,
     ) -> impl Stream<Item = Result<Bytes, Trouble>> + Send + use<> {
-        let state = (body, EventMeter::default(), self.progress.clone());
-        stream::try_unfold(state, |(mut body, mut meter, progress)| async move {
-            loop {
-                let Some(frame) = body.frame().await else {
-                    return Ok(None);
-                };
-                let frame = frame.map_err(|_broken| progress.trouble(Trouble::Broken))?;
-                let Ok(bytes) = frame.into_data() else {
-                    continue;
-                };
-                if !meter.takes(&bytes) {
-                    return Err(progress.trouble(Trouble::TooLarge));
-                }
-                return Ok(Some((bytes, (body, meter, progress))));
-            }
-        })
+        events::events(body, answering, self.progress.clone())
     }
 }
 
-/// Counts the bytes of one event: since the last empty line.
-#[derive(Debug, Default)]
-struct EventMeter {
-    bytes: usize,
-    /// The last byte ended a line, carriage returns apart.
-    after_end: bool,
-}
-
-impl EventMeter {
-    fn takes(&mut self, chunk: &[u8]) -> bool {
-        for byte in chunk {
-            self.bytes += 1;
-            match byte {
-                b'\n' if self.after_end => self.bytes = 0,
-                b'\n' => self.after_end = true,
-                b'\r' => {}
-                _ => self.after_end = false,
-            }
-            if self.bytes > MAX_MESSAGE {
-                return false;
-            }
-        }
-        true
-    }
+/// What was read of a body.
+#[derive(Debug)]
+pub(in crate::mcp) enum Body {
+    /// All.
+    Whole(Vec<u8>),
+    /// The beginning: it is too large.
+    Beginning(Vec<u8>),
 }
 
 /// What the connector said is inside the client's error.
@@ -206,21 +187,4 @@ fn classify(error: &(dyn Error + 'static)) -> Trouble {
         at = error.source();
     }
     Trouble::Broken
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn m3_an_endless_event_is_cut_and_many_small_ones_are_not() {
-        let mut meter = EventMeter::default();
-        let small = b"data: x\r\n\r\n".repeat(1000);
-        for _ in 0..1000 {
-            assert!(meter.takes(&small));
-        }
-        let endless = b"data: xxxxxxxx\n".repeat(10_000);
-        let taken = (0..1000).take_while(|_| meter.takes(&endless)).count();
-        assert_eq!(taken, MAX_MESSAGE / endless.len());
-    }
 }

@@ -6,6 +6,7 @@
 
 pub(super) mod calm;
 pub mod connect;
+pub(super) mod events;
 pub(super) mod http;
 pub(super) mod sse;
 pub(super) mod stdio;
@@ -15,8 +16,8 @@ mod tests;
 
 use tokio::sync::watch;
 
-/// Largest message taken from a server, in bytes. Results are cut to less than that, visibly; a server
-/// that sends more in one message has its connection closed.
+/// Largest message taken whole from a server, in bytes. Of the result of a call that is larger the
+/// beginning is taken, visibly cut; anything else that is larger fails.
 pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// Why bytes did not get through. No text of the server is in it.

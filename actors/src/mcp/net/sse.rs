@@ -13,6 +13,7 @@ use rmcp::transport::Transport;
 use vllm_responses_protocol::sse::Decoder;
 
 use super::Trouble;
+use super::events::Answering;
 use super::http::Http;
 use crate::mcp::guard::Destination;
 
@@ -42,7 +43,9 @@ impl LegacySse {
             return Err(http.progress().trouble(status));
         }
         let mut this = Self {
-            bytes: http.events(answer.into_body()).boxed(),
+            bytes: http
+                .events(answer.into_body(), Answering::Everything)
+                .boxed(),
             endpoint: home,
             decoder: Decoder::default(),
             http,

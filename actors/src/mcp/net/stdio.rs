@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use vllm_responses_protocol::mcp::salvage::salvage;
 
 use super::{MAX_MESSAGE, Progress, Trouble};
 use crate::process::{Child, Spawned};
@@ -33,6 +34,8 @@ pub(in crate::mcp) struct StdioTransport {
     /// How far the buffer has been searched for a line end.
     searched: usize,
     noise: usize,
+    /// The rest of a line that was cut is passed over.
+    skipping: bool,
     progress: Progress,
 }
 
@@ -61,23 +64,40 @@ impl StdioTransport {
             buffer: Vec::new(),
             searched: 0,
             noise: 0,
+            skipping: false,
             progress,
         })
     }
 
-    /// The next whole line. Dropping the future loses nothing.
+    fn forget(&mut self) {
+        self.buffer.clear();
+        self.searched = 0;
+    }
+
+    /// The next whole line, or what is kept of one that is too large. Dropping the future loses nothing.
     async fn line(&mut self) -> Option<Vec<u8>> {
         loop {
             let fresh = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(at) = fresh.iter().position(|byte| *byte == b'\n') {
                 let rest = self.buffer.split_off(self.searched + at + 1);
                 self.searched = 0;
-                return Some(std::mem::replace(&mut self.buffer, rest));
+                let line = std::mem::replace(&mut self.buffer, rest);
+                if !std::mem::take(&mut self.skipping) {
+                    return Some(line);
+                }
+                continue;
             }
             self.searched = self.buffer.len();
-            if self.buffer.len() > MAX_MESSAGE {
-                self.progress.trouble(Trouble::TooLarge);
-                return None;
+            if self.skipping {
+                self.forget();
+            } else if self.buffer.len() > MAX_MESSAGE {
+                let Some(kept) = salvage(&self.buffer, None) else {
+                    self.progress.trouble(Trouble::TooLarge);
+                    return None;
+                };
+                self.skipping = true;
+                self.forget();
+                return Some(kept.into());
             }
             // A partial line at the end is no message.
             if self.output.read_buf(&mut self.buffer).await.ok()? == 0 {

@@ -15,9 +15,11 @@ use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
 };
 use sse_stream::{Sse, SseStream};
+use vllm_responses_protocol::mcp::salvage::salvage;
 
 use super::Trouble;
-use super::http::Http;
+use super::events::Answering;
+use super::http::{Body, Http};
 use crate::mcp::guard::Destination;
 
 const EVENTS: &str = "text/event-stream";
@@ -49,8 +51,13 @@ impl Http {
         Ok(headers)
     }
 
-    fn events_of(&self, answer: Response<Incoming>) -> BoxStream<'static, Result<Sse, SseError>> {
-        SseStream::from_bytes_stream(Box::pin(self.events(answer.into_body()))).boxed()
+    fn events_of(
+        &self,
+        answer: Response<Incoming>,
+        answering: Answering,
+    ) -> BoxStream<'static, Result<Sse, SseError>> {
+        let events = self.events(answer.into_body(), answering);
+        SseStream::from_bytes_stream(Box::pin(events)).boxed()
     }
 
     /// The one place the SDK may send to: the session's own URL.
@@ -95,12 +102,18 @@ impl Http {
         }
         if kind.starts_with(EVENTS) {
             return Ok(StreamableHttpPostResponse::Sse(
-                self.events_of(answer),
+                self.events_of(answer, answering(sent)),
                 session,
             ));
         }
-        let body = self.whole(answer.into_body()).await;
-        let body = body.map_err(|trouble| self.refuse(trouble))?;
+        let body = self.body(answer.into_body()).await;
+        let body = match body.map_err(|trouble| self.refuse(trouble))? {
+            Body::Whole(body) => body,
+            Body::Beginning(beginning) => {
+                let kept = salvage(&beginning, request_id(sent).as_deref());
+                kept.ok_or_else(|| self.refuse(Trouble::TooLarge))?.into()
+            }
+        };
         match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
             Ok(message) if kind.starts_with(JSON) => {
                 Ok(StreamableHttpPostResponse::Json(message, session))
@@ -170,10 +183,24 @@ impl StreamableHttpClient for Http {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),
             StatusCode::NOT_FOUND if session.is_some() => Err(StreamableHttpError::SessionExpired),
             status if !status.is_success() => Err(self.refuse(Trouble::Status(status.as_u16()))),
-            _ if content_type(&answer).starts_with(EVENTS) => Ok(self.events_of(answer)),
+            _ if content_type(&answer).starts_with(EVENTS) => {
+                Ok(self.events_of(answer, Answering::Everything))
+            }
             _ => Err(StreamableHttpError::UnexpectedContentType(None)),
         }
     }
+}
+
+/// The id of a request, as JSON.
+fn request_id(sent: &ClientJsonRpcMessage) -> Option<String> {
+    let JsonRpcMessage::Request(request) = sent else {
+        return None;
+    };
+    serde_json::to_string(&request.id).ok()
+}
+
+fn answering(sent: &ClientJsonRpcMessage) -> Answering {
+    request_id(sent).map_or(Answering::Everything, Answering::Request)
 }
 
 fn content_type(answer: &Response<Incoming>) -> String {

@@ -142,6 +142,58 @@ async fn names_are_judged_by_every_address_at_every_connection() {
     );
 }
 
+/// A resolver that takes its time, or answers with more than anybody has.
+#[derive(Debug)]
+struct Excessive {
+    wait: Duration,
+    answer: Vec<IpAddr>,
+    dialled: watch::Sender<Vec<SocketAddr>>,
+}
+
+impl Network for Excessive {
+    fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let (wait, answer) = (self.wait, self.answer.clone());
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            Ok(answer)
+        })
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        self.dialled.send_modify(|dialled| dialled.push(address));
+        Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_and_huge_answers_of_names_are_bounded() {
+    let many: Vec<IpAddr> = (0..10_000_u32)
+        .map(|at| IpAddr::V4((0x0808_0000 + at).into()))
+        .collect();
+    let mut one_private = many.clone();
+    one_private.push("192.168.1.1".parse().unwrap());
+    for (wait, answer, trouble, dialled) in [
+        (60, many.clone(), Trouble::ConnectTimedOut, 0),
+        (0, one_private, Trouble::Refused, 0),
+        (
+            0,
+            many,
+            Trouble::Unreachable(io::ErrorKind::ConnectionRefused),
+            16,
+        ),
+    ] {
+        let network = Arc::new(Excessive {
+            wait: Duration::from_secs(wait),
+            answer,
+            dialled: watch::Sender::new(Vec::new()),
+        });
+        let shared: Arc<dyn Network> = Arc::<Excessive>::clone(&network);
+        let http = client(&strict(), shared, "https://mcp.example.com/mcp");
+        assert_eq!(get(&http).await, Err(trouble));
+        assert_eq!(network.dialled.borrow().len(), dialled);
+    }
+}
+
 #[tokio::test]
 async fn credentials_stay_with_their_origin() {
     let (other, heard, _tasks) =
@@ -197,6 +249,73 @@ async fn redirect_loops_and_chains_end() {
             "{status}: {ended:?}"
         );
     }
+}
+
+/// A server that redirects so many times and then answers.
+async fn chain(status: u16, hops: usize) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut left = hops;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = vec![0; 65536];
+            if stream.read(&mut buffer).await.unwrap_or(0) == 0 {
+                continue;
+            }
+            let head = if left > 0 {
+                format!("{status} X\r\nlocation: /{left}")
+            } else {
+                "200 X".to_owned()
+            };
+            left = left.saturating_sub(1);
+            let answer =
+                format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    (address, tasks)
+}
+
+#[tokio::test]
+async fn three_redirects_are_followed_and_a_fourth_is_not() {
+    for status in [301, 302, 303, 307, 308] {
+        for (hops, fits) in [(3, true), (4, false)] {
+            let (address, _tasks) = chain(status, hops).await;
+            let url = format!("http://{address}/");
+            let http = client(&Guard::Operator, Arc::new(SystemNetwork), &url);
+            let ended = get(&http).await;
+            assert_eq!(ended.is_ok(), fits, "{status}, {hops}: {ended:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_redirect_of_any_status_leads_to_a_private_address() {
+    let allowed = |address: SocketAddr| Guard::Callers {
+        allowed: vec![AllowedHost::parse(&address.to_string()).unwrap()],
+        own_ports: Vec::new(),
+    };
+    let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let there = canary.local_addr().unwrap();
+    for status in [301, 302, 303, 307, 308] {
+        for target in [
+            format!("http://{there}/"),
+            format!("https://{there}/"),
+            format!("//{there}/"),
+            format!("https://localhost:{}/", there.port()),
+        ] {
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\nlocation: {target}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let (address, _heard, _tasks) = serve(answer).await;
+            let url = format!("http://{address}/");
+            let http = client(&allowed(address), Arc::new(SystemNetwork), &url);
+            assert_eq!(get(&http).await, Err(Trouble::Refused), "{status} {target}");
+        }
+    }
+    let touched = tokio::time::timeout(Duration::from_millis(100), canary.accept()).await;
+    assert!(touched.is_err(), "the canary was touched");
 }
 
 #[tokio::test]

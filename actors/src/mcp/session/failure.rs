@@ -9,7 +9,7 @@ use rmcp::ServiceError;
 use rmcp::service::ClientInitializeError;
 use rmcp::transport::DynamicTransportError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
-use vllm_responses_protocol::mcp::catalogue::visible;
+use vllm_responses_protocol::mcp::hidden::visible;
 use vllm_responses_protocol::mcp::outcome::{CallError, INVALID_PARAMS, SERVER_ERROR, cap};
 
 use crate::mcp::net::{Progress, Trouble};

@@ -2,6 +2,7 @@
 
 mod failure;
 mod peer;
+mod redact;
 mod render;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use super::net::stdio::StdioTransport;
 use super::net::{MAX_MESSAGE, Progress};
 use crate::process::{ChildSpec, EnvPolicy, Launcher, Output, Stdin};
 use peer::Refuser;
+use redact::Redactor;
 
 /// Pages of a tool list that are read; a list without end is cut here.
 const MAX_PAGES: usize = 64;
@@ -91,6 +93,8 @@ pub struct Session {
     deadlines: Deadlines,
     service: RunningService<RoleClient, Refuser>,
     progress: Progress,
+    /// What of the server's words may be told.
+    redactor: Redactor,
     /// Counts how often the server said that its tools have changed.
     changes: watch::Receiver<u64>,
 }
@@ -111,14 +115,15 @@ impl Session {
         let label: Arc<str> = label.into();
         let progress = Progress::default();
         let (told, changes) = watch::channel(0);
+        let redactor = Redactor::of(endpoint);
         let opening = Opening {
             label: &label,
             deadlines,
             progress: &progress,
             peer: Refuser::new(told),
         };
-        let service = match endpoint {
-            Endpoint::Stdio { .. } => opening.stdio(endpoint).await?,
+        let opened = match endpoint {
+            Endpoint::Stdio { .. } => opening.stdio(endpoint).await,
             Endpoint::Http {
                 to,
                 guard,
@@ -134,17 +139,22 @@ impl Session {
                 };
                 let http = Http::new(connector, (**to).clone(), headers.clone());
                 if is_legacy(*kind, to) {
-                    opening.legacy(http).await?
+                    opening.legacy(http).await
                 } else {
-                    opening.streamable(http).await?
+                    opening.streamable(http).await
                 }
             }
         };
+        let service = opened.map_err(|failure| Failure {
+            reason: redactor.reason(failure.reason),
+            ..failure
+        })?;
         Ok(Self {
             label,
             deadlines,
             service,
             progress,
+            redactor,
             changes,
         })
     }
@@ -203,7 +213,8 @@ impl Session {
         let CallToolResponse::Complete(result) = answer else {
             return Err(self.failure(Phase::Call, Reason::WantsInput));
         };
-        Ok(render::outcome(&result, MAX_RESULT))
+        let outcome = render::outcome(&result, MAX_RESULT);
+        Ok(self.redactor.outcome(outcome))
     }
 
     /// Whether the server still answers.
@@ -246,7 +257,8 @@ impl Session {
     }
 
     fn failed(&self, phase: Phase, error: &rmcp::ServiceError) -> Failure {
-        self.failure(phase, failure::reason(error, &self.progress))
+        let reason = failure::reason(error, &self.progress);
+        self.failure(phase, self.redactor.reason(reason))
     }
 }
 

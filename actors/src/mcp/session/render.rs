@@ -4,6 +4,7 @@
 //! know it. Binary content is told of, not copied: its base64 would cost the model its context.
 
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use vllm_responses_protocol::mcp::hidden::readable;
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, cap};
 
 /// Longest error text.
@@ -11,7 +12,7 @@ const MAX_ERROR: usize = 4096;
 
 /// The outcome of a finished call, its text cut to `most` bytes.
 pub(super) fn outcome(result: &CallToolResult, most: usize) -> Outcome {
-    let text = text(result);
+    let text = readable(&text(result));
     if result.is_error == Some(true) {
         let text = if text.is_empty() {
             "the tool failed without saying why"

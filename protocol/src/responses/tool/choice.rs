@@ -74,8 +74,21 @@ pub struct Allowed {
     pub customs: Vec<Box<str>>,
     /// Whole namespaces, by name.
     pub namespaces: Vec<Box<str>>,
+    /// MCP servers, or single tools of them.
+    pub mcp: Vec<AllowedMcp>,
     /// Other tools, by type.
     pub types: Vec<Box<str>>,
+}
+
+/// An MCP server among the allowed tools, or one tool of it.
+#[derive(Clone, Debug)]
+pub struct AllowedMcp {
+    /// The server.
+    pub label: Box<str>,
+    /// The tool, as the server names it; `None` for all.
+    pub name: Option<Box<str>>,
+    /// Where it stands among the allowed tools.
+    pub index: usize,
 }
 
 impl Allowed {
@@ -238,6 +251,12 @@ fn decode_allowed(
             "namespace" => {
                 let name = fields.required_word("name", problems);
                 allowed.namespaces.extend(name.map(Into::into));
+            }
+            "mcp" => {
+                let named = mcp::decode_named(&mut fields, known.tools, problems);
+                allowed
+                    .mcp
+                    .extend(named.map(|(label, name)| AllowedMcp { label, name, index }));
             }
             _ => allowed.types.push(kind.into()),
         }

@@ -302,18 +302,29 @@ pub(super) fn decode_choice(
     tools: &[Tool],
     problems: &mut Problems,
 ) -> Option<ToolChoice> {
-    let place = fields.place();
+    let (label, name) = decode_named(&mut fields, tools, problems)?;
+    Some(ToolChoice::Mcp {
+        label,
+        name,
+        raw: credentials::without(raw),
+    })
+}
+
+/// Reads the label of a server in `tools`, and the name of a tool of it if there is one. Whether the
+/// server has the tool is known when it has been asked.
+pub(super) fn decode_named(
+    fields: &mut Fields<'_, '_>,
+    tools: &[Tool],
+    problems: &mut Problems,
+) -> Option<(Box<str>, Option<Box<str>>)> {
     let label = fields.required_word("server_label", problems)?;
     let name = fields.string("name", problems);
     if find(tools, &label).is_none() {
+        let place = fields.place();
         problems.invalid(
             &place.member("server_label"),
             "the label of an MCP server in `tools`",
         );
     }
-    Some(ToolChoice::Mcp {
-        label: label.into(),
-        name: name.map(Into::into),
-        raw: credentials::without(raw),
-    })
+    Some((label.into(), name.map(Into::into)))
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-pub use choice::{Allowed, AllowedMode, ToolChoice};
+pub use choice::{Allowed, AllowedMcp, AllowedMode, ToolChoice};
 pub(crate) use choice::{Known, MayGrow, decode_choice};
 pub use client::{
     CustomFormat, CustomTool, EmulatedTool, Execution, Grammar, NamespaceTool, ToolSearchTool,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::mcp::{self, ListError, Listed, McpFunction};
+use super::mcp::{ListError, Listed, McpFunction};
 use super::{Availability, Offers, code_interpreter, shown};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::emulated::Emulated;
@@ -36,6 +36,8 @@ pub enum Route {
     CodeInterpreter,
     /// The MCP tool with this index, run here or shown to the client for approval.
     Mcp(usize),
+    /// Told to the model as an error: a name of an MCP tool that is not there.
+    NoSuchMcp,
 }
 
 impl Route {
@@ -47,7 +49,7 @@ impl Route {
             | Self::ToolSearch
             | Self::Emulated(_)
             | Self::Refused => false,
-            Self::CodeInterpreter | Self::Mcp(_) => true,
+            Self::CodeInterpreter | Self::Mcp(_) | Self::NoSuchMcp => true,
         }
     }
 }
@@ -89,11 +91,25 @@ enum Shown {
     },
 }
 
+/// Whose names that nobody offers are, when they look like those of MCP tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum McpNames {
+    /// The client's, as all others are.
+    #[default]
+    Client,
+    /// Of tools that the model remembers or makes up: the conversation has something of MCP.
+    Remembered,
+}
+
 /// The functions of one response, in the order of its tools.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Vec<Entry>,
     mcp: Vec<McpFunction>,
+    /// Whose names that nobody offers are, when they look like those of MCP tools.
+    mcp_names: McpNames,
+    /// The MCP server whose tools alone are shown in the first round, since one must be called.
+    first: Option<Box<str>>,
     /// Whether names that are not among the entries are refused.
     closed: bool,
     /// While the tools of the request are read and the client can search: what is deferred waits.
@@ -123,7 +139,10 @@ impl Catalogue {
                     Availability::Off => {}
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
-                Tool::Mcp(tool) => catalogue.add_mcp(settings, tool, index, lists)?,
+                Tool::Mcp(tool) => {
+                    catalogue.note_mcp();
+                    catalogue.add_mcp(settings, tool, index, lists)?;
+                }
                 Tool::Function(_)
                 | Tool::Custom(_)
                 | Tool::Namespace(_)
@@ -255,7 +274,9 @@ impl Catalogue {
     fn choose(&mut self, choice: Option<&ToolChoice>) -> Result<(), ApiError> {
         match choice {
             Some(ToolChoice::Allowed { allowed, .. }) => {
-                self.entries.retain(|entry| entry.is_allowed(allowed));
+                self.check_allowed(allowed)?;
+                let mcp = &self.mcp;
+                self.entries.retain(|entry| entry.is_allowed(allowed, mcp));
                 self.closed = true;
             }
             Some(ToolChoice::Function { name }) if self.named(name, Route::Function).is_none() => {
@@ -268,12 +289,14 @@ impl Catalogue {
                     .and_then(|entry| entry.grammar.as_ref())
                     .map(|_| place);
             }
+            Some(ToolChoice::Mcp { label, name, .. }) => {
+                self.choose_mcp(label, name.as_deref())?;
+            }
             Some(
                 ToolChoice::None
                 | ToolChoice::Auto
                 | ToolChoice::Required
                 | ToolChoice::Function { .. }
-                | ToolChoice::Mcp { .. }
                 | ToolChoice::OfType { .. },
             )
             | None => {}
@@ -296,6 +319,7 @@ impl Catalogue {
     pub fn route(&self, name: &str) -> Route {
         match self.entry(name) {
             Some(entry) => entry.route,
+            None if self.is_mcp_name(name) => Route::NoSuchMcp,
             None if self.closed => Route::Refused,
             None => Route::Function,
         }
@@ -355,12 +379,13 @@ impl Catalogue {
 
     /// Whether the gateway may have to run something.
     pub fn has_gateway_tools(&self) -> bool {
-        self.entries.iter().any(|entry| entry.route.is_gateway())
+        self.mcp_names == McpNames::Remembered
+            || self.entries.iter().any(|entry| entry.route.is_gateway())
     }
 }
 
 impl Entry {
-    fn is_allowed(&self, allowed: &Allowed) -> bool {
+    fn is_allowed(&self, allowed: &Allowed, mcp: &[McpFunction]) -> bool {
         let named = |names: &[Box<str>]| names.contains(&self.own.name);
         let in_space = self.own.namespace.as_deref();
         match self.route {
@@ -372,8 +397,10 @@ impl Entry {
             Route::ToolSearch => allowed.has_type("tool_search"),
             Route::Emulated(kind) => allowed.has_type(kind.as_str()),
             Route::CodeInterpreter => allowed.has_type(code_interpreter::TYPE),
-            Route::Mcp(_) => allowed.has_type(mcp::TYPE),
-            Route::Refused => false,
+            Route::Mcp(at) => mcp
+                .get(at)
+                .is_some_and(|tool| servers::is_allowed(tool, allowed)),
+            Route::NoSuchMcp | Route::Refused => false,
         }
     }
 }

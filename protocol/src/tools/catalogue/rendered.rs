@@ -15,6 +15,9 @@ impl Catalogue {
         let any = choice != ChoiceMode::Summary;
         let shown = self.entries.iter().filter(|_| any);
         let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
+        let first = self.first.as_deref();
+        let first = first.filter(|_| choice == ChoiceMode::AsAsked);
+        let shown = shown.filter(|entry| first.is_none_or(|label| self.is_of(entry, label)));
         let mut introduced = BTreeSet::new();
         shown
             .map(|entry| {

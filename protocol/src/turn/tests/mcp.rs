@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::effect::Claimed;
 use super::*;
 use crate::history;
 use crate::mcp::catalogue::{RawTool, catalogue};
@@ -9,7 +10,7 @@ use crate::mcp::outcome::{CallError, Outcome};
 use crate::tools::mcp::{ListError, Listed};
 use crate::tools::{ToolCall, ToolOutcome};
 
-fn listed(names: &[&str]) -> Listed {
+pub(super) fn listed(names: &[&str]) -> Listed {
     let tools = names.iter().map(|name| RawTool {
         name: (*name).to_owned(),
         description: Some(format!("does {name}")),
@@ -24,15 +25,15 @@ fn listed(names: &[&str]) -> Listed {
 }
 
 /// A turn with the MCP server `s`.
-struct Mcp {
-    bench: Bench,
-    bodies: Vec<Value>,
-    runs: Vec<ToolCall>,
-    actions: Vec<String>,
+pub(super) struct Mcp {
+    pub(super) bench: Bench,
+    pub(super) bodies: Vec<Value>,
+    pub(super) runs: Vec<ToolCall>,
+    pub(super) actions: Vec<String>,
 }
 
 impl Mcp {
-    fn new(tool: &Value, extra: &Value, history: Vec<Item>) -> Self {
+    pub(super) fn new(tool: &Value, extra: &Value, history: Vec<Item>) -> Self {
         let mut declared = json!({"type": "mcp", "server_label": "s"});
         let mut body = json!({"model": "m", "input": "x", "stream": true});
         for (name, value) in tool.as_object().unwrap() {
@@ -54,20 +55,20 @@ impl Mcp {
         made
     }
 
-    fn plain() -> Self {
+    pub(super) fn plain() -> Self {
         let mut made = Self::new(&json!({}), &json!({}), Vec::new());
         made.answer(Ok(listed(&["add", "read_it"])));
         made
     }
 
-    fn answer(&mut self, answer: Result<Listed, ListError>) {
+    pub(super) fn answer(&mut self, answer: Result<Listed, ListError>) {
         self.step(Input::ToolsListed {
             tool_index: 0,
             answer,
         });
     }
 
-    fn step(&mut self, input: Input<'_>) {
+    pub(super) fn step(&mut self, input: Input<'_>) {
         self.bench.turn.step(NOW, input, &mut self.bench.effects);
         for action in self.bench.effects.actions.drain(..) {
             if !matches!(action, Action::Used(_)) {
@@ -80,6 +81,8 @@ impl Mcp {
                 | Action::FindItems(_)
                 | Action::Used(_)
                 | Action::CountTokens(_)
+                | Action::ClaimApprovals(_)
+                | Action::Suspect(_)
                 | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer
@@ -90,7 +93,7 @@ impl Mcp {
         }
     }
 
-    fn calls(&mut self, calls: &[(&str, &str)]) {
+    pub(super) fn calls(&mut self, calls: &[(&str, &str)]) {
         for (index, (name, arguments)) in calls.iter().enumerate() {
             let call = json!({"index": index, "id": format!("u{index}"), "function": {"name": name, "arguments": arguments}});
             self.step(Input::UpstreamBytes(&delta(&json!({"tool_calls": [call]}))));
@@ -98,18 +101,18 @@ impl Mcp {
         self.ends("tool_calls");
     }
 
-    fn ends(&mut self, reason: &str) {
+    pub(super) fn ends(&mut self, reason: &str) {
         self.step(Input::UpstreamBytes(&finish(reason)));
         self.step(Input::UpstreamBytes(b"data: [DONE]\n\n"));
     }
 
-    fn says(&mut self, text: &str) {
+    pub(super) fn says(&mut self, text: &str) {
         self.step(Input::UpstreamBytes(&says(text)));
         self.ends("stop");
     }
 
     /// The oldest call ends so.
-    fn ended(&mut self, outcome: Outcome) {
+    pub(super) fn ended(&mut self, outcome: Outcome) {
         let call = self.runs.remove(0);
         self.step(Input::ToolEnded {
             output_index: call.output_index,
@@ -117,12 +120,12 @@ impl Mcp {
         });
     }
 
-    fn gives(&mut self, text: &str) {
+    pub(super) fn gives(&mut self, text: &str) {
         self.ended(Outcome::Output { text: text.into() });
     }
 
     /// The finished resource, and the items as a later turn has them.
-    fn stored(mut self) -> (Value, Vec<Item>) {
+    pub(super) fn stored(mut self) -> (Value, Vec<Item>) {
         self.step(Input::Stored(Kept::Yes));
         let resource = self.bench.events().last().unwrap()["response"].clone();
         assert_eq!(resource["status"], "completed");
@@ -130,14 +133,14 @@ impl Mcp {
         (resource, items)
     }
 
-    fn tool_names(&self, body: usize) -> Vec<&str> {
+    pub(super) fn tool_names(&self, body: usize) -> Vec<&str> {
         let tools = self.bodies[body]["tools"].as_array().into_iter().flatten();
         tools
             .filter_map(|tool| tool["function"]["name"].as_str())
             .collect()
     }
 
-    fn refusal(&mut self) -> u16 {
+    pub(super) fn refusal(&mut self) -> u16 {
         let refused = self
             .actions
             .iter()
@@ -146,7 +149,7 @@ impl Mcp {
     }
 }
 
-const ADD: (&str, &str) = ("mcp__s__add", r#"{"a":1}"#);
+pub(super) const ADD: (&str, &str) = ("mcp__s__add", r#"{"a":1}"#);
 
 #[test]
 fn a_list_a_call_and_an_answer() {
@@ -230,7 +233,9 @@ fn an_approval_ends_the_response_and_resumes_it_once() {
 
     let mut yes = Mcp::new(&ask, &say(true), items.clone());
     yes.answer(Ok(listed(&["add", "read_it"])));
-    assert_eq!(yes.actions, ["begin", "run 0"]);
+    assert_eq!(yes.actions, ["claim"]);
+    yes.step(Input::Claimed(Claimed::Yes));
+    assert_eq!(yes.actions, ["claim", "begin", "run 0"]);
     yes.gives("3");
     assert_eq!(yes.bodies[0]["messages"][1]["content"], "3");
     yes.says("three");
@@ -264,7 +269,8 @@ fn a_whole_history_approves_too() {
     let input = json!({"input": approving()});
     let mut turn = Mcp::new(&json!({}), &input, Vec::new());
     turn.answer(Ok(listed(&["add"])));
-    assert_eq!(turn.actions, ["begin", "run 1"]);
+    turn.step(Input::Claimed(Claimed::Yes));
+    assert_eq!(turn.actions, ["claim", "begin", "run 1"]);
     turn.gives("3");
     turn.says("three");
     let (resource, items) = turn.stored();
@@ -297,33 +303,6 @@ fn decision_26_who_cannot_list() {
     assert_eq!(turn.bench.types()[4], "response.mcp_list_tools.failed");
     let (resource, _) = turn.stored();
     assert_eq!(resource["output"][0]["error"], "it hangs");
-}
-
-#[test]
-fn m7_only_allowed_tools_are_shown_and_called() {
-    let only = json!({"allowed_tools": {"read_only": true}});
-    let mut turn = Mcp::new(&only, &json!({}), Vec::new());
-    turn.answer(Ok(listed(&["add", "read_it"])));
-    assert_eq!(turn.tool_names(0), ["mcp__s__read_it"]);
-    turn.calls(&[ADD]);
-    assert!(turn.runs.is_empty());
-    let mut none = Mcp::new(&json!({"allowed_tools": ["gone"]}), &json!({}), Vec::new());
-    none.answer(Ok(listed(&["add"])));
-    assert_eq!(none.refusal(), 400);
-}
-
-#[test]
-fn a_choice_names_the_tool() {
-    let choice = json!({"tool_choice": {"type": "mcp", "server_label": "s", "name": "add"}});
-    let mut turn = Mcp::new(&json!({}), &choice, Vec::new());
-    turn.answer(Ok(listed(&["add"])));
-    assert_eq!(
-        turn.bodies[0]["tool_choice"]["function"]["name"],
-        "mcp__s__add"
-    );
-    turn.calls(&[ADD]);
-    turn.gives("1");
-    assert_eq!(turn.bodies[1]["tool_choice"], "auto");
 }
 
 #[test]
@@ -371,6 +350,24 @@ fn approving() -> Value {
 }
 
 #[test]
+fn an_approval_that_another_response_took_runs_nothing() {
+    for (claimed, status) in [(Claimed::No, 400), (Claimed::Unknown, 503)] {
+        let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
+        turn.answer(Ok(listed(&["add"])));
+        turn.step(Input::Claimed(claimed));
+        assert_eq!(turn.refusal(), status);
+        assert!(turn.runs.is_empty() && turn.bodies.is_empty());
+        assert!(turn.bench.effects.bytes.is_empty());
+    }
+    // One who leaves in between hears nothing, and nothing runs.
+    let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
+    turn.answer(Ok(listed(&["add"])));
+    turn.step(Input::Cancelled(Cancel::ClientLeft));
+    turn.step(Input::Claimed(Claimed::Yes));
+    assert_eq!(turn.actions, ["claim", "end"]);
+}
+
+#[test]
 fn counting_runs_nothing_that_is_approved() {
     let mut turn = Mcp::new(&json!({}), &json!({"input": approving()}), Vec::new());
     turn.bench.turn.purpose = Purpose::Count;
@@ -387,6 +384,7 @@ fn code_after_an_approved_call_has_a_session() {
     let extra = json!({"tools": tools, "input": approving()});
     let mut turn = Mcp::new(&json!({}), &extra, Vec::new());
     turn.answer(Ok(listed(&["add"])));
+    turn.step(Input::Claimed(Claimed::Yes));
     turn.gives("3");
     let name = turn.tool_names(0)[1].to_owned();
     turn.calls(&[(&name, r#"{"code":"1"}"#)]);

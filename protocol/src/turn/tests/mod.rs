@@ -4,6 +4,7 @@ mod client_tools;
 mod compaction;
 mod items;
 mod mcp;
+mod mcp_choices;
 mod thinking;
 mod tools;
 mod truncation;
@@ -140,6 +141,8 @@ fn name(action: &Action) -> String {
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
         Action::FindItems(responses) => format!("find {responses:?}"),
+        Action::ClaimApprovals(_) => "claim".to_owned(),
+        Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),

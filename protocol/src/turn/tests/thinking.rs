@@ -92,6 +92,8 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             Action::FindItems(_)
             | Action::Used(_)
             | Action::ListTools { .. }
+            | Action::ClaimApprovals(_)
+            | Action::Suspect(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
             | Action::RunTool(_)

@@ -46,6 +46,8 @@ impl Loop {
                 Action::RunTool(call) => self.runs.push(call),
                 Action::Used(call) => self.used.push(call.prompt_tokens + call.completion_tokens),
                 other @ (Action::ListTools { .. }
+                | Action::ClaimApprovals(_)
+                | Action::Suspect(_)
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
