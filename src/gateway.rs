@@ -29,6 +29,7 @@ use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
+use vllm_responses_actors::trace::{self, Scope};
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, client, spawn};
@@ -42,6 +43,7 @@ use crate::http;
 use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
 use crate::mcp::wire::{self, Mcp};
+use crate::reload::{LogSource, Reload};
 use crate::shutdown::{self, Outcome, Signals};
 use crate::status::{self, ToolStatus};
 
@@ -53,6 +55,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// The last spans' way to the collector.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// Telling an actor of ours to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -75,15 +79,16 @@ impl From<String> for Failure {
 ///
 /// # Errors
 /// When the gateway cannot start, or is to end with a child.
-pub fn run(config: Config) -> Result<Outcome, Failure> {
+pub fn run(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     tls::install();
-    System::new().block_on(serve(config))
+    System::new().block_on(serve(config, log))
 }
 
 /// What [`open`] needs.
 struct Opening {
     config: Config,
     upstream: UpstreamSettings,
+    turn_log: watch::Receiver<TurnLog>,
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
     observers: watch::Sender<Observers>,
@@ -91,7 +96,7 @@ struct Opening {
     mcp_runtime: Option<Addr<ChildActor>>,
 }
 
-async fn serve(config: Config) -> Result<Outcome, Failure> {
+async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let start = Instant::now();
     let upstream = match &config.upstream {
         Upstream::External(settings) => (**settings).clone(),
@@ -99,7 +104,9 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
     let keys_seen = keys.watch();
-    let signals = Signals::new(keys)?;
+    let reload = Reload::new(keys, log, &config.logging);
+    let turn_log = reload.turn_log();
+    let signals = Signals::new(reload)?;
     let control = Arbiter::new();
     let capacity = match config.limits.max_in_flight {
         0 => places_by_descriptors(),
@@ -115,7 +122,11 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let mcp_actor = mcp.start();
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
-    let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
+    let (tracing, exporter) = config.tracing.as_ref().map(trace::start).unzip();
+    let state = AppState {
+        tracing: tracing.unwrap_or_default(),
+        ..app_state(&config, upstream.clone(), chiefs, seal_keys, watched)
+    };
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -133,6 +144,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
         let opening = Opening {
             config,
             upstream,
+            turn_log,
             supervisor,
             doors,
             observers,
@@ -148,6 +160,9 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     };
     // The server closes its connections only while it is polled: it ends beside its stop.
     let (outcome, ended) = tokio::join!(living, serving);
+    if let Some(exporter) = exporter {
+        exporter.finish(FLUSH_LIMIT).await;
+    }
     control.stop();
     ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
     outcome
@@ -318,6 +333,7 @@ fn app_state(
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
         },
+        tracing: Scope::default(),
         body_limit: config.limits.body_bytes,
         retention: config.store.retention,
     }
@@ -327,12 +343,14 @@ fn app_state(
 fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
+    let origins = gateway.cors.clone();
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(web::ThinData(client::client(connect)))
             .configure(http::routes)
+            .wrap(http::cors::middleware(&origins))
     })
     .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
     .workers(gateway.workers)
@@ -380,10 +398,7 @@ async fn open(
         upstream: opening.upstream,
         tools,
         mcp: opening.mcp.recipient(),
-        log: TurnLog {
-            timings: opening.config.logging.timings,
-            model_messages: opening.config.logging.model_messages,
-        },
+        log: opening.turn_log,
     };
     let opened = messages::Opened(Arc::new(peers));
     ask_actor(&opening.supervisor, opened, START_LIMIT)

@@ -14,5 +14,6 @@ pub mod http;
 pub mod keys;
 pub mod logging;
 pub mod mcp;
+pub mod reload;
 mod shutdown;
 pub mod status;

@@ -15,7 +15,7 @@ use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave};
 
 use crate::config::Lifecycle;
-use crate::keys::Keys;
+use crate::reload::Reload;
 
 /// The supervisor answers from memory.
 const TOLD: Duration = Duration::from_secs(1);
@@ -39,8 +39,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Read again at SIGHUP.
-    keys: Keys,
+    /// Run at SIGHUP.
+    reload: Reload,
 }
 
 /// Exit code after a signal: 128 and its number.
@@ -48,24 +48,24 @@ pub(crate) struct Signals {
 pub(crate) struct Caught(u8);
 
 impl Signals {
-    pub(crate) fn new(keys: Keys) -> Result<Self, String> {
+    pub(crate) fn new(reload: Reload) -> Result<Self, String> {
         let open =
             |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
             hangup: open(SignalKind::hangup())?,
-            keys,
+            reload,
         })
     }
 
-    /// The next one that stops the gateway. SIGHUP does not: it reads the keys file again.
+    /// The next one that stops the gateway. SIGHUP does not: it reads keys and logging again.
     pub(crate) async fn next(&mut self) -> Caught {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Caught(143),
                 _ = self.interrupt.recv() => return Caught(130),
-                _ = self.hangup.recv() => self.keys.reload(),
+                _ = self.hangup.recv() => self.reload.run(),
             }
         }
     }

@@ -8,6 +8,7 @@ pub mod mcp;
 pub mod raw;
 pub mod render;
 pub mod table;
+pub(crate) mod telemetry;
 pub mod validate;
 mod values;
 
@@ -19,11 +20,13 @@ use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettin
 use vllm_responses_actors::mcp::settings::McpSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
+use vllm_responses_actors::trace::TracingSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
 use vllm_responses_protocol::responses::request::{OmittedTools, Retention};
 use vllm_responses_protocol::tools::LoopLimits;
 
+use crate::http::cors::CorsOrigins;
 use crate::keys;
 use raw::{Inputs, Raw};
 
@@ -52,6 +55,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// What is logged and how.
     pub logging: Logging,
+    /// Where spans go, when tracing is on.
+    pub tracing: Option<TracingSettings>,
     /// MCP servers.
     pub mcp: McpSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
@@ -69,6 +74,8 @@ pub struct GatewaySettings {
     pub workers: usize,
     /// A client that takes no byte for this long is cut off.
     pub write_stall: Duration,
+    /// Which web pages may use the gateway.
+    pub cors: CorsOrigins,
 }
 
 /// The model server.

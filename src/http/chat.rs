@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`: verbatim to the upstream and back, streamed as it comes.
 //!
+//! A body that is compressed stays so: whether it can be read is the upstream's affair.
 //! Status, body and the headers that describe them are the upstream's own; faults of the transport
 //! are 502 and 504. A client that leaves drops the answer, which closes the upstream's connection.
 
@@ -7,6 +8,9 @@ use actix_web::body::{BodyStream, BoxBody, MessageBody as _};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use awc::error::SendRequestError;
+use futures_util::StreamExt as _;
+use vllm_responses_actors::trace::{Fact, Side, Span};
+use vllm_responses_actors::vllm::client::in_trace;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
 use super::context::Caller;
@@ -29,7 +33,7 @@ pub(super) async fn passthrough(
     state: web::Data<AppState>,
     client: web::ThinData<awc::Client>,
 ) -> HttpResponse {
-    let body = match extract::body(&request, payload, state.body_limit).await {
+    let body = match extract::sent_body(&request, payload, state.body_limit).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
@@ -45,16 +49,25 @@ pub(super) async fn passthrough(
         header::CONTENT_TYPE,
         header::ACCEPT,
         header::ACCEPT_ENCODING,
+        header::CONTENT_ENCODING,
     ] {
         if let Some(value) = request.headers().get(&name) {
             call = call.insert_header((name, value.clone()));
         }
     }
+    let mut span = caller.scope.span(Side::Client, "chat completions");
+    let call = in_trace(call, span.scope().context());
     let sent = state.upstream.authorize(call).send_body(body);
     let limit = state.upstream.deadlines.whole;
     match tokio::time::timeout(limit, sent).await {
-        Ok(Ok(answer)) => pass_on(answer),
-        Ok(Err(fault)) => error::answer(&transport_fault(&fault)),
+        Ok(Ok(answer)) => {
+            span.note(Fact::HttpStatus(answer.status().as_u16()));
+            pass_on(answer, span)
+        }
+        Ok(Err(fault)) => {
+            span.fail("the model server cannot be reached");
+            error::answer(&transport_fault(&fault))
+        }
         Err(_elapsed) => error::answer(&ApiError::new(
             ApiErrorCode::UpstreamTimeout,
             "the upstream model server did not answer in time",
@@ -62,7 +75,7 @@ pub(super) async fn passthrough(
     }
 }
 
-fn pass_on(answer: awc::ClientResponse) -> HttpResponse {
+fn pass_on(answer: awc::ClientResponse, span: Span) -> HttpResponse {
     let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::new(status);
     for name in PASSED {
@@ -70,7 +83,11 @@ fn pass_on(answer: awc::ClientResponse) -> HttpResponse {
             response.headers_mut().insert(name, value.clone());
         }
     }
-    let body: BoxBody = BodyStream::new(answer).boxed();
+    // The call ends with its last byte.
+    let bytes = answer.inspect(move |_| {
+        let _held = &span;
+    });
+    let body: BoxBody = BodyStream::new(bytes).boxed();
     response.set_body(body)
 }
 

@@ -1,16 +1,20 @@
 //! Request bodies under a limit, and the caller.
 
 use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use vllm_responses_actors::trace::Scope;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
 
 use super::context::Caller;
+use super::encoding::{self, Coding, UnpackError};
 
 impl FromRequest for Caller {
     type Error = actix_web::Error;
@@ -20,28 +24,48 @@ impl FromRequest for Caller {
         let caller = request.extensions().get::<Self>().cloned();
         // Routes outside `/v1` have no caller; nobody asks for one there.
         ready(Ok(caller.unwrap_or(Self {
-            request_id: Box::default(),
+            request_id: Arc::default(),
+            arrived: Instant::now(),
+            scope: Scope::default(),
             owner: Owner::default(),
         })))
     }
 }
 
-/// The whole body, at most `limit` bytes.
+/// The whole body, unpacked, at most `limit` bytes.
 pub(super) async fn body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limit: usize,
+) -> Result<Bytes, ApiError> {
+    let coding = Coding::of(request.headers())?;
+    let sent = sent_body(request, payload, limit).await?;
+    if coding == Coding::Plain {
+        return Ok(sent);
+    }
+    // A thread that may block: unpacking up to the limit takes a tenth of a second.
+    let unpacked = web::block(move || encoding::unpack(coding, &sent, limit)).await;
+    match unpacked {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(UnpackError::TooLong)) => Err(too_large(limit)),
+        Ok(Err(UnpackError::Broken)) => Err(ApiError::new(
+            ApiErrorCode::InvalidJson,
+            "the request body is not what its `content-encoding` says, or ends early",
+        )),
+        Err(_pool_gone) => Err(ApiError::new(
+            ApiErrorCode::ServerIsOverloaded,
+            "the request body could not be unpacked; try again",
+        )),
+    }
+}
+
+/// The body as it was sent, at most `limit` bytes.
+pub(super) async fn sent_body(
     request: &HttpRequest,
     mut payload: web::Payload,
     limit: usize,
 ) -> Result<Bytes, ApiError> {
     let headers = request.headers();
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding != "identity")
-    {
-        return Err(ApiError::new(
-            ApiErrorCode::UnsupportedEncoding,
-            "request bodies must not have a `content-encoding`",
-        ));
-    }
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())

@@ -13,6 +13,7 @@ use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Re
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::tools::Toolbox;
+use vllm_responses_actors::trace::Scope;
 use vllm_responses_actors::vllm::messages as vllm;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::ids::Owner;
@@ -48,6 +49,8 @@ pub struct AppState {
     pub reasoning_events: ReasoningEvents,
     /// What seals reasoning for clients.
     pub seal_keys: Arc<SealKeys>,
+    /// Where the spans of requests begin.
+    pub tracing: Scope,
     /// Longest request body, in bytes.
     pub body_limit: usize,
     /// Age at which responses expire.

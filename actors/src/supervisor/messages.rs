@@ -47,8 +47,8 @@ pub struct Peers {
     pub upstream: UpstreamSettings,
     /// What runs gateway calls.
     pub tools: Toolbox,
-    /// What a turn says of itself in the log.
-    pub log: TurnLog,
+    /// What a turn says of itself in the log; changes when logging is read again.
+    pub log: watch::Receiver<TurnLog>,
 }
 
 /// What a turn says of itself in the log, beside its faults.

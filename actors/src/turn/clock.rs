@@ -24,11 +24,9 @@ impl TurnActor {
             self.feed(Input::HoldExpired, ctx);
         }
         if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
-            self.upstream = None;
-            self.feed(
-                Input::UpstreamFailed(UpstreamFault::TimedOut(self.silence())),
-                ctx,
-            );
+            let fault = UpstreamFault::TimedOut(self.silence());
+            self.drop_upstream(&fault);
+            self.feed(Input::UpstreamFailed(fault), ctx);
         }
         if self.until_overdue().is_some_and(|left| left.is_zero()) {
             self.cancel(Cancel::ToolTimeSpent, ctx);

@@ -80,7 +80,7 @@ impl TurnActor {
             let Some(upstream) = &mut self.upstream else {
                 return false;
             };
-            let read = match upstream.poll_next_unpin(task) {
+            let read = match upstream.body.poll_next_unpin(task) {
                 Poll::Pending => return false,
                 Poll::Ready(Some(Ok(bytes))) if self.begins(&bytes) => {
                     let mut beginning = bytes;
@@ -105,6 +105,9 @@ impl TurnActor {
 
     fn take(&mut self, read: Read, ctx: &mut Context<Self>) {
         self.heard = Instant::now();
+        if matches!(read, Read::Bytes(_)) {
+            self.timings.first_token.get_or_insert(self.heard);
+        }
         match (read, self.turn.delivery()) {
             (Read::Bytes(bytes), Delivery::Events) => {
                 self.feed(Input::UpstreamBytes(&bytes), ctx);
@@ -120,7 +123,7 @@ impl TurnActor {
                 self.feed(Input::UpstreamAnswer(&whole), ctx);
             }
             (Read::Broken, _) => {
-                self.upstream = None;
+                self.drop_upstream(&UpstreamFault::Reset);
                 self.feed(Input::UpstreamFailed(UpstreamFault::Reset), ctx);
             }
         }
@@ -128,7 +131,7 @@ impl TurnActor {
 
     fn keep_whole(&mut self, bytes: &[u8], ctx: &mut Context<Self>) {
         if self.whole.len() + bytes.len() > MAX_WHOLE {
-            self.upstream = None;
+            self.drop_upstream(&UpstreamFault::TooLong);
             self.feed(Input::UpstreamFailed(UpstreamFault::TooLong), ctx);
         } else {
             self.whole.extend_from_slice(bytes);
@@ -142,7 +145,6 @@ impl TurnActor {
         // A client that left is noticed by the watch on the channel; its bytes go nowhere.
         if room.is_ok() && self.outlet.send_item(bytes).is_ok() {
             self.spoke = Instant::now();
-            self.timings.first_byte.get_or_insert(self.spoke);
         }
         Poll::Ready(())
     }

@@ -91,7 +91,12 @@ struct OutputDetails {
 }
 
 impl Usage {
-    /// Tokens that the model wrote.
+    /// Tokens of the prompts.
+    pub fn input_tokens(self) -> u64 {
+        self.input_tokens
+    }
+
+    /// Tokens that the model wrote, thinking included.
     pub fn output_tokens(self) -> u64 {
         self.output_tokens
     }

@@ -129,6 +129,7 @@ impl Turn {
     }
 
     fn store_or_end(&mut self, terminal: Terminal, effects: &mut Effects) {
+        self.ended = Some(terminal.status);
         if !self.request.store {
             return self.finish(terminal, Kept::No, effects);
         }

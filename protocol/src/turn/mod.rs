@@ -104,6 +104,7 @@ pub struct Turn {
     template: Template,
     composer: Composer,
     usage: Option<Usage>,
+    ended: Option<Status>,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
@@ -206,6 +207,7 @@ impl Turn {
             template: Template::default(),
             composer: Composer::new(parallel, code_outputs),
             usage: None,
+            ended: None,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
@@ -240,6 +242,16 @@ impl Turn {
     /// The closed items as JSON, for the log of model messages.
     pub fn output_json(&self) -> String {
         crate::history::items_json(&self.composer.items())
+    }
+
+    /// The tokens of all model calls so far, where the upstream told them.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// How the response ended; `None` while it runs, and for one that was refused.
+    pub fn ended(&self) -> Option<Status> {
+        self.ended
     }
 
     /// Whether the client streams.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
-use vllm_responses_actors::ask::ask_actor;
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
+use vllm_responses_actors::trace::{Fact, Span};
 use vllm_responses_actors::turn::{self, Head, Job};
 use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
@@ -54,12 +55,12 @@ pub(in crate::http) async fn input_tokens(
 /// Reads the request, asks for a permit, starts a turn on this worker, and answers as it says.
 async fn run(
     purpose: Purpose,
-    (request, payload): (HttpRequest, web::Payload),
+    (head, payload): (HttpRequest, web::Payload),
     caller: Caller,
     state: &AppState,
     client: awc::Client,
 ) -> HttpResponse {
-    let body = match extract::body(&request, payload, state.body_limit).await {
+    let body = match extract::body(&head, payload, state.body_limit).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
@@ -73,15 +74,20 @@ async fn run(
         request.store = false;
     }
     drop(body);
+    let origin = caller.origin(id.as_str());
     for warning in &request.warnings {
-        log::warn!(request_id = &*caller.request_id; "{warning}");
+        log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
     }
     let permit = match ask_actor(&state.supervisor, Acquire, PERMIT_LIMIT).await {
         Ok(Ok(permit)) => permit,
         Ok(Err(refused)) => return error::refused(refused),
-        Err(gone) => return error::no_answer(gone),
+        Err(gone) => return error::no_answer(&origin, gone),
     };
-    let job = job(purpose, request, (id, ids), (caller, permit), state);
+    let mut job = job(purpose, request, (id, ids), (caller, permit), state);
+    // From here to the last byte the span is the turn's.
+    let span = head.extensions_mut().remove::<Span>();
+    job.span = span.unwrap_or_default();
+    job.span.note(Fact::ResponseId(&origin.response_id));
     let handle = turn::start(job, client);
     match handle.head.await {
         Ok(Head::Stream) => HttpResponse::Ok()
@@ -94,7 +100,7 @@ async fn run(
             .body(body),
         Ok(Head::Refused(refusal)) => error::refusal(&refusal),
         // The turn's actor panicked: its half of the channel is gone.
-        Err(_gone) => error::no_answer(vllm_responses_actors::ask::AskError::Unavailable),
+        Err(_gone) => error::no_answer(&origin, AskError::Unavailable),
     }
 }
 
@@ -107,6 +113,7 @@ fn job(
 ) -> Job {
     let now = SystemClock.now_ms();
     let previous = request.previous_response_id.clone();
+    let origin = caller.origin(id.as_str());
     let identity = Identity {
         id,
         model: request.model.clone(),
@@ -135,6 +142,8 @@ fn job(
         owner: caller.owner,
         previous,
         permit,
-        request_id: caller.request_id,
+        origin,
+        span: Span::default(),
+        queued: caller.arrived.elapsed(),
     }
 }

@@ -8,6 +8,7 @@ tools = {
     "pid": "The process",
     "noise": "Prints what is no message",
     "hang": "Never answers",
+    "meta": "Says what came beside the arguments",
 }
 
 
@@ -16,7 +17,9 @@ def say(message):
     sys.stdout.flush()
 
 
-def run(name):
+def run(name, params):
+    if name == "meta":
+        return json.dumps(params.get("_meta"))
     if name == "env":
         return json.dumps(dict(os.environ))
     if name == "die":
@@ -54,7 +57,7 @@ for line in sys.stdin:
     elif method == "tools/call":
         if message["params"]["name"] == "hang":
             continue
-        text = run(message["params"]["name"])
+        text = run(message["params"]["name"], message["params"])
         say({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
     elif method == "ping":
         say({"id": ident, "result": {}})

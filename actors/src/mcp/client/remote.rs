@@ -21,6 +21,7 @@ use crate::mcp::messages::{CallTool, ListFailure, RemoteServer};
 use crate::mcp::net::connect::Dialer;
 use crate::mcp::session::{Deadlines, Endpoint, Failure, Session};
 use crate::mcp::settings::{HostedSettings, RemoteSettings};
+use crate::origin::Origin;
 
 /// A list is asked for again after this long; a server that says it has changed is asked at once.
 const LIST_AGE: Duration = Duration::from_secs(300);
@@ -62,8 +63,9 @@ impl Remote {
         &self,
         owner: &Owner,
         server: &RemoteServer,
+        origin: &Origin,
     ) -> Result<Listed, ListFailure> {
-        let entry = self.entry(owner, server).await?;
+        let entry = self.entry(owner, server, origin).await?;
         let open = entry.open.get();
         let open = open.ok_or(ListFailure::RuntimeDown)?;
         Ok(Listed {
@@ -109,10 +111,12 @@ impl Remote {
         server: &RemoteServer,
         call: &CallTool,
     ) -> Result<Outcome, ListFailure> {
-        let entry = self.entry(&call.owner, server).await?;
+        let entry = self.entry(&call.owner, server, &call.origin).await?;
         let open = entry.open.get();
         let session = Arc::clone(&open.ok_or(ListFailure::RuntimeDown)?.session);
-        let called = session.call(&call.tool, &call.arguments).await;
+        let called = session
+            .call(&call.tool, &call.arguments, call.origin.scope.context())
+            .await;
         if let Err(failure) = &called {
             let gone = failure.may_end_session() && !session.is_alive().await;
             if failure.lost_session() || gone {
@@ -123,7 +127,12 @@ impl Remote {
     }
 
     /// A session whose list is fresh.
-    async fn entry(&self, owner: &Owner, server: &RemoteServer) -> Result<Rc<Entry>, ListFailure> {
+    async fn entry(
+        &self,
+        owner: &Owner,
+        server: &RemoteServer,
+        origin: &Origin,
+    ) -> Result<Rc<Entry>, ListFailure> {
         if !self.settings.enabled {
             return Err(ListFailure::RemoteOff);
         }
@@ -134,7 +143,10 @@ impl Remote {
             entry = self.place(key);
         }
         entry.used.set(Instant::now());
-        let opened = entry.open.get_or_try_init(|| self.open(server)).await;
+        let opened = entry
+            .open
+            .get_or_try_init(|| self.open(server, origin))
+            .await;
         if let Err(failure) = opened {
             self.forget(&key, &entry);
             return Err(failure);
@@ -142,7 +154,7 @@ impl Remote {
         Ok(entry)
     }
 
-    async fn open(&self, server: &RemoteServer) -> Result<Open, ListFailure> {
+    async fn open(&self, server: &RemoteServer, origin: &Origin) -> Result<Open, ListFailure> {
         let guard = self.settings.guard();
         let to = guard.vet(&server.access.url)?;
         let headers = server
@@ -171,7 +183,8 @@ impl Remote {
         let changes = session.changes();
         let tools = session.list().await.map_err(uniform)?;
         for notice in &tools.notices {
-            log::warn!("{notice}");
+            log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+                "{notice}");
         }
         Ok(Open {
             session: Arc::new(session),

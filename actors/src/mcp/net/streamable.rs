@@ -18,6 +18,7 @@ use sse_stream::{Sse, SseStream};
 
 use super::Trouble;
 use super::http::Http;
+use super::http::lift_trace;
 use crate::mcp::guard::Destination;
 
 const EVENTS: &str = "text/event-stream";
@@ -126,6 +127,7 @@ impl StreamableHttpClient for Http {
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let mut headers = Self::protocol_headers(session.as_ref(), own)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        lift_trace(&message, &mut headers);
         let body = Bytes::from(serde_json::to_vec(&message)?);
         let answer = self.send(Method::POST, &self.target(), headers, body).await;
         let answer = answer.map_err(StreamableHttpError::Client)?;
