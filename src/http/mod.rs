@@ -34,6 +34,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .default_service(wrong_method()),
                 )
                 .service(
+                    web::resource("/responses/compact")
+                        .route(web::post().to(responses::create::compact))
+                        .default_service(wrong_method()),
+                )
+                .service(
                     web::resource("/responses/input_tokens")
                         .route(web::post().to(responses::create::input_tokens))
                         .default_service(wrong_method()),

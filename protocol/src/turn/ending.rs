@@ -47,6 +47,9 @@ impl Turn {
             Ending::Whole
         };
         self.close_answer(ending, effects);
+        if self.compacts() && self.composer.items().is_empty() {
+            return self.fail(fault::no_summary(), effects);
+        }
         if self.composer.pending().is_empty() {
             self.complete(now_ms, status, incomplete, effects);
         } else {
@@ -172,6 +175,9 @@ impl Turn {
         }
         match (terminal.status, self.delivery) {
             (Status::Cancelled, _) => {}
+            (_, Delivery::Whole) if self.is_compact_request() => {
+                self.tell_compacted(&terminal.output, effects);
+            }
             (_, Delivery::Whole) => {
                 self.identity
                     .write_resource(&self.state(&terminal, kept), &mut effects.bytes);
