@@ -91,7 +91,9 @@ pub(super) fn origins(text: &str) -> Option<CorsOrigins> {
 /// An origin, spelled as a browser spells it; in any other spelling it would never match.
 fn origin(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
-    let host = url.host_str().filter(|host| !host.is_empty())?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty() && !host.contains('*'))?;
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     let spelled = format!("{}://{host}{port}", url.scheme());
     (spelled == text).then_some(spelled)

@@ -2,6 +2,8 @@
 
 mod basic;
 mod clients;
+mod cors;
+mod encodings;
 mod items;
 pub(crate) mod keys;
 mod leave;

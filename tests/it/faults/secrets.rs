@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::api::keys::{ask, new_key};
+use crate::harness::collector::Collector;
 use crate::harness::redis::{PASSWORD, Redis, free_port, url};
 use crate::harness::{Fake, Reply, Script, TestGateway};
 
@@ -176,6 +177,7 @@ fn t5_secrets_stay_out_of_every_sink() {
     // Without a Redis, the one that refuses is still a way for its password to get out.
     let mut redis = Redis::start(&[]);
     let redis_url = redis.as_ref().map_or_else(|| url(free_port()), Redis::url);
+    let collector = Collector::start();
     for level in ["debug", "trace"] {
         let mut gateway = TestGateway::on(&fake.url())
             .env("VR_API_KEYS_FILE", file.to_str().unwrap())
@@ -184,6 +186,7 @@ fn t5_secrets_stay_out_of_every_sink() {
             .env("VR_REDIS_URL", &redis_url)
             .env("VR_INHERIT_TOOLS", "1")
             .env("RUST_LOG", level)
+            .envs(&collector.env())
             .start();
         let mut told = Vec::new();
         talk(&gateway, &key, &mut told);
@@ -219,6 +222,15 @@ fn t5_secrets_stay_out_of_every_sink() {
             &canaries,
         );
     }
+    let everything = [
+        MCP_TOKEN,
+        MCP_HEADER,
+        UPSTREAM_KEY,
+        PASSWORD,
+        &key,
+        "canary-",
+    ];
+    search("spans", collector.dump().as_bytes(), &everything);
     for seen in fake.seen("m") {
         let sent = [format!("{:?}", seen.headers).into_bytes(), seen.raw].concat();
         search(

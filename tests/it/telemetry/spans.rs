@@ -90,12 +90,13 @@ fn a_loop_with_a_tool_is_one_tree_below_the_client() {
     assert_eq!((request.parent.as_str(), request.kind), (PARENT, 2));
     assert_eq!(request.resource["service.name"], "gateway-under-test");
     assert_eq!(request.resource["service.instance.id"].len(), 32);
+    let made = reply.json();
     let facts = [
         ("http.request.method", "POST"),
         ("http.route", "/v1/responses"),
         ("http.response.status_code", "200"),
         ("vllm_responses.request_id", "rq-1"),
-        ("gen_ai.response.id", reply.json()["id"].as_str().unwrap()),
+        ("gen_ai.response.id", made["id"].as_str().unwrap()),
         ("gen_ai.usage.input_tokens", "14"),
         ("gen_ai.usage.output_tokens", "6"),
         ("vllm_responses.status", "completed"),
@@ -306,11 +307,12 @@ fn while_off_a_clients_trace_goes_through_and_nothing_is_added() {
             .client()
             .send("POST", "/v1/responses", &headers, body.as_bytes());
     }
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}).to_string();
     gateway.client().send(
         "POST",
         "/v1/chat/completions",
         &[JSON, given],
-        body.as_bytes(),
+        chat.as_bytes(),
     );
     let told: Vec<_> = fake
         .seen("m")
