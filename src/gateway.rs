@@ -11,7 +11,7 @@ use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
@@ -133,39 +133,23 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
         "listening: {}; /v1 answers 503 until everything behind it is up",
         urls.join(" ")
     );
-    let handle = server.handle();
-    let (gone, server_gone) = oneshot::channel::<()>();
-    let serving = async move {
-        let ended = server.await;
-        drop(gone);
-        ended
+    let opening = Opening {
+        config,
+        upstream,
+        turn_log,
+        supervisor,
+        doors,
+        observers,
+        mcp: mcp_actor,
+        mcp_runtime: mcp.child,
     };
-    let living = async {
-        let opening = Opening {
-            config,
-            upstream,
-            turn_log,
-            supervisor,
-            doors,
-            observers,
-            mcp: mcp_actor,
-            mcp_runtime: mcp.child,
-        };
-        let outcome = tokio::select! {
-            outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
-            _ = server_gone => Err("the HTTP server ended by itself".to_owned().into()),
-        };
-        handle.stop(true).await;
-        outcome
-    };
-    // The server closes its connections only while it is polled: it ends beside its stop.
-    let (outcome, ended) = tokio::join!(living, serving);
+    let living = Box::pin(live(opening, &control, signals, (&addresses, start)));
+    let outcome = shutdown::serve_while(server, living).await;
     if let Some(exporter) = exporter {
         exporter.finish(FLUSH_LIMIT).await;
     }
     control.stop();
-    ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
-    outcome
+    outcome?
 }
 
 /// From the first component to the last process.

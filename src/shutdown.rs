@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use actix::Addr;
+use actix_web::dev::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::Stop;
@@ -69,6 +71,32 @@ impl Signals {
             }
         }
     }
+}
+
+/// Serves HTTP as long as `living` takes, and until the last connection is closed.
+pub(crate) async fn serve_while<T>(
+    server: Server,
+    living: impl Future<Output = T>,
+) -> Result<T, String> {
+    let handle = server.handle();
+    let (gone, server_gone) = oneshot::channel::<()>();
+    let serving = async move {
+        let ended = server.await;
+        drop(gone);
+        ended
+    };
+    let living = async {
+        let outcome = tokio::select! {
+            outcome = living => Some(outcome),
+            _ = server_gone => None,
+        };
+        handle.stop(true).await;
+        outcome
+    };
+    // The server closes its connections only while it is polled: it ends beside its stop.
+    let (outcome, ended) = tokio::join!(living, serving);
+    ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
+    outcome.ok_or_else(|| "the HTTP server ended by itself".to_owned())
 }
 
 /// Waits for a signal, then for the running responses.

@@ -46,8 +46,8 @@ impl Reader<'_> {
         })
     }
 
-    /// `Some(None)` while it is off; what is wrong is reported all the same.
-    pub(super) fn tracing(&mut self) -> Option<Option<TracingSettings>> {
+    /// `None` while it is off, or wrong and then reported.
+    pub(super) fn tracing(&mut self) -> Option<TracingSettings> {
         let enabled = self.switch("tracing.enabled");
         let rule = "must be a name of 1 to 128 printable letters";
         let service_name = self.read("tracing.service_name", rule, |text| {
@@ -67,6 +67,6 @@ impl Reader<'_> {
             host: host?,
             port: port?,
         };
-        Some(enabled?.then_some(settings))
+        enabled?.then_some(settings)
     }
 }

@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
             privacy: privacy?,
             lifecycle: lifecycle?,
             logging: logging?,
-            tracing: tracing?,
+            tracing,
             mcp: mcp?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
         })

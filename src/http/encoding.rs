@@ -152,7 +152,7 @@ mod tests {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(27).unwrap();
         encoder.include_contentsize(false).unwrap();
-        encoder.write_all(&[7; 1_000_000]).unwrap();
+        encoder.write_all(&vec![7; 1_000_000]).unwrap();
         let packed = encoder.finish().unwrap().into();
         let refused = unpack(Coding::Zstd, &packed, 10_000_000);
         assert_eq!(refused, Err(UnpackError::Broken));

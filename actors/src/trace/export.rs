@@ -209,6 +209,8 @@ struct Health {
     /// Spans of messages that were not taken, in this outage.
     refused: u64,
     down: bool,
+    /// It was too slow once.
+    slow: bool,
 }
 
 impl Health {
@@ -218,11 +220,17 @@ impl Health {
             lost,
             refused: 0,
             down: false,
+            slow: false,
         }
     }
 
-    /// The collector took a message.
+    /// The collector took a message. That it is too slow is said once: the queue may be full again at
+    /// any time.
     fn taken(&mut self) {
+        if !self.down && !self.slow && self.lost.load(Ordering::Relaxed) > 0 {
+            self.slow = true;
+            log::warn!("the trace collector is too slow for all spans; some are dropped");
+        }
         if std::mem::take(&mut self.down) {
             let lost = std::mem::take(&mut self.refused) + self.lost.swap(0, Ordering::Relaxed);
             log::info!(lost; "the trace collector takes spans again");

@@ -40,10 +40,8 @@ fn off_by_default() {
     assert_eq!(reply.header("vary"), None);
 }
 
-#[test]
-fn listed_pages_are_let_in_everywhere_without_a_key_for_the_preflight() {
-    let fake = Fake::start();
-    fake.on("m", [Script::says("ok")]);
+/// A gateway with a key that lets the page in, and the `Authorization` of that key.
+fn with_key(fake: &Fake) -> (TestGateway, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys");
     let (key, line) = new_key("ann");
@@ -52,6 +50,13 @@ fn listed_pages_are_let_in_everywhere_without_a_key_for_the_preflight() {
         .env("VR_API_KEYS_FILE", file.to_str().unwrap())
         .env("VR_CORS_ORIGINS", &format!("http://localhost:3000, {PAGE}"))
         .start();
+    (gateway, format!("Bearer {key}"))
+}
+
+#[test]
+fn preflights_need_no_key_on_any_route() {
+    let fake = Fake::start();
+    let (gateway, _) = with_key(&fake);
     for (path, method) in [
         ("/v1/responses", "POST"),
         ("/v1/responses/input_tokens", "POST"),
@@ -76,7 +81,13 @@ fn listed_pages_are_let_in_everywhere_without_a_key_for_the_preflight() {
             "{path}: {headers}"
         );
     }
-    let bearer = format!("Bearer {key}");
+}
+
+#[test]
+fn answers_errors_and_streams_carry_the_headers() {
+    let fake = Fake::start();
+    fake.on("m", [Script::says("ok")]);
+    let (gateway, bearer) = with_key(&fake);
     let page = ("origin", PAGE);
     let with_key = [JSON, page, ("authorization", bearer.as_str())];
     let body = json!({"model": "m", "input": "x", "stream": true}).to_string();
@@ -111,7 +122,13 @@ fn listed_pages_are_let_in_everywhere_without_a_key_for_the_preflight() {
             "{line:?}"
         );
     }
-    // Another page's browser is told nothing; programs that send an `Origin` are served.
+}
+
+/// Another page's browser is told nothing; programs that send an `Origin` are served.
+#[test]
+fn other_pages_are_not_let_in() {
+    let fake = Fake::start();
+    let (gateway, bearer) = with_key(&fake);
     let other = "https://app.example.com.evil.example";
     let reply = preflight(&gateway, "/v1/responses", other, "POST");
     assert_eq!(allowed(&reply), None, "{}", reply.status);

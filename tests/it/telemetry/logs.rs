@@ -70,15 +70,19 @@ fn break_database(path: &Path) {
         .unwrap();
 }
 
+fn chatty(fake: &Fake) -> TestGateway {
+    TestGateway::on(&fake.url())
+        .env("VR_LOG_FORMAT", "json")
+        .env("VR_LOG_LEVEL", "debug")
+        .start()
+}
+
 #[test]
 fn every_line_of_a_request_has_its_ids() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("ok")]);
     fake.on("fails", [Script::error(500, "no")]);
-    let gateway = TestGateway::on(&fake.url())
-        .env("VR_LOG_FORMAT", "json")
-        .env("VR_LOG_LEVEL", "debug")
-        .start();
+    let gateway = chatty(&fake);
     let create = ("POST", "/v1/responses");
     let (_, first) = ask(
         &gateway,
@@ -106,7 +110,17 @@ fn every_line_of_a_request_has_its_ids() {
             .is_some_and(|id| id.starts_with("resp_")),
         "{failed}"
     );
+}
 
+#[test]
+fn every_line_about_the_store_has_its_ids() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = chatty(&fake);
+    let create = ("POST", "/v1/responses");
+    let body = json!({"model": "m", "input": "a"});
+    let (_, first) = ask(&gateway, "rq-ok", create, &body);
+    let id = first["id"].as_str().unwrap();
     break_database(&gateway.db());
     let (status, made) = ask(
         &gateway,

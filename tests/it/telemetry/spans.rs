@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::collector::{Collector, Span};
@@ -85,12 +85,22 @@ fn a_loop_with_a_tool_is_one_tree_below_the_client() {
         spans.iter().all(|span| span.trace == TRACE),
         "ratio 0 begins no trace: {spans:#?}"
     );
+    check_request(&spans, &reply.json());
+    check_parts(&spans);
+    check_told(&spans, &fake.seen("m")[1..], &peer.heads());
+}
 
-    let request = only(&spans, "POST /v1/responses");
+fn rounds(spans: &[Span]) -> Vec<&Span> {
+    let rounds = spans.iter().filter(|span| span.name == "chat completions");
+    rounds.collect()
+}
+
+#[track_caller]
+fn check_request(spans: &[Span], made: &Value) {
+    let request = only(spans, "POST /v1/responses");
     assert_eq!((request.parent.as_str(), request.kind), (PARENT, 2));
     assert_eq!(request.resource["service.name"], "gateway-under-test");
     assert_eq!(request.resource["service.instance.id"].len(), 32);
-    let made = reply.json();
     let facts = [
         ("http.request.method", "POST"),
         ("http.route", "/v1/responses"),
@@ -108,6 +118,11 @@ fn a_loop_with_a_tool_is_one_tree_below_the_client() {
             "{name}"
         );
     }
+}
+
+#[track_caller]
+fn check_parts(spans: &[Span]) {
+    let request = only(spans, "POST /v1/responses");
     for name in [
         "store load",
         "list_tools mcp",
@@ -115,39 +130,37 @@ fn a_loop_with_a_tool_is_one_tree_below_the_client() {
         "store commit",
     ] {
         assert_eq!(
-            (&only(&spans, name).parent, only(&spans, name).kind),
+            (&only(spans, name).parent, only(spans, name).kind),
             (&request.id, 1),
             "{name}"
         );
     }
-    let tool = only(&spans, "execute_tool mcp");
+    let tool = only(spans, "execute_tool mcp");
     assert_eq!(tool.facts["vllm_responses.mcp_server"], "p");
-    let rounds: Vec<_> = spans
-        .iter()
-        .filter(|span| span.name == "chat completions")
-        .collect();
-    assert_eq!(rounds.len(), 2);
-    for round in &rounds {
+    assert_eq!(rounds(spans).len(), 2);
+    for round in rounds(spans) {
         assert_eq!((&round.parent, round.kind), (&request.id, 3));
         assert_eq!(round.facts["gen_ai.request.model"], "m");
         assert_eq!(round.facts["http.request.resend_count"], "0");
     }
-    let told: Vec<_> = fake.seen("m")[1..]
+}
+
+/// What the model server and the MCP server were told.
+#[track_caller]
+fn check_told(spans: &[Span], seen: &[Seen], heads: &[String]) {
+    let told: Vec<_> = seen
         .iter()
         .map(|seen| header(seen, "traceparent").unwrap())
         .collect();
-    for round in &rounds {
+    for round in rounds(spans) {
         assert!(
             told.contains(&format!("00-{TRACE}-{}-01", round.id)),
             "{told:?}"
         );
     }
-    assert_eq!(
-        header(&fake.seen("m")[1], "tracestate").as_deref(),
-        Some("vendor=1")
-    );
+    assert_eq!(header(&seen[0], "tracestate").as_deref(), Some("vendor=1"));
+    let tool = only(spans, "execute_tool mcp");
     let called = format!("traceparent: 00-{TRACE}-{}-01", tool.id);
-    let heads = peer.heads();
     assert!(
         heads
             .iter()

@@ -136,9 +136,10 @@ impl Session {
                 };
                 let http = Http::new(connector, (**to).clone(), headers.clone());
                 if is_legacy(*kind, to) {
-                    opening.legacy(http).await?
+                    Box::pin(opening.legacy(http)).await?
                 } else {
-                    opening.streamable(http).await?
+                    // Opening holds a whole HTTP client; it is rare, and boxed for those who wait.
+                    Box::pin(opening.streamable(http)).await?
                 }
             }
         };
