@@ -1,6 +1,6 @@
 //! CORS: off by default, exact origins or all, errors and streams included, and no credentials.
 //!
-//! Mutation that fails this group: the middleware inside of `/v1` instead of around everything.
+//! Mutation tried, it failed: credentials allowed.
 
 use serde_json::json;
 
