@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
@@ -17,6 +18,7 @@ use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::metrics::Metrics;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
@@ -94,6 +96,7 @@ struct Opening {
     observers: watch::Sender<Observers>,
     mcp: Addr<McpActor>,
     mcp_runtime: Option<Addr<ChildActor>>,
+    metrics: Metrics,
 }
 
 async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
@@ -108,10 +111,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let turn_log = reload.turn_log();
     let signals = Signals::new(reload)?;
     let control = Arbiter::new();
-    let capacity = match config.limits.max_in_flight {
-        0 => places_by_descriptors(),
-        places => places,
-    };
+    let capacity = places(config.limits.max_in_flight);
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
         SupervisorActor::new(capacity)
     });
@@ -127,6 +127,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
         tracing: tracing.unwrap_or_default(),
         ..app_state(&config, upstream.clone(), chiefs, seal_keys, watched)
     };
+    let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -142,6 +143,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
         observers,
         mcp: mcp_actor,
         mcp_runtime: mcp.child,
+        metrics,
     };
     let living = Box::pin(live(opening, &control, signals, (&addresses, start)));
     let outcome = shutdown::serve_while(server, living).await;
@@ -150,6 +152,14 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     }
     control.stop();
     outcome?
+}
+
+/// How many responses may run at once; 0 is for what the system allows.
+fn places(configured: usize) -> usize {
+    match configured {
+        0 => places_by_descriptors(),
+        places => places,
+    }
 }
 
 /// From the first component to the last process.
@@ -320,6 +330,8 @@ fn app_state(
         tracing: Scope::default(),
         body_limit: config.limits.body_bytes,
         retention: config.store.retention,
+        metrics: Metrics::default(),
+        metrics_door: config.metrics.door.clone(),
     }
 }
 
@@ -328,11 +340,14 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
     let origins = gateway.cors.clone();
+    let door = state.metrics_door.clone();
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(web::ThinData(client::client(connect)))
+            .wrap(from_fn(http::metrics::count))
+            .configure(|config| http::metrics::route(config, door.as_ref()))
             .configure(http::routes)
             .wrap(http::cors::middleware(&origins))
     })
@@ -383,6 +398,7 @@ async fn open(
         tools,
         mcp: opening.mcp.recipient(),
         log: opening.turn_log,
+        metrics: opening.metrics,
     };
     let opened = messages::Opened(Arc::new(peers));
     ask_actor(&opening.supervisor, opened, START_LIMIT)
@@ -460,7 +476,9 @@ async fn open_upstream(
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
     let seen = ask_actor(&vllm, Observe, START_LIMIT).await;
-    let listed = seen.map_err(|gone| gone.to_string())?.model;
+    let listed = seen.map_err(|gone| gone.to_string())?.models;
+    opening.metrics.know_models(&listed);
+    let listed = listed.into_iter().next();
     let model = match &opening.config.upstream {
         Upstream::External(_) => listed,
         Upstream::Spawn(spawned) => spawned.command.served_names.first().cloned().or(listed),

@@ -5,6 +5,7 @@
 mod dotenv;
 pub(crate) mod interpreter;
 pub mod mcp;
+mod metrics;
 pub mod raw;
 pub mod render;
 pub mod table;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::mcp::settings::McpSettings;
+use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::trace::TracingSettings;
@@ -59,6 +61,8 @@ pub struct Config {
     pub tracing: Option<TracingSettings>,
     /// MCP servers.
     pub mcp: McpSettings,
+    /// How metrics are shown.
+    pub metrics: MetricsSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }

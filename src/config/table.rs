@@ -189,6 +189,10 @@ pub const TABLE: &[Row] = &[
     Row::new("tracing.host", "VR_OPENTELEMETRY_HOST", "otel-collector", Text).means("Host of the collector."),
     Row::new("tracing.port", "VR_OPENTELEMETRY_PORT", "4317", Number).means("Its port for OTLP over gRPC, without TLS."),
 
+    Row::new("metrics.enabled", "VR_METRICS_ENABLED", "true", Switch).means("Whether there is a page of metrics."),
+    Row::new("metrics.path", "VR_METRICS_PATH", "/metrics", Text).means("Path of that page."),
+    Row::new("metrics.auth", "VR_METRICS_AUTH", "false", Switch).means("Whether that page needs a key too, where keys are configured."),
+
     Row::new("auth.api_keys_file", "VR_API_KEYS_FILE", "", Text).means("File of `NAME SHA256HEX` lines; when given, clients need one of its keys."),
 ];
 

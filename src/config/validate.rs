@@ -165,6 +165,7 @@ impl<'a> Reader<'a> {
         let logging = self.logging();
         let tracing = self.tracing();
         let mcp = self.mcp();
+        let metrics = self.metrics();
         Some(Config {
             gateway: gateway?,
             upstream: upstream?,
@@ -179,6 +180,7 @@ impl<'a> Reader<'a> {
             logging: logging?,
             tracing,
             mcp: mcp?,
+            metrics: metrics?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
         })
     }

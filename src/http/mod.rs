@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod health;
 mod mcp;
+pub(crate) mod metrics;
 mod models;
 mod responses;
 pub mod state;

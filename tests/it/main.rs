@@ -26,4 +26,6 @@ mod harness;
 #[cfg(test)]
 mod mcp;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod telemetry;

@@ -24,9 +24,7 @@ impl TurnActor {
             self.feed(Input::HoldExpired, ctx);
         }
         if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
-            let fault = UpstreamFault::TimedOut(self.silence());
-            self.drop_upstream(&fault);
-            self.feed(Input::UpstreamFailed(fault), ctx);
+            self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
         }
         if self.until_overdue().is_some_and(|left| left.is_zero()) {
             self.cancel(Cancel::ToolTimeSpent, ctx);

@@ -11,7 +11,7 @@ use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Input;
 
-use super::TurnActor;
+use super::{TurnActor, call};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
@@ -110,6 +110,7 @@ impl TurnActor {
         }
         match (read, self.turn.delivery()) {
             (Read::Bytes(bytes), Delivery::Events) => {
+                self.note_read();
                 self.feed(Input::UpstreamBytes(&bytes), ctx);
             }
             (Read::Bytes(bytes), Delivery::Whole) => self.keep_whole(&bytes, ctx),
@@ -123,16 +124,32 @@ impl TurnActor {
                 self.feed(Input::UpstreamAnswer(&whole), ctx);
             }
             (Read::Broken, _) => {
-                self.drop_upstream(&UpstreamFault::Reset);
-                self.feed(Input::UpstreamFailed(UpstreamFault::Reset), ctx);
+                self.upstream_broke(UpstreamFault::Reset, ctx);
             }
         }
     }
 
+    /// Counts the time since the last read.
+    fn note_read(&mut self) {
+        self.timings.first_read.get_or_insert(self.heard);
+        if let Some(before) = self.last_read.replace(self.heard) {
+            let turns = self.permit.peers.metrics.turns();
+            turns.gap(self.heard - before);
+        }
+    }
+
+    /// An answer ends in a fault.
+    pub(super) fn upstream_broke(&mut self, fault: UpstreamFault, ctx: &mut Context<Self>) {
+        self.permit.peers.metrics.turns().upstream_broke(&fault);
+        if let Some(mut answer) = self.upstream.take() {
+            answer.span.fail(call::words(&fault));
+        }
+        self.feed(Input::UpstreamFailed(fault), ctx);
+    }
+
     fn keep_whole(&mut self, bytes: &[u8], ctx: &mut Context<Self>) {
         if self.whole.len() + bytes.len() > MAX_WHOLE {
-            self.drop_upstream(&UpstreamFault::TooLong);
-            self.feed(Input::UpstreamFailed(UpstreamFault::TooLong), ctx);
+            self.upstream_broke(UpstreamFault::TooLong, ctx);
         } else {
             self.whole.extend_from_slice(bytes);
         }

@@ -31,6 +31,7 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
+use crate::metrics::TurnEnd;
 use crate::origin::Origin;
 use crate::store::messages::Commit;
 use crate::supervisor::messages::{Permit, StopStage};
@@ -127,6 +128,8 @@ pub(crate) struct TurnActor {
     spoke: Instant,
     /// When the upstream last said something.
     heard: Instant,
+    /// When the running answer was last read from; `None` before its first bytes.
+    last_read: Option<Instant>,
 }
 
 impl TurnActor {
@@ -158,6 +161,7 @@ impl TurnActor {
             timings: Timings::begin(now, job.queued),
             spoke: now,
             heard: now,
+            last_read: None,
         }
     }
 
@@ -186,10 +190,7 @@ impl TurnActor {
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
-            Action::LeftOut(turns) => log::info!(
-                request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, turns;
-                "the prompt was too long: its oldest turns are left out (`truncation`)"
-            ),
+            Action::LeftOut(turns) => self.left_out(turns),
             Action::FindItems(responses) => self.find_items(responses, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
@@ -206,6 +207,14 @@ impl TurnActor {
         }
     }
 
+    fn left_out(&self, turns: usize) {
+        self.permit.peers.metrics.turns().shortened();
+        log::info!(
+            request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, turns;
+            "the prompt was too long: its oldest turns are left out (`truncation`)"
+        );
+    }
+
     fn answer(&mut self, head: Head, status: u16) {
         self.span.note(Fact::HttpStatus(status));
         if status >= 500 {
@@ -220,6 +229,7 @@ impl TurnActor {
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
+        self.last_read = None;
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.borrow().model_messages {
@@ -241,7 +251,10 @@ impl TurnActor {
 
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
-        self.heard = Instant::now();
+        let called = std::mem::replace(&mut self.heard, Instant::now());
+        let counted = answer.as_ref().map(|_| ());
+        let turns = self.permit.peers.metrics.turns();
+        turns.upstream_answered(self.heard - called, counted);
         match answer {
             Ok(answer) => {
                 self.upstream = Some(answer);
@@ -280,6 +293,7 @@ impl TurnActor {
     }
 
     fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
+        self.permit.peers.metrics.turns().not_stored();
         log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
             "response not stored: {error}");
         Kept::No
@@ -291,18 +305,11 @@ impl TurnActor {
             self.span.note(Fact::InputTokens(usage.input_tokens()));
             self.span.note(Fact::OutputTokens(usage.output_tokens()));
         }
-        if let Some(status) = self.turn.ended() {
-            self.span.note(Fact::Ended(status.as_str()));
-            if status == Status::Failed {
+        if let Some(ended) = self.turn.ended() {
+            self.span.note(Fact::Ended(ended.status));
+            if ended.status == Status::Failed.as_str() {
                 self.span.fail("the response failed");
             }
-        }
-    }
-
-    /// The answer being read is of no use any more.
-    fn drop_upstream(&mut self, fault: &UpstreamFault) {
-        if let Some(mut answer) = self.upstream.take() {
-            answer.span.fail(call::words(fault));
         }
     }
 
@@ -363,6 +370,10 @@ impl Actor for TurnActor {
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }
+        let end = TurnEnd {
+            first_token: self.timings.first_read(),
+        };
+        self.permit.peers.metrics.turn_ended(&self.turn, end);
         self.note_end();
         let log = *self.permit.peers.log.borrow();
         if log.timings {

@@ -19,6 +19,8 @@ pub(super) struct Timings {
     pub(super) hydrated: Option<Instant>,
     /// The first bytes of the model's first answer.
     pub(super) first_token: Option<Instant>,
+    /// The first bytes of a streamed answer.
+    pub(super) first_read: Option<Instant>,
     /// Spent in gateway calls, summed over calls that ran at the same time.
     pub(super) tools: Duration,
     /// The record went to the store.
@@ -34,10 +36,16 @@ impl Timings {
             queued,
             hydrated: None,
             first_token: None,
+            first_read: None,
             tools: Duration::ZERO,
             decided: None,
             stored: None,
         }
+    }
+
+    /// How long the model's first words took.
+    pub(super) fn first_read(&self) -> Option<Duration> {
+        self.first_read.map(|first| first - self.begun)
     }
 
     /// One line; what did not happen is -1. `hydrate`, `first_token` and `total` count from where the

@@ -12,6 +12,7 @@ use vllm_responses_protocol::turn::effect::Input;
 use super::TurnActor;
 use crate::ask::ask;
 use crate::mcp::messages::ListTools;
+use crate::metrics;
 use crate::tools::CallContext;
 use crate::trace::{Fact, Side, Span};
 
@@ -60,9 +61,13 @@ impl TurnActor {
             origin: self.origin.below(&span),
             cancel: self.tools.clone(),
         };
+        let running = metrics::Running::of(&call);
         let run = self.permit.peers.tools.run(&context, call);
         let ended = run.into_actor(self).map(move |outcome, act, ctx| {
-            act.timings.tools += began.elapsed();
+            let took = began.elapsed();
+            act.timings.tools += took;
+            let tools = act.permit.peers.metrics.tools();
+            tools.ran(running, took, &outcome);
             if has_failed(&outcome) {
                 span.fail("the call failed");
             }

@@ -426,8 +426,13 @@ impl Composer {
     }
 
     /// The closed items in order. Only whole after [`Composer::finish`].
+    pub fn closed(&self) -> impl Iterator<Item = &Item> {
+        self.slots.iter().flatten()
+    }
+
+    /// The same, copied.
     pub fn items(&self) -> Vec<Item> {
-        self.slots.iter().flatten().cloned().collect()
+        self.closed().cloned().collect()
     }
 
     fn close_message(&mut self, ending: Ending, out: &mut Out<'_>) {

@@ -51,6 +51,7 @@ use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
 use crate::translate::{self, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
+pub use ending::Ended;
 use ending::Terminal;
 use fault::Explained;
 use listing::Mcp;
@@ -107,7 +108,10 @@ pub struct Turn {
     template: Template,
     composer: Composer,
     usage: Option<Usage>,
-    ended: Option<Status>,
+    /// How it ended.
+    ended: Option<Ended>,
+    /// Bytes behind the end of an answer.
+    extra_bytes: usize,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
@@ -222,6 +226,7 @@ impl Turn {
             composer,
             usage: None,
             ended: None,
+            extra_bytes: 0,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
@@ -261,11 +266,6 @@ impl Turn {
     /// The tokens of all model calls so far, where the upstream told them.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
-    }
-
-    /// How the response ended; `None` while it runs, and for one that was refused.
-    pub fn ended(&self) -> Option<Status> {
-        self.ended
     }
 
     /// Whether the client streams.

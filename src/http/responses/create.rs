@@ -94,6 +94,9 @@ async fn run(
     }
     drop(body);
     let origin = caller.origin(id.as_str());
+    for kind in request.unserved_tools() {
+        state.metrics.tools().unserved(kind);
+    }
     for warning in &request.warnings {
         log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
     }

@@ -147,6 +147,25 @@ impl CreateRequest {
         last.is_some()
     }
 
+    /// Types of its tools that the model is not shown, each as often as it is there.
+    pub fn unserved_tools(&self) -> impl Iterator<Item = &str> {
+        let loaded = self.input.iter().flat_map(Item::loaded_tools);
+        self.settings
+            .tools
+            .iter()
+            .chain(loaded)
+            .filter_map(|tool| match tool {
+                Tool::Unserved(tool) => Some(&*tool.kind),
+                Tool::Function(_)
+                | Tool::Custom(_)
+                | Tool::Namespace(_)
+                | Tool::ToolSearch(_)
+                | Tool::Emulated(_)
+                | Tool::CodeInterpreter(_)
+                | Tool::Mcp(_) => None,
+            })
+    }
+
     /// Whether the client asked for this extra data.
     pub fn includes(&self, wanted: Include) -> bool {
         self.include.contains(&wanted)
