@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
@@ -28,6 +28,7 @@ use vllm_responses_actors::supervisor::{AdmissionSettings, SupervisorActor};
 use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
+use vllm_responses_actors::trace::{self, Scope};
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, spawn};
@@ -40,11 +41,14 @@ use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::keys::{KeyRing, Keys};
 use crate::listen::listen;
 use crate::mcp::wire::{self, Mcp};
+use crate::reload::{LogSource, Reload};
 use crate::shutdown::{self, Outcome, Signals};
 use crate::status::{self, ToolStatus};
 
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// The last spans' way to the collector.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// Telling an actor of ours to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -67,15 +71,16 @@ impl From<String> for Failure {
 ///
 /// # Errors
 /// When the gateway cannot start, or is to end with a child.
-pub fn run(config: Config) -> Result<Outcome, Failure> {
+pub fn run(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     tls::install();
-    System::new().block_on(serve(config))
+    System::new().block_on(serve(config, log))
 }
 
 /// What [`open`] needs.
 struct Opening {
     config: Config,
     upstream: UpstreamSettings,
+    turn_log: watch::Receiver<TurnLog>,
     supervisor: Addr<SupervisorActor>,
     doors: watch::Sender<Option<StoreDoors>>,
     observers: watch::Sender<Observers>,
@@ -84,7 +89,7 @@ struct Opening {
     metrics: Metrics,
 }
 
-async fn serve(config: Config) -> Result<Outcome, Failure> {
+async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let start = Instant::now();
     let upstream = match &config.upstream {
         Upstream::External(settings) => (**settings).clone(),
@@ -92,7 +97,9 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
     let keys_seen = keys.watch();
-    let signals = Signals::new(keys)?;
+    let reload = Reload::new(keys, log, &config.logging);
+    let turn_log = reload.turn_log();
+    let signals = Signals::new(reload)?;
     let control = Arbiter::new();
     let admission = admission(&config);
     let connections = connections_by_descriptors(admission.places);
@@ -105,7 +112,11 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let mcp_actor = mcp.start();
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
-    let state = app_state(&config, upstream.clone(), chiefs, watched);
+    let (tracing, exporter) = config.tracing.as_ref().map(trace::start).unzip();
+    let state = AppState {
+        tracing: tracing.unwrap_or_default(),
+        ..app_state(&config, upstream.clone(), chiefs, watched)
+    };
     let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state, connections)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
@@ -113,36 +124,24 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
         "listening: {}; /v1 answers 503 until everything behind it is up",
         urls.join(" ")
     );
-    let handle = server.handle();
-    let (gone, server_gone) = oneshot::channel::<()>();
-    let serving = async move {
-        let ended = server.await;
-        drop(gone);
-        ended
+    let opening = Opening {
+        config,
+        upstream,
+        turn_log,
+        supervisor,
+        doors,
+        observers,
+        mcp: mcp_actor,
+        mcp_runtime: mcp.child,
+        metrics,
     };
-    let living = async {
-        let opening = Opening {
-            config,
-            upstream,
-            supervisor,
-            doors,
-            observers,
-            mcp: mcp_actor,
-            mcp_runtime: mcp.child,
-            metrics,
-        };
-        let outcome = tokio::select! {
-            outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
-            _ = server_gone => Err("the HTTP server ended by itself".to_owned().into()),
-        };
-        handle.stop(true).await;
-        outcome
-    };
-    // The server closes its connections only while it is polled: it ends beside its stop.
-    let (outcome, ended) = tokio::join!(living, serving);
+    let living = Box::pin(live(opening, &control, signals, (&addresses, start)));
+    let outcome = shutdown::serve_while(server, living).await;
+    if let Some(exporter) = exporter {
+        exporter.finish(FLUSH_LIMIT).await;
+    }
     control.stop();
-    ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
-    outcome
+    outcome?
 }
 
 /// Who may run.
@@ -326,6 +325,7 @@ fn app_state(
             body_timeout: config.gateway.body_timeout,
             memory: config.limits.memory.clone(),
         },
+        tracing: Scope::default(),
         retention: config.store.retention,
         metrics: Metrics::default(),
         metrics_door: config.metrics.door.clone(),
@@ -356,10 +356,7 @@ async fn open(
         tools,
         mcp: opening.mcp.recipient(),
         seal_keys: Arc::new(seal_keys),
-        log: TurnLog {
-            timings: opening.config.logging.timings,
-            model_messages: opening.config.logging.model_messages,
-        },
+        log: opening.turn_log,
         metrics: opening.metrics,
     };
     let opened = messages::Opened(Arc::new(peers));

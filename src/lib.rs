@@ -15,5 +15,6 @@ pub mod keys;
 mod listen;
 pub mod logging;
 pub mod mcp;
+pub mod reload;
 mod shutdown;
 pub mod status;

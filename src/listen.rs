@@ -25,6 +25,7 @@ pub(crate) fn listen(
 ) -> Result<(Server, Vec<SocketAddr>), String> {
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
+    let origins = gateway.cors.clone();
     let door = state.metrics_door.clone();
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
@@ -34,6 +35,7 @@ pub(crate) fn listen(
             .wrap(from_fn(http::metrics::count))
             .configure(|config| http::metrics::route(config, door.as_ref()))
             .configure(http::routes)
+            .wrap(http::cors::middleware(&origins))
     })
     .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
     .workers(gateway.workers)

@@ -1,20 +1,68 @@
 //! The log: `env_logger` on stderr, as text or as JSON lines, key-values included.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use env_logger::Builder;
-use log::Record;
+use env_logger::{Builder, Logger};
 use log::kv::{self, Key, Value, VisitSource};
+use log::{Log, Metadata, Record};
 use serde::Serializer as _;
 use serde::ser::SerializeMap;
+use tokio::sync::watch;
 
 use crate::config::{LogFormat, Logging};
 
 /// What no filter lets through: messages of MCP servers, which the SDK quotes.
 const SILENT: &str = "rmcp=off,sse_stream=off";
 
-/// Starts the log. A second call changes nothing and returns false.
-pub fn init(settings: &Logging) -> bool {
+/// The running log, whose settings can be changed.
+#[derive(Debug)]
+pub struct LogHandle(watch::Sender<Arc<Logger>>);
+
+impl LogHandle {
+    /// From the next line on these settings are in force.
+    pub fn apply(&self, settings: &Logging) {
+        let logger = logger(settings);
+        log::set_max_level(logger.filter());
+        self.0.send_replace(Arc::new(logger));
+    }
+}
+
+/// What `log` calls: the logger of the moment.
+struct Current(watch::Receiver<Arc<Logger>>);
+
+impl Current {
+    /// A copy of the pointer: a line is written while nothing is held.
+    fn logger(&self) -> Arc<Logger> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
+impl Log for Current {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.logger().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.logger().log(record);
+    }
+
+    fn flush(&self) {
+        self.logger().flush();
+    }
+}
+
+/// Starts the log. `None` when there is one already, which stays as it is.
+pub fn init(settings: &Logging) -> Option<LogHandle> {
+    let logger = logger(settings);
+    let level = logger.filter();
+    let (handle, seen) = watch::channel(Arc::new(logger));
+    log::set_boxed_logger(Box::new(Current(seen))).ok()?;
+    log::set_max_level(level);
+    Some(LogHandle(handle))
+}
+
+fn logger(settings: &Logging) -> Logger {
     let mut builder = Builder::new();
     // What actix says of its own start is no news to people; a filter that names it gets it.
     let quiet = "actix_server=warn,tracing::span=warn";
@@ -29,7 +77,7 @@ pub fn init(settings: &Logging) -> bool {
             json_line(out, &time, record)
         }),
     };
-    builder.try_init().is_ok()
+    builder.build()
 }
 
 /// `TIME LEVEL target: message key=value ...`; control characters are escaped, so that a line is a line.
@@ -147,7 +195,8 @@ mod tests {
             timings: false,
             model_messages: false,
         };
-        init(&settings);
-        assert!(!init(&settings));
+        let first = init(&settings);
+        assert!(init(&settings).is_none());
+        drop(first);
     }
 }

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use actix::Addr;
+use actix_web::dev::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::Stop;
@@ -15,7 +17,7 @@ use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave};
 
 use crate::config::Lifecycle;
-use crate::keys::Keys;
+use crate::reload::Reload;
 
 /// The supervisor answers from memory.
 const TOLD: Duration = Duration::from_secs(1);
@@ -39,8 +41,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Read again at SIGHUP.
-    keys: Keys,
+    /// Run at SIGHUP.
+    reload: Reload,
 }
 
 /// Exit code after a signal: 128 and its number.
@@ -48,27 +50,53 @@ pub(crate) struct Signals {
 pub(crate) struct Caught(u8);
 
 impl Signals {
-    pub(crate) fn new(keys: Keys) -> Result<Self, String> {
+    pub(crate) fn new(reload: Reload) -> Result<Self, String> {
         let open =
             |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
             hangup: open(SignalKind::hangup())?,
-            keys,
+            reload,
         })
     }
 
-    /// The next one that stops the gateway. SIGHUP does not: it reads the keys file again.
+    /// The next one that stops the gateway. SIGHUP does not: it reads keys and logging again.
     pub(crate) async fn next(&mut self) -> Caught {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Caught(143),
                 _ = self.interrupt.recv() => return Caught(130),
-                _ = self.hangup.recv() => self.keys.reload(),
+                _ = self.hangup.recv() => self.reload.run(),
             }
         }
     }
+}
+
+/// Serves HTTP as long as `living` takes, and until the last connection is closed.
+pub(crate) async fn serve_while<T>(
+    server: Server,
+    living: impl Future<Output = T>,
+) -> Result<T, String> {
+    let handle = server.handle();
+    let (gone, server_gone) = oneshot::channel::<()>();
+    let serving = async move {
+        let ended = server.await;
+        drop(gone);
+        ended
+    };
+    let living = async {
+        let outcome = tokio::select! {
+            outcome = living => Some(outcome),
+            _ = server_gone => None,
+        };
+        handle.stop(true).await;
+        outcome
+    };
+    // The server closes its connections only while it is polled: it ends beside its stop.
+    let (outcome, ended) = tokio::join!(living, serving);
+    ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
+    outcome.ok_or_else(|| "the HTTP server ended by itself".to_owned())
 }
 
 /// Waits for a signal, then for the running responses.

@@ -31,6 +31,7 @@ const LICENCES: &[&str] = &[
     "Apache-2.0",
     "MIT",
     "ISC",
+    "BSD-2-Clause",
     "BSD-3-Clause",
     "Zlib",
     "BSL-1.0",

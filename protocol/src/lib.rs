@@ -20,5 +20,6 @@ pub mod seal;
 pub mod secret;
 pub mod sse;
 pub mod tools;
+pub mod trace;
 pub mod translate;
 pub mod turn;

@@ -119,7 +119,7 @@ fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
             Kind::Text if row.key == "code_interpreter.bundle" => "FOLDER",
             Kind::Text if row.key == "gateway.host" => "HOST",
             Kind::Text => "FILE",
-            Kind::Number => "NUMBER",
+            Kind::Number | Kind::Fraction => "NUMBER",
             Kind::Switch => "BOOLEAN",
             Kind::Duration => "DURATION",
             Kind::Size => "SIZE",

@@ -29,7 +29,7 @@ pub(super) fn run_runtime(inputs: &Inputs) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    logging::init(&config.logging);
+    let _kept_as_it_is = logging::init(&config.logging);
     for notice in &file.notices {
         log::warn!("in the file of MCP servers, {notice}");
     }
@@ -39,7 +39,7 @@ pub(super) fn run_runtime(inputs: &Inputs) -> ExitCode {
 
 /// Lists a server's tools and makes some calls.
 pub(super) fn run_probe(url: &str, calls: &[String]) -> ExitCode {
-    logging::init(&Logging {
+    let _kept_as_it_is = logging::init(&Logging {
         filter: "warn".to_owned(),
         format: crate::config::LogFormat::Text,
         timings: false,

@@ -9,6 +9,7 @@ use super::{complain, load, setup};
 use crate::config::raw::Inputs;
 use crate::gateway::{self, Failure};
 use crate::logging;
+use crate::reload::LogSource;
 use crate::shutdown::Outcome;
 
 /// Whether what is missing may be downloaded.
@@ -38,12 +39,15 @@ pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    logging::init(&config.logging);
+    let log = LogSource {
+        handle: logging::init(&config.logging),
+        inputs: inputs.clone(),
+    };
     for notice in &raw.notices {
         log::warn!("{notice}");
     }
     provide_interpreter(&config.interpreter, inputs, install);
-    match gateway::run(config) {
+    match gateway::run(config, log) {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Cut(code)) => ExitCode::from(code),
         Err(Failure { problem, code }) => {

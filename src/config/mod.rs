@@ -10,6 +10,7 @@ mod metrics;
 pub mod raw;
 pub mod render;
 pub mod table;
+pub(crate) mod telemetry;
 pub mod validate;
 mod values;
 
@@ -24,11 +25,13 @@ use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
+use vllm_responses_actors::trace::TracingSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
 use vllm_responses_actors::vllm::settings::{SpawnSettings, UpstreamSettings};
 use vllm_responses_protocol::responses::request::{OmittedTools, Retention};
 use vllm_responses_protocol::tools::LoopLimits;
 
+use crate::http::cors::CorsOrigins;
 use crate::keys;
 use raw::{Inputs, Raw};
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// What is logged and how.
     pub logging: Logging,
+    /// Where spans go, when tracing is on.
+    pub tracing: Option<TracingSettings>,
     /// MCP servers.
     pub mcp: McpSettings,
     /// How metrics are shown.
@@ -80,6 +85,8 @@ pub struct GatewaySettings {
     pub head_timeout: Duration,
     /// How long a body may take, unless it comes faster than a kibibyte a second.
     pub body_timeout: Duration,
+    /// Which web pages may use the gateway.
+    pub cors: CorsOrigins,
 }
 
 /// The model server.

@@ -8,7 +8,7 @@ use config::{ConfigError, Map, Source, Value, ValueKind};
 use vllm_responses_actors::secret::Secret;
 
 use super::dotenv;
-use super::table::{CONFIG, Row, TABLE};
+use super::table::{CONFIG, Kind, Row, TABLE};
 
 /// What the outside world says, gathered once by `main`.
 #[derive(Clone, Debug, Default)]
@@ -261,6 +261,9 @@ fn flatten(prefix: &str, table: &toml::Table, path: &str, layer: &mut Layer, raw
             (Some(_), toml::Value::String(text)) if text.is_empty() => {}
             (Some(_), toml::Value::String(text)) => layer.put(&key, text, &place),
             (Some(_), toml::Value::Integer(number)) => layer.put(&key, &number.to_string(), &place),
+            (Some(row), toml::Value::Float(number)) if row.kind == Kind::Fraction => {
+                layer.put(&key, &number.to_string(), &place);
+            }
             (Some(_), toml::Value::Boolean(on)) => layer.put(&key, &on.to_string(), &place),
             (Some(_), _) => {
                 raw.problems.push(format!(

@@ -127,10 +127,17 @@ fn names(row: &Row) -> String {
 fn literal(row: &Row, text: &str) -> String {
     let bare = match row.kind {
         Kind::Number => text.parse::<i64>().ok().map(|number| number.to_string()),
+        Kind::Fraction => fraction(text),
         Kind::Switch => super::values::switch(text).map(|on| on.to_string()),
         Kind::Text | Kind::Duration | Kind::Size | Kind::Choice(_) => None,
     };
     bare.unwrap_or_else(|| toml::Value::String(text.to_owned()).to_string())
+}
+
+/// With a decimal point, so that TOML reads it as such.
+fn fraction(text: &str) -> Option<String> {
+    let number = text.parse::<f64>().ok()?;
+    number.is_finite().then(|| format!("{number:?}"))
 }
 
 fn write_line(out: &mut String, line: &str) {

@@ -10,6 +10,8 @@ pub enum Kind {
     Text,
     /// A whole number; bare in TOML.
     Number,
+    /// A number with decimals; bare in TOML.
+    Fraction,
     /// A boolean; bare in TOML.
     Switch,
     /// `30`, `30s`, `500ms`, `5m`, `2h`, `30d`.
@@ -84,7 +86,7 @@ impl Row {
 /// Key of the TOML file's own path.
 pub const CONFIG: &str = "config";
 
-use Kind::{Choice, Duration, Number, Size, Switch, Text};
+use Kind::{Choice, Duration, Fraction, Number, Size, Switch, Text};
 
 /// Every key, grouped as in the TOML file.
 #[rustfmt::skip]
@@ -97,6 +99,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.head_timeout", "VR_HEAD_TIMEOUT", "10s", Duration).means("How long a client may take to send the head of its first request."),
     Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may take, unless it comes faster than a kibibyte a second."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
+    Row::new("gateway.cors_origins", "VR_CORS_ORIGINS", "", Text).means("Web pages that may use the gateway: origins such as `https://app.example.com` with commas between, or `*`; unset lets none."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
     Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),
@@ -188,6 +191,12 @@ pub const TABLE: &[Row] = &[
     Row::new("logging.format", "VR_LOG_FORMAT", "text", Choice(&["text", "json"])).means("`text` for people, `json` for one JSON object a line."),
     Row::new("logging.timings", "VR_LOG_TIMINGS", "false", Switch).means("Whether each response logs where its time went."),
     Row::new("logging.model_messages", "VR_LOG_MODEL_MESSAGES", "false", Switch).means("Whether messages to and from the model are logged, shortened."),
+
+    Row::new("tracing.enabled", "VR_TRACING_ENABLED", "false", Switch).means("Whether spans of requests are sent to a collector, over OTLP and gRPC."),
+    Row::new("tracing.service_name", "VR_OTEL_SERVICE_NAME", "vllm-responses", Text).means("Name of this service in traces."),
+    Row::new("tracing.sample_ratio", "VR_TRACING_SAMPLE_RATIO", "0.01", Fraction).means("Share of the traces begun here that are recorded, 0 to 1; of a trace that a client began, the client decides."),
+    Row::new("tracing.host", "VR_OPENTELEMETRY_HOST", "otel-collector", Text).means("Host of the collector."),
+    Row::new("tracing.port", "VR_OPENTELEMETRY_PORT", "4317", Number).means("Its port for OTLP over gRPC, without TLS."),
 
     Row::new("metrics.enabled", "VR_METRICS_ENABLED", "true", Switch).means("Whether there is a page of metrics."),
     Row::new("metrics.path", "VR_METRICS_PATH", "/metrics", Text).means("Path of that page."),

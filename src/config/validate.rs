@@ -19,8 +19,8 @@ use vllm_responses_protocol::tools::LoopLimits;
 
 use super::raw::{DEFAULT, Raw, RawValue};
 use super::{
-    Config, GatewaySettings, Lifecycle, LogFormat, Logging, Privacy, ProtocolSettings,
-    ReasoningEvents, SpawnUpstream, Strictness, Upstream, values,
+    Config, GatewaySettings, Lifecycle, Privacy, ProtocolSettings, ReasoningEvents, SpawnUpstream,
+    Strictness, Upstream, values,
 };
 
 const DURATION: &str = "must be a duration; write for example `30s`, `500ms`, `5m`, `2h` or `30d`";
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn host(&mut self, key: &str) -> Option<String> {
+    pub(super) fn host(&mut self, key: &str) -> Option<String> {
         self.read(
             key,
             "must be an IP address or a host name, without port or scheme",
@@ -163,6 +163,7 @@ impl<'a> Reader<'a> {
         let cache = self.cache(protocol.map(|protocol| protocol.omitted_tools));
         let lifecycle = self.lifecycle();
         let logging = self.logging();
+        let tracing = self.tracing();
         let mcp = self.mcp();
         let metrics = self.metrics();
         Some(Config {
@@ -177,6 +178,7 @@ impl<'a> Reader<'a> {
             privacy: privacy?,
             lifecycle: lifecycle?,
             logging: logging?,
+            tracing,
             mcp: mcp?,
             metrics: metrics?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
@@ -190,6 +192,7 @@ impl<'a> Reader<'a> {
         let write_stall = self.duration("gateway.write_stall");
         let head_timeout = self.positive("gateway.head_timeout");
         let body_timeout = self.positive("gateway.body_timeout");
+        let cors = self.read("gateway.cors_origins", values::ORIGINS, values::origins);
         Some(GatewaySettings {
             host: host?,
             port: port?,
@@ -197,6 +200,7 @@ impl<'a> Reader<'a> {
             write_stall: write_stall?,
             head_timeout: head_timeout?,
             body_timeout: body_timeout?,
+            cors: cors?,
         })
     }
 
@@ -429,32 +433,6 @@ impl<'a> Reader<'a> {
         Some(Lifecycle {
             drain_delay: drain_delay?,
             shutdown_grace: shutdown_grace?,
-        })
-    }
-
-    pub(super) fn logging(&mut self) -> Option<Logging> {
-        let rule = "must be `off`, `error`, `warn`, `info`, `debug` or `trace`";
-        let level = self.read("logging.level", rule, |text| {
-            text.parse::<log::LevelFilter>()
-                .ok()
-                .map(|level| level.as_str().to_ascii_lowercase())
-        });
-        let format = self.read(
-            "logging.format",
-            "must be `text` or `json`",
-            |text| match text {
-                "text" => Some(LogFormat::Text),
-                "json" => Some(LogFormat::Json),
-                _ => None,
-            },
-        );
-        let timings = self.switch("logging.timings");
-        let model_messages = self.switch("logging.model_messages");
-        Some(Logging {
-            filter: self.raw.rust_log.clone().or(level)?,
-            format: format?,
-            timings: timings?,
-            model_messages: model_messages?,
         })
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::http::cors::CorsOrigins;
+
 /// A hundred years; beyond it, adding to a clock could overflow.
 const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 
@@ -69,6 +71,32 @@ pub(super) fn host(text: &str) -> Option<String> {
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
     (text.len() <= 253 && !numeric && text.split('.').all(label)).then(|| text.to_owned())
+}
+
+/// What [`origins`] wants.
+pub(super) const ORIGINS: &str = "must be `*`, or origins as browsers send them with commas between; write for \
+     example `https://app.example.com,http://localhost:3000`";
+
+/// Nothing, `*`, or a list of origins.
+pub(super) fn origins(text: &str) -> Option<CorsOrigins> {
+    match text.trim() {
+        "" => return Some(CorsOrigins::None),
+        "*" => return Some(CorsOrigins::Any),
+        _ => {}
+    }
+    let listed: Option<Vec<String>> = text.split(',').map(|one| origin(one.trim())).collect();
+    listed.map(CorsOrigins::Listed)
+}
+
+/// An origin, spelled as a browser spells it; in any other spelling it would never match.
+fn origin(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty() && !host.contains('*'))?;
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    let spelled = format!("{}://{host}{port}", url.scheme());
+    (spelled == text).then_some(spelled)
 }
 
 /// The upstream's base URL, ending in `/v1` without a slash behind it.
@@ -144,6 +172,34 @@ mod tests {
         assert_eq!(host("redis.example"), Some("redis.example".to_owned()));
         for wrong in ["", "a b", "u:p@h", "redis://h", "300.1.1.1", "a..b"] {
             assert_eq!(host(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn origins_are_spelled_as_browsers_do() {
+        assert_eq!(origins(""), Some(CorsOrigins::None));
+        assert_eq!(origins(" * "), Some(CorsOrigins::Any));
+        let list = [
+            "https://a.example",
+            "http://localhost:3000",
+            "http://[::1]:1",
+            "app://x",
+        ];
+        let listed = list.map(str::to_owned).to_vec();
+        assert_eq!(origins(&list.join(", ")), Some(CorsOrigins::Listed(listed)));
+        for wrong in [
+            "a.example",
+            "https://a.example/",
+            "https://A.example",
+            "https://a.example:443",
+            "https://u@a.example",
+            "https://a.example?q",
+            "https://a.example,*",
+            "https://a.example,",
+            "null",
+            "https://*.example",
+        ] {
+            assert_eq!(origins(wrong), None, "{wrong}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`: verbatim to the upstream and back, streamed as it comes.
 //!
+//! A body that is compressed stays so: whether it can be read is the upstream's affair.
 //! Status, body and the headers that describe them are the upstream's own; faults of the transport
 //! are 502 and 504. A client that leaves drops the answer, which closes the upstream's connection.
 
@@ -15,6 +16,8 @@ use futures_util::{Stream, StreamExt as _};
 use serde::Deserialize as _;
 use vllm_responses_actors::memory::Held;
 use vllm_responses_actors::supervisor::messages::Permit;
+use vllm_responses_actors::trace::{Fact, Side, Span};
+use vllm_responses_actors::vllm::client::in_trace;
 use vllm_responses_protocol::chat::chunk::ChatUsage;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
@@ -39,11 +42,11 @@ pub(super) async fn passthrough(
     state: web::Data<AppState>,
     client: web::ThinData<awc::Client>,
 ) -> HttpResponse {
-    let body = match extract::body(&request, payload, &state.intake).await {
+    let body = match extract::sent_body(&request, payload, &state.intake).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
-    let permit = match create::permit(&caller, &state).await {
+    let permit = match create::permit(&caller, &caller.origin(""), &state).await {
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
@@ -61,16 +64,25 @@ pub(super) async fn passthrough(
         header::CONTENT_TYPE,
         header::ACCEPT,
         header::ACCEPT_ENCODING,
+        header::CONTENT_ENCODING,
     ] {
         if let Some(value) = request.headers().get(&name) {
             call = call.insert_header((name, value.clone()));
         }
     }
+    let mut span = caller.scope.span(Side::Client, "chat completions");
+    let call = in_trace(call, span.scope().context());
     let sent = state.upstream.authorize(call).send_body(bytes);
     let limit = state.upstream.deadlines.whole;
     let mut response = match tokio::time::timeout(limit, sent).await {
-        Ok(Ok(answer)) => pass_on(answer, permit, held),
-        Ok(Err(fault)) => error::answer(&transport_fault(&fault)),
+        Ok(Ok(answer)) => {
+            span.note(Fact::HttpStatus(answer.status().as_u16()));
+            pass_on(answer, permit, (held, span))
+        }
+        Ok(Err(fault)) => {
+            span.fail("the model server cannot be reached");
+            error::answer(&transport_fault(&fault))
+        }
         Err(_elapsed) => error::answer(&ApiError::new(
             ApiErrorCode::UpstreamTimeout,
             "the upstream model server did not answer in time",
@@ -80,7 +92,11 @@ pub(super) async fn passthrough(
     response
 }
 
-fn pass_on(answer: awc::ClientResponse, permit: Permit, held: Held) -> HttpResponse {
+fn pass_on(
+    answer: awc::ClientResponse,
+    permit: Permit,
+    ends_with_it: (Held, Span),
+) -> HttpResponse {
     let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::new(status);
     for name in PASSED {
@@ -92,7 +108,7 @@ fn pass_on(answer: awc::ClientResponse, permit: Permit, held: Held) -> HttpRespo
         answer,
         permit,
         tail: Vec::new(),
-        _held: held,
+        _ends_with_it: ends_with_it,
     };
     let body: BoxBody = BodyStream::new(answer).boxed();
     response.set_body(body)
@@ -107,7 +123,8 @@ struct Passing {
     permit: Permit,
     /// The end of what has passed, where tokens are counted.
     tail: Vec<u8>,
-    _held: Held,
+    /// The request's memory, and the span of the call, whose end is the last byte's.
+    _ends_with_it: (Held, Span),
 }
 
 impl Stream for Passing {

@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::{ConnectionType, StatusCode, header};
 use vllm_responses_actors::ask::AskError;
 use vllm_responses_actors::limits::Limited;
+use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::store::messages::StoreError;
 use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
@@ -18,6 +19,10 @@ pub(super) fn answer(error: &ApiError) -> HttpResponse {
     let mut response = HttpResponse::build(status);
     if error.code == ApiErrorCode::ServerIsOverloaded {
         response.insert_header((header::RETRY_AFTER, "1"));
+    }
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        // What would have been understood (RFC 9110, 15.5.16).
+        response.insert_header((header::ACCEPT_ENCODING, "gzip, zstd"));
     }
     response.content_type("application/json").body(error.body())
 }
@@ -69,14 +74,16 @@ fn over_limit(limited: &Limited) -> HttpResponse {
 }
 
 /// A component did not answer.
-pub(super) fn no_answer(error: AskError) -> HttpResponse {
-    log::error!("a component gave no answer: {error}");
+pub(super) fn no_answer(origin: &Origin, error: AskError) -> HttpResponse {
+    log::error!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+        "a component gave no answer: {error}");
     busy("the gateway cannot answer now; try again", "1")
 }
 
 /// The store answered with an error.
-pub(super) fn store(error: &StoreError) -> HttpResponse {
-    log::warn!("a stored response was not served: {error}");
+pub(super) fn store(origin: &Origin, error: &StoreError) -> HttpResponse {
+    log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+        "a stored response was not served: {error}");
     match error {
         StoreError::Unavailable(_) | StoreError::Busy => {
             busy("the response store is unavailable; try again", "1")

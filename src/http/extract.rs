@@ -1,6 +1,7 @@
 //! Request bodies under a limit, and the caller.
 
 use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Payload;
@@ -10,10 +11,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use vllm_responses_actors::limits::OwnLimits;
 use vllm_responses_actors::memory::Held;
+use vllm_responses_actors::trace::Scope;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
 
 use super::context::Caller;
+use super::encoding::{self, Coding, UnpackError};
 use super::state::Intake;
 
 impl FromRequest for Caller {
@@ -24,7 +27,9 @@ impl FromRequest for Caller {
         let caller = request.extensions().get::<Self>().cloned();
         // Routes outside `/v1` have no caller; nobody asks for one there.
         ready(Ok(caller.unwrap_or(Self {
-            request_id: Box::default(),
+            request_id: Arc::default(),
+            arrived: Instant::now(),
+            scope: Scope::default(),
             owner: Owner::default(),
             own_limits: OwnLimits::default(),
         })))
@@ -40,23 +45,47 @@ pub(super) struct Body {
     pub(super) held: Held,
 }
 
-/// The whole body, as long, as slow and as much beside others as `intake` allows.
+/// The whole body, unpacked; see [`sent_body`].
 pub(super) async fn body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    intake: &Intake,
+) -> Result<Body, ApiError> {
+    let coding = Coding::of(request.headers())?;
+    let limit = intake.body_limit;
+    let Body { bytes, mut held } = sent_body(request, payload, intake).await?;
+    if coding == Coding::Plain {
+        return Ok(Body { bytes, held });
+    }
+    // A thread that may block: unpacking up to the limit takes a tenth of a second. Until it is done
+    // the body may be as long as it is allowed to be.
+    held.set(bytes.len().saturating_add(limit));
+    let unpacked = web::block(move || encoding::unpack(coding, &bytes, limit)).await;
+    match unpacked {
+        Ok(Ok(bytes)) => {
+            held.set(bytes.len());
+            Ok(Body { bytes, held })
+        }
+        Ok(Err(UnpackError::TooLong)) => Err(too_large(limit)),
+        Ok(Err(UnpackError::Broken)) => Err(ApiError::new(
+            ApiErrorCode::InvalidJson,
+            "the request body is not what its `content-encoding` says, or ends early",
+        )),
+        Err(_pool_gone) => Err(ApiError::new(
+            ApiErrorCode::ServerIsOverloaded,
+            "the request body could not be unpacked; try again",
+        )),
+    }
+}
+
+/// The body as it was sent, as long, as slow and as much beside others as `intake` allows.
+pub(super) async fn sent_body(
     request: &HttpRequest,
     mut payload: web::Payload,
     intake: &Intake,
 ) -> Result<Body, ApiError> {
     let limit = intake.body_limit;
     let headers = request.headers();
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding != "identity")
-    {
-        return Err(ApiError::new(
-            ApiErrorCode::UnsupportedEncoding,
-            "request bodies must not have a `content-encoding`",
-        ));
-    }
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())

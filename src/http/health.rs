@@ -26,6 +26,6 @@ pub(super) async fn ready(state: web::Data<AppState>) -> HttpResponse {
     match ask_actor(&state.supervisor, Observe, LIMIT).await {
         Ok(seen) if seen.ready => HttpResponse::Ok().json(seen),
         Ok(seen) => HttpResponse::ServiceUnavailable().json(seen),
-        Err(gone) => error::no_answer(gone),
+        Err(_gone) => error::busy("the gateway cannot answer now; try again", "1"),
     }
 }

@@ -11,6 +11,7 @@ use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
+use super::context::Caller;
 use super::error;
 use super::state::AppState;
 
@@ -41,11 +42,11 @@ struct Server {
 }
 
 /// All servers, by label; an empty list when there are none.
-pub(super) async fn servers(state: web::Data<AppState>) -> HttpResponse {
+pub(super) async fn servers(caller: Caller, state: web::Data<AppState>) -> HttpResponse {
     let servers = match ask(&state.mcp.servers, ListServers, LIMIT).await {
         Ok(Ok(servers)) => servers,
         Ok(Err(_down)) => return runtime_down(),
-        Err(gone) => return error::no_answer(gone),
+        Err(gone) => return error::no_answer(&caller.origin(""), gone),
     };
     let data = servers.into_iter().map(|server| Server {
         server_label: server.label,
@@ -82,15 +83,20 @@ struct Tool<'a> {
 }
 
 /// The tools of one server, by name.
-pub(super) async fn tools(state: web::Data<AppState>, label: web::Path<String>) -> HttpResponse {
+pub(super) async fn tools(
+    caller: Caller,
+    state: web::Data<AppState>,
+    label: web::Path<String>,
+) -> HttpResponse {
     let list = ListTools {
         owner: Owner::default(),
         server: ServerRef::BuiltIn(label.as_str().into()),
+        origin: caller.origin(""),
     };
     let listed = match ask(&state.mcp.tools, list, LIMIT).await {
         Ok(Ok(listed)) => listed,
         Ok(Err(failure)) => return refused(&failure),
-        Err(gone) => return error::no_answer(gone),
+        Err(gone) => return error::no_answer(&caller.origin(""), gone),
     };
     let tools = listed.tools.tools.iter().map(|tool| Tool {
         name: &tool.name,

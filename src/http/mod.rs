@@ -3,6 +3,8 @@
 mod chat;
 pub(crate) mod connection;
 mod context;
+pub mod cors;
+mod encoding;
 mod error;
 mod extract;
 mod health;
@@ -14,6 +16,8 @@ mod responses;
 pub mod state;
 mod status;
 mod stream;
+
+pub(crate) use context::trace_context;
 
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;

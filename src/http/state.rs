@@ -16,6 +16,7 @@ use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Re
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::tools::Toolbox;
+use vllm_responses_actors::trace::Scope;
 use vllm_responses_actors::vllm::messages as vllm;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
@@ -49,6 +50,8 @@ pub struct AppState {
     pub reasoning_events: ReasoningEvents,
     /// How request bodies are taken.
     pub intake: Intake,
+    /// Where the spans of requests begin.
+    pub tracing: Scope,
     /// Age at which responses expire.
     pub retention: Option<Duration>,
     /// What is counted.

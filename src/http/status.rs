@@ -14,6 +14,7 @@ use vllm_responses_actors::store::messages as store;
 use vllm_responses_actors::supervisor::messages::{Health, Observe};
 use vllm_responses_actors::vllm::messages as vllm;
 
+use super::context::Caller;
 use super::error;
 use super::state::{AppState, Observers};
 use crate::status::{
@@ -24,7 +25,11 @@ use crate::status::{
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// Answers whatever works and whatever does not; needs a key where keys are configured.
-pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+pub(super) async fn status(
+    request: HttpRequest,
+    caller: Caller,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let observers = state.observers.borrow().clone();
     let (seen, upstream, store, cache, python, children) = futures_util::join!(
         ask_actor(&state.supervisor, Observe, LIMIT),
@@ -36,7 +41,7 @@ pub(super) async fn status(request: HttpRequest, state: web::Data<AppState>) -> 
     );
     let seen = match seen {
         Ok(seen) => seen,
-        Err(gone) => return error::no_answer(gone),
+        Err(gone) => return error::no_answer(&caller.origin(""), gone),
     };
     HttpResponse::Ok().json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -54,7 +54,7 @@ async fn probe(url: &str, calls: &[String]) -> Result<String, String> {
         let (tool, arguments) = call
             .split_once('=')
             .ok_or("a call must be written `TOOL=JSON`")?;
-        let outcome = session.call(tool, arguments).await;
+        let outcome = session.call(tool, arguments, None).await;
         let said = match outcome.map_err(|failure| failure.to_string())? {
             Outcome::Output { text } => String::from(text),
             Outcome::Failed { error } => error.for_model(),

@@ -8,7 +8,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse, error, web};
+use actix_web::{Error, HttpRequest, HttpResponse, error, web};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use vllm_responses_actors::ask::ask_actor;
@@ -17,6 +17,8 @@ use vllm_responses_actors::mcp::hosted::messages::{Call, Describe};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::{CallOrder, ServerPhase, ServerState, Snapshot};
+
+use crate::http::trace_context;
 
 /// How long a poll without news is held.
 const HOLD: Duration = Duration::from_secs(25);
@@ -114,6 +116,7 @@ pub(super) async fn snapshot(servers: &Servers) -> Snapshot {
 
 /// Calls a tool. A caller that leaves cancels the call.
 pub(super) async fn call(
+    request: HttpRequest,
     state: web::Data<ServiceState>,
     order: web::Json<CallOrder>,
 ) -> HttpResponse {
@@ -130,6 +133,7 @@ pub(super) async fn call(
     let call = Call {
         tool,
         arguments,
+        trace: trace_context(request.headers()),
         cancel,
     };
     let outcome: Result<Option<Outcome>, _> = ask_actor(actor, call, state.call_limit).await;

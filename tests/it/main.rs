@@ -29,3 +29,5 @@ mod load;
 mod mcp;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod telemetry;

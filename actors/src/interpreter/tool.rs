@@ -36,6 +36,7 @@ impl Tool for CodeInterpreter {
             return Err(call);
         };
         let asked = call.container.id().to_owned();
+        let origin = context.origin.clone();
         let answer = self.calls.send(self.execute(context, call));
         // No deadline here: the actor bounds the wait in its queue and the call itself.
         let outcome = answer.map(move |answer| {
@@ -44,6 +45,11 @@ impl Tool for CodeInterpreter {
                 Ok(Err(error)) => of_error(&error),
                 Err(_gone) => of_error(&ExecuteError::Unavailable("it has stopped".to_owned())),
             };
+            if let Some(failure) = &outcome.failure {
+                // Our own words: what the code printed or raised is no failure.
+                log::info!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+                    "a call of the code interpreter failed: {failure}");
+            }
             ToolOutcome::CodeInterpreter(outcome)
         });
         Ok(outcome.boxed())

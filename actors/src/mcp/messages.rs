@@ -12,6 +12,7 @@ use vllm_responses_protocol::tools::mcp::{ListError, Listed};
 
 use super::guard::Refused;
 use super::session::Failure;
+use crate::origin::Origin;
 
 /// A server as a request names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct ListTools {
     pub owner: Owner,
     /// The server.
     pub server: ServerRef,
+    /// On whose account.
+    pub origin: Origin,
 }
 
 /// Why there is no list.
@@ -109,6 +112,8 @@ pub struct CallTool {
     pub tool: Box<str>,
     /// JSON object, as text.
     pub arguments: Box<str>,
+    /// On whose account; the server is told its place in the trace.
+    pub origin: Origin,
     /// Nobody waits any more once this is cancelled; the server is told.
     pub cancel: CancellationToken,
 }

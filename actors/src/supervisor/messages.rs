@@ -122,8 +122,8 @@ pub struct Peers {
     pub tools: Toolbox,
     /// What seals reasoning for clients.
     pub seal_keys: Arc<SealKeys>,
-    /// What a turn says of itself in the log.
-    pub log: TurnLog,
+    /// What a turn says of itself in the log; changes when logging is read again.
+    pub log: watch::Receiver<TurnLog>,
     /// What is counted.
     pub metrics: Metrics,
 }

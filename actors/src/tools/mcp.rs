@@ -45,6 +45,7 @@ impl Tool for McpTools {
             server: ServerRef::from(&*call.server),
             tool: call.tool,
             arguments: call.arguments,
+            origin: context.origin,
             cancel: context.cancel,
         };
         Ok(Box::pin(async move {

@@ -15,13 +15,15 @@ use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
 use vllm_responses_protocol::tools::code_interpreter::CodeOutcome;
 use vllm_responses_protocol::tools::{GatewayCall, Offers, ToolOutcome};
 
+use crate::origin::Origin;
+
 /// For whom a call runs.
 #[derive(Clone, Debug)]
 pub struct CallContext {
     /// Whose response it is.
     pub owner: Owner,
-    /// For the log.
-    pub request_id: Box<str>,
+    /// For the log, and for servers that take part in a trace.
+    pub origin: Origin,
     /// Cancelled when nobody waits for the outcome any more: the work is to end within a second.
     pub cancel: CancellationToken,
 }

@@ -13,10 +13,17 @@ use vllm_responses_protocol::ids::IdSource as _;
 use vllm_responses_protocol::responses::event::Delivery;
 
 use crate::env::SystemIds;
+use crate::origin::Origin;
+use crate::trace::{Fact, Side, Span};
+use crate::vllm::client::in_trace;
 use crate::vllm::settings::UpstreamSettings;
 
 /// An upstream answer whose body is still to come.
-pub(super) type Answer = ClientResponse;
+pub(super) struct Answer {
+    pub(super) body: ClientResponse,
+    /// The model call's; ends with the answer.
+    pub(super) span: Span,
+}
 
 /// Attempts beyond the first.
 const MAX_RETRIES: u32 = 2;
@@ -30,7 +37,9 @@ const ERROR_BODY_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Call {
     pub(super) client: Client,
     pub(super) upstream: UpstreamSettings,
-    pub(super) request_id: Box<str>,
+    pub(super) origin: Origin,
+    /// For the span, once the upstream has accepted it.
+    pub(super) model: Box<str>,
     pub(super) delivery: Delivery,
     pub(super) body: Bytes,
 }
@@ -41,16 +50,21 @@ pub(super) struct Call {
 pub(super) async fn call(call: Call) -> Result<Answer, UpstreamFault> {
     let mut retries = 0;
     loop {
-        let fault = match attempt(&call).await {
-            Ok(answer) => return Ok(answer),
+        let mut span = call.origin.scope.span(Side::Client, "chat completions");
+        span.note(Fact::Attempt(retries));
+        let fault = match attempt(&call, &mut span).await {
+            Ok(body) => return Ok(Answer { body, span }),
             Err(fault) => fault,
         };
+        span.fail(words(&fault));
+        drop(span);
         let Some(pause) = pause_before_retry(&fault, retries).filter(|_| retries < MAX_RETRIES)
         else {
             return Err(fault);
         };
         retries += 1;
-        log::debug!(request_id = &*call.request_id, retries; "upstream call failed, trying again");
+        log::debug!(request_id = &*call.origin.request_id, response_id = &*call.origin.response_id, retries;
+            "upstream call failed, trying again");
         tokio::time::sleep(pause).await;
     }
 }
@@ -86,7 +100,7 @@ fn jitter(base: Duration) -> Duration {
     base + Duration::from_millis(random)
 }
 
-async fn attempt(call: &Call) -> Result<Answer, UpstreamFault> {
+async fn attempt(call: &Call, span: &mut Span) -> Result<ClientResponse, UpstreamFault> {
     let accept = match call.delivery {
         Delivery::Events => "text/event-stream",
         Delivery::Whole => "application/json",
@@ -96,7 +110,8 @@ async fn attempt(call: &Call) -> Result<Answer, UpstreamFault> {
         .post(call.upstream.endpoint("/chat/completions"))
         .insert_header((header::CONTENT_TYPE, "application/json"))
         .insert_header((header::ACCEPT, accept))
-        .insert_header(("x-request-id", &*call.request_id));
+        .insert_header(("x-request-id", &*call.origin.request_id));
+    let request = in_trace(request, span.scope().context());
     let sent = call
         .upstream
         .authorize(request)
@@ -109,7 +124,24 @@ async fn attempt(call: &Call) -> Result<Answer, UpstreamFault> {
     match tokio::time::timeout(limit, sent).await {
         Err(_elapsed) => Err(UpstreamFault::TimedOut(waited)),
         Ok(Err(error)) => Err(send_fault(&error)),
-        Ok(Ok(answer)) => accept_answer(answer, call.delivery).await,
+        Ok(Ok(answer)) => {
+            span.note(Fact::HttpStatus(answer.status().as_u16()));
+            let answer = accept_answer(answer, call.delivery).await?;
+            span.note(Fact::Model(&call.model));
+            Ok(answer)
+        }
+    }
+}
+
+/// A fault for a span.
+pub(super) fn words(fault: &UpstreamFault) -> &'static str {
+    match fault {
+        UpstreamFault::Unreachable => "the model server cannot be reached",
+        UpstreamFault::Status { .. } => "the model server answered with an error",
+        UpstreamFault::WrongContentType => "the model server's answer is of the wrong kind",
+        UpstreamFault::TimedOut(_) => "the model server was silent for too long",
+        UpstreamFault::Reset => "the model server broke off",
+        UpstreamFault::TooLong => "the model server's answer is too long",
     }
 }
 
@@ -125,7 +157,10 @@ fn send_fault(error: &SendRequestError) -> UpstreamFault {
 }
 
 /// Sorts answers: a 200 of the right kind goes on, everything else is a fault.
-async fn accept_answer(answer: Answer, delivery: Delivery) -> Result<Answer, UpstreamFault> {
+async fn accept_answer(
+    answer: ClientResponse,
+    delivery: Delivery,
+) -> Result<ClientResponse, UpstreamFault> {
     let status = answer.status().as_u16();
     if status != 200 {
         let retry_after = text(answer.headers(), header::RETRY_AFTER);
@@ -156,7 +191,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<Box<str>> {
 }
 
 /// The beginning of an error body; whatever came within size and time.
-async fn beginning(mut answer: Answer) -> Box<[u8]> {
+async fn beginning(mut answer: ClientResponse) -> Box<[u8]> {
     let mut body = Vec::new();
     let read = async {
         while let Some(Ok(bytes)) = answer.next().await {

@@ -24,7 +24,6 @@ impl TurnActor {
             self.feed(Input::HoldExpired, ctx);
         }
         if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
-            self.upstream = None;
             self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
         }
         if self.until_overdue().is_some_and(|left| left.is_zero()) {

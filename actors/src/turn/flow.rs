@@ -11,7 +11,7 @@ use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Input;
 
-use super::{Piece, TurnActor};
+use super::{Piece, TurnActor, call};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
@@ -82,7 +82,7 @@ impl TurnActor {
             let Some(upstream) = &mut self.upstream else {
                 return false;
             };
-            let read = match upstream.poll_next_unpin(task) {
+            let read = match upstream.body.poll_next_unpin(task) {
                 Poll::Pending => return false,
                 Poll::Ready(Some(Ok(bytes))) if self.begins(&bytes) => {
                     let mut beginning = bytes;
@@ -107,6 +107,9 @@ impl TurnActor {
 
     fn take(&mut self, read: Read, ctx: &mut Context<Self>) {
         self.heard = Instant::now();
+        if matches!(read, Read::Bytes(_)) {
+            self.timings.first_token.get_or_insert(self.heard);
+        }
         match (read, self.turn.delivery()) {
             (Read::Bytes(bytes), Delivery::Events) => {
                 self.note_read();
@@ -123,7 +126,6 @@ impl TurnActor {
                 self.feed(Input::UpstreamAnswer(&whole), ctx);
             }
             (Read::Broken, _) => {
-                self.upstream = None;
                 self.upstream_broke(UpstreamFault::Reset, ctx);
             }
         }
@@ -141,12 +143,14 @@ impl TurnActor {
     /// An answer ends in a fault.
     pub(super) fn upstream_broke(&mut self, fault: UpstreamFault, ctx: &mut Context<Self>) {
         self.permit.peers.metrics.turns().upstream_broke(&fault);
+        if let Some(mut answer) = self.upstream.take() {
+            answer.span.fail(call::words(&fault));
+        }
         self.feed(Input::UpstreamFailed(fault), ctx);
     }
 
     fn keep_whole(&mut self, bytes: &[u8], ctx: &mut Context<Self>) {
         if self.whole.len() + bytes.len() > MAX_WHOLE {
-            self.upstream = None;
             self.upstream_broke(UpstreamFault::TooLong, ctx);
         } else {
             self.held.grow(bytes.len());
@@ -172,7 +176,6 @@ impl TurnActor {
         // A client that left is noticed by the watch on the channel; its bytes go nowhere.
         if room.is_ok() && self.outlet.send_item(Piece { bytes, held }).is_ok() {
             self.spoke = Instant::now();
-            self.timings.first_byte.get_or_insert(self.spoke);
         }
         Poll::Ready(())
     }

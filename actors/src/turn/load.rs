@@ -1,28 +1,126 @@
-//! What a turn asks the store before it can call the model.
+//! What a turn reads before it can call the model: from the store, and the prompt's length.
 
 use std::sync::Arc;
 
-use actix::Recipient;
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, Recipient, WrapFuture as _};
+use bytes::Bytes;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, CorruptHistory};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
-use vllm_responses_protocol::turn::effect::Claimed;
+use vllm_responses_protocol::turn::effect::{Claimed, Input};
 
-use super::STORE_LIMIT;
+use super::{STORE_LIMIT, TurnActor};
 use crate::ask::ask;
+use crate::origin::Origin;
 use crate::store::messages::{Claim, Extent, LoadChain};
+use crate::trace::Side;
+use crate::vllm::tokenize;
+
+impl TurnActor {
+    pub(super) fn load_history(&mut self, ctx: &mut Context<Self>) {
+        let Some(previous) = self.previous.clone() else {
+            return self.feed(Input::History(Vec::new()), ctx);
+        };
+        let mut span = self.span.scope().span(Side::Internal, "store load");
+        let chains = self.permit.peers.chains.clone();
+        let message = LoadChain {
+            owner: self.owner.clone(),
+            id: previous,
+            extent: if self.turn.inherits_tools() {
+                Extent::WithSettings
+            } else {
+                Extent::Items
+            },
+        };
+        let origin = self.origin.clone();
+        let load = async move { history(chains, message, &origin).await };
+        ctx.spawn(load.into_actor(self).map(move |loaded, act, ctx| {
+            if loaded.is_err() {
+                span.fail("the history was not loaded");
+            }
+            drop(span);
+            let input = loaded.and_then(|(history, settings, size)| {
+                act.held.grow(size);
+                if let Some(settings) = settings {
+                    act.turn.inherit(&settings)?;
+                }
+                Ok(Input::History(history))
+            });
+            let input = input.unwrap_or_else(Input::Refused);
+            act.feed(input, ctx);
+        }));
+    }
+
+    pub(super) fn count_tokens(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+        let client = self.client.clone();
+        let upstream = self.permit.peers.upstream.clone();
+        let mut span = self.span.scope().span(Side::Client, "tokenize");
+        let count = async move {
+            let count = tokenize::count(&client, &upstream, body, span.scope().context()).await;
+            if count.is_none() {
+                span.fail("the model server did not count");
+            }
+            count
+        };
+        let counted = count.into_actor(self).map(|count, act, ctx| {
+            act.calling = None;
+            act.feed(Input::Counted(count), ctx);
+        });
+        self.calling = Some(ctx.spawn(counted));
+    }
+
+    /// Takes the approvals that the input gives.
+    pub(super) fn claim(&mut self, requests: Vec<Box<str>>, ctx: &mut Context<Self>) {
+        let mut span = self.span.scope().span(Side::Internal, "store claim");
+        let claims = self.permit.peers.claims.clone();
+        let claim = Claim {
+            owner: self.owner.clone(),
+            response: self.turn.identity().id.clone(),
+            requests,
+        };
+        let origin = self.origin.clone();
+        let claimed = async move { self::claim(&claims, claim, &origin).await };
+        ctx.spawn(claimed.into_actor(self).map(move |claimed, act, ctx| {
+            if claimed == Claimed::Unknown {
+                span.fail("the approvals were not taken");
+            }
+            drop(span);
+            act.feed(Input::Claimed(claimed), ctx);
+        }));
+    }
+
+    /// Reads the items of responses that the input refers to.
+    pub(super) fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
+        let mut span = self.span.scope().span(Side::Internal, "store load");
+        let chains = self.permit.peers.chains.clone();
+        let (owner, origin) = (self.owner.clone(), self.origin.clone());
+        let find = async move { items(chains, owner, responses, &origin).await };
+        ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
+            if found.is_err() {
+                span.fail("the items were not loaded");
+            }
+            drop(span);
+            let input = match found {
+                Ok(items) => Input::Found(items),
+                Err(error) => Input::Refused(error),
+            };
+            act.feed(input, ctx);
+        }));
+    }
+}
 
 /// The items of the chain and, if they were asked for, the settings of its last response, and how many
 /// bytes the items have; or why the request cannot continue it.
-pub(crate) async fn history(
+async fn history(
     chains: Recipient<LoadChain>,
     asked: LoadChain,
+    origin: &Origin,
 ) -> Result<(Vec<Item>, Option<Arc<str>>, usize), ApiError> {
     let about_previous =
         |code, message: String| ApiError::new(code, message).with_param("previous_response_id");
-    let chain = chain(&chains, asked, "`previous_response_id`").await?;
+    let chain = chain(&chains, asked, "`previous_response_id`", origin).await?;
     let Some(chain) = chain else {
         return Err(about_previous(
             ApiErrorCode::PreviousResponseNotFound,
@@ -39,16 +137,17 @@ pub(crate) async fn history(
             ),
         ));
     }
-    let items = history::from_chain(&chain).map_err(unreadable)?;
+    let items = history::from_chain(&chain).map_err(|corrupt| unreadable(corrupt, origin))?;
     let size = chain.size();
     Ok((items, chain.settings, size))
 }
 
 /// The items that these responses took in and made; unknown ones have none.
-pub(super) async fn items(
+async fn items(
     chains: Recipient<LoadChain>,
     owner: Owner,
     responses: Vec<ResponseId>,
+    origin: &Origin,
 ) -> Result<Vec<Item>, ApiError> {
     let mut items = Vec::new();
     for response in responses {
@@ -58,17 +157,19 @@ pub(super) async fn items(
             id: response,
             extent: Extent::Items,
         };
-        if let Some(chain) = chain(&chains, asked, what).await? {
-            items.extend(history::own_items(&chain).map_err(unreadable)?);
+        if let Some(chain) = chain(&chains, asked, what, origin).await? {
+            items
+                .extend(history::own_items(&chain).map_err(|corrupt| unreadable(corrupt, origin))?);
         }
     }
     Ok(items)
 }
 
 /// Whether these approvals are this response's.
-pub(super) async fn claim(claims: &Recipient<Claim>, claim: Claim) -> Claimed {
+async fn claim(claims: &Recipient<Claim>, claim: Claim, origin: &Origin) -> Claimed {
     let unavailable = |error: &dyn std::error::Error| {
-        log::warn!("approvals not taken: {error}");
+        log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+            "approvals not taken: {error}");
         Claimed::Unknown
     };
     match ask(claims, claim, STORE_LIMIT).await {
@@ -84,9 +185,11 @@ async fn chain(
     chains: &Recipient<LoadChain>,
     asked: LoadChain,
     what: &str,
+    origin: &Origin,
 ) -> Result<Option<Chain>, ApiError> {
     let unavailable = |error: &dyn std::error::Error| {
-        log::warn!("chain not loaded: {error}");
+        log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+            "chain not loaded: {error}");
         ApiError::new(
             ApiErrorCode::ServerIsOverloaded,
             format!("the response store is unavailable, so {what} cannot be read; try again"),
@@ -99,8 +202,9 @@ async fn chain(
     }
 }
 
-fn unreadable(corrupt: CorruptHistory) -> ApiError {
-    log::error!("a stored chain cannot be read: {corrupt}");
+fn unreadable(corrupt: CorruptHistory, origin: &Origin) -> ApiError {
+    log::error!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+        "a stored chain cannot be read: {corrupt}");
     ApiError::new(
         ApiErrorCode::ServerError,
         "the stored conversation cannot be read",

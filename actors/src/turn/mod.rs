@@ -13,6 +13,7 @@ mod clock;
 mod flow;
 mod load;
 mod timings;
+mod tools;
 mod watch;
 
 use std::task::Waker;
@@ -25,24 +26,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, PollSender};
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
-use vllm_responses_protocol::record::Record;
-use vllm_responses_protocol::responses::tool::McpServer;
-use vllm_responses_protocol::tools::ToolCall;
-use vllm_responses_protocol::tools::mcp::ListError;
+use vllm_responses_protocol::record::{Record, Status};
 use vllm_responses_protocol::turn::Turn;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
-use crate::mcp::messages::ListTools;
 use crate::memory::Held;
-use crate::metrics::{self, TurnEnd};
-use crate::store::messages::{Claim, Commit, Extent, LoadChain};
+use crate::metrics::TurnEnd;
+use crate::origin::Origin;
+use crate::store::messages::Commit;
 use crate::supervisor::messages::Permit;
-use crate::tools::CallContext;
+use crate::trace::{Fact, Side, Span};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
-use crate::vllm::tokenize;
 use call::{Answer, Call};
 use flow::Flow;
 use timings::{Timings, log_messages};
@@ -52,9 +49,6 @@ use timings::{Timings, log_messages};
 const BODY_BUFFERS: usize = 2;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
-/// An MCP server's own limits are shorter, unless they are configured longer; then this one ends the
-/// wait, and not the listing.
-const LIST_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a turn is started with.
 #[derive(Debug)]
@@ -68,7 +62,11 @@ pub struct Job {
     /// The right to run, with what the turn needs to reach.
     pub permit: Permit,
     /// For the upstream's log and ours.
-    pub request_id: Box<str>,
+    pub origin: Origin,
+    /// The request's own span; ends with the turn.
+    pub span: Span,
+    /// How long the request has waited already, from its first byte to the permit.
+    pub queued: Duration,
     /// What the request's body takes in memory.
     pub held: Held,
 }
@@ -127,7 +125,8 @@ pub(crate) struct TurnActor {
     owner: Owner,
     previous: Option<ResponseId>,
     permit: Permit,
-    request_id: Box<str>,
+    origin: Origin,
+    span: Span,
     /// The request, its history, results of tools, and an answer that is gathered whole.
     held: Held,
     client: Client,
@@ -170,7 +169,8 @@ impl TurnActor {
             previous: job.previous,
             held: job.held.of(&job.permit.account),
             permit: job.permit,
-            request_id: job.request_id,
+            origin: job.origin,
+            span: job.span,
             client,
             head: Some(head),
             outlet: PollSender::new(body),
@@ -181,7 +181,7 @@ impl TurnActor {
             flow: None,
             calling: None,
             tools: CancellationToken::new(),
-            timings: Timings::begin(now),
+            timings: Timings::begin(now, job.queued),
             spoke: now,
             heard: now,
             last_read: None,
@@ -218,7 +218,8 @@ impl TurnActor {
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::Suspect(mentions) => {
                 for mention in mentions {
-                    log::warn!(request_id = &*self.request_id; "{mention}");
+                    log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
+                        "{mention}");
                 }
             }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
@@ -226,12 +227,15 @@ impl TurnActor {
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
             Action::LeftOut(turns) => self.left_out(turns),
             Action::FindItems(responses) => self.find_items(responses, ctx),
-            Action::Begin => self.answer(Head::Stream),
+            Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
-                self.answer(Head::Whole(body.into()));
+                self.answer(Head::Whole(body.into()), 200);
             }
-            Action::Refuse(refusal) => self.answer(Head::Refused(refusal)),
+            Action::Refuse(refusal) => {
+                let status = refusal.error.status;
+                self.answer(Head::Refused(refusal), status);
+            }
             Action::Persist(record) => self.persist(record, ctx),
             // `Flow` ends the actor once the last byte is handed over.
             Action::End => self.upstream = None,
@@ -241,12 +245,16 @@ impl TurnActor {
     fn left_out(&self, turns: usize) {
         self.permit.peers.metrics.turns().shortened();
         log::info!(
-            request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
+            request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, turns;
             "the prompt was too long: its oldest turns are left out (`truncation`)"
         );
     }
 
-    fn answer(&mut self, head: Head) {
+    fn answer(&mut self, head: Head, status: u16) {
+        self.span.note(Fact::HttpStatus(status));
+        if status >= 500 {
+            self.span.fail("the request failed");
+        }
         if let Some(sender) = self.head.take() {
             // A client that left is noticed elsewhere.
             let _unheard: Result<(), Head> = sender.send(head);
@@ -259,13 +267,14 @@ impl TurnActor {
         self.last_read = None;
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
-        if self.permit.peers.log.model_messages {
-            log_messages(&self.request_id, "to the model", &body);
+        if self.permit.peers.log.borrow().model_messages {
+            log_messages(&self.origin, "to the model", &body);
         }
         let call = call::call(Call {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
-            request_id: self.request_id.clone(),
+            origin: self.origin.clone(),
+            model: self.turn.identity().model.clone(),
             delivery: self.turn.delivery(),
             body,
         });
@@ -278,7 +287,6 @@ impl TurnActor {
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
         let called = std::mem::replace(&mut self.heard, Instant::now());
-        self.timings.answered.get_or_insert(self.heard);
         let counted = answer.as_ref().map(|_| ());
         let turns = self.permit.peers.metrics.turns();
         turns.upstream_answered(self.heard - called, counted);
@@ -288,7 +296,7 @@ impl TurnActor {
                 self.feed(Input::UpstreamOpened, ctx);
             }
             Err(fault) => {
-                log::warn!(request_id = &*self.request_id, response_id = self.turn.identity().id.as_str();
+                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
                     "upstream call failed: {}", describe(&fault));
                 if fault == UpstreamFault::Unreachable {
                     self.permit.peers.suspects.do_send(Suspect);
@@ -298,82 +306,46 @@ impl TurnActor {
         }
     }
 
-    fn list_tools(&mut self, tool_index: usize, server: &McpServer, ctx: &mut Context<Self>) {
-        let lists = self.permit.peers.mcp.clone();
-        let list = ListTools {
-            owner: self.owner.clone(),
-            server: server.into(),
-        };
-        let listed = async move { ask(&lists, list, LIST_LIMIT).await };
-        ctx.spawn(listed.into_actor(self).map(move |listed, act, ctx| {
-            let answer = match listed {
-                Ok(listed) => listed.map_err(|failure| failure.meaning()),
-                Err(gone) => Err(ListError::Unavailable(gone.to_string().into())),
-            };
-            act.feed(Input::ToolsListed { tool_index, answer }, ctx);
-        }));
-    }
-
-    fn claim(&mut self, requests: Vec<Box<str>>, ctx: &mut Context<Self>) {
-        let claims = self.permit.peers.claims.clone();
-        let claim = Claim {
-            owner: self.owner.clone(),
-            response: self.turn.identity().id.clone(),
-            requests,
-        };
-        let claimed = async move { load::claim(&claims, claim).await };
-        ctx.spawn(
-            claimed
-                .into_actor(self)
-                .map(|claimed, act, ctx| act.feed(Input::Claimed(claimed), ctx)),
-        );
-    }
-
-    fn run_tool(&mut self, ToolCall { output_index, call }: ToolCall, ctx: &mut Context<Self>) {
-        let began = Instant::now();
-        let context = CallContext {
-            owner: self.owner.clone(),
-            request_id: self.request_id.clone(),
-            cancel: self.tools.clone(),
-        };
-        let running = metrics::Running::of(&call);
-        let run = self.permit.peers.tools.run(&context, call);
-        let ended = run.into_actor(self).map(move |outcome, act, ctx| {
-            let took = began.elapsed();
-            act.timings.tools += took;
-            act.held.grow(outcome.size());
-            let tools = act.permit.peers.metrics.tools();
-            tools.ran(running, took, &outcome);
-            act.feed(
-                Input::ToolEnded {
-                    output_index,
-                    outcome,
-                },
-                ctx,
-            );
-        });
-        ctx.spawn(ended);
-    }
-
     fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
         self.timings.decided = Some(Instant::now());
+        let span = self.span.scope().span(Side::Internal, "store commit");
         let commits = self.permit.peers.commits.clone();
         let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };
-        ctx.spawn(commit.into_actor(self).map(|outcome, act, ctx| {
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
+            act.timings.stored = Some(Instant::now());
+            let mut span = span;
             let kept = match outcome {
                 Ok(Ok(())) => Kept::Yes,
                 Ok(Err(error)) => act.not_kept(&error),
                 Err(error) => act.not_kept(&error),
             };
+            if kept == Kept::No {
+                span.fail("the response was not stored");
+            }
+            drop(span);
             act.feed(Input::Stored(kept), ctx);
         }));
     }
 
     fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
         self.permit.peers.metrics.turns().not_stored();
-        log::warn!(request_id = &*self.request_id, response_id = self.turn.identity().id.as_str();
+        log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
             "response not stored: {error}");
         Kept::No
+    }
+
+    /// What the request's span says at its end.
+    fn note_end(&mut self) {
+        if let Some(usage) = self.turn.usage() {
+            self.span.note(Fact::InputTokens(usage.input_tokens()));
+            self.span.note(Fact::OutputTokens(usage.output_tokens()));
+        }
+        if let Some(ended) = self.turn.ended() {
+            self.span.note(Fact::Ended(ended.status));
+            if ended.status == Status::Failed.as_str() {
+                self.span.fail("the response failed");
+            }
+        }
     }
 
     /// Ends the turn from outside and stops listening to the upstream.
@@ -386,59 +358,6 @@ impl TurnActor {
         }
         self.upstream = None;
         self.feed(Input::Cancelled(why), ctx);
-    }
-
-    fn load_history(&mut self, ctx: &mut Context<Self>) {
-        let Some(previous) = self.previous.clone() else {
-            return self.feed(Input::History(Vec::new()), ctx);
-        };
-        let chains = self.permit.peers.chains.clone();
-        let message = LoadChain {
-            owner: self.owner.clone(),
-            id: previous,
-            extent: if self.turn.inherits_tools() {
-                Extent::WithSettings
-            } else {
-                Extent::Items
-            },
-        };
-        let load = async move { load::history(chains, message).await };
-        ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| {
-            let input = loaded.and_then(|(history, settings, size)| {
-                act.held.grow(size);
-                if let Some(settings) = settings {
-                    act.turn.inherit(&settings)?;
-                }
-                Ok(Input::History(history))
-            });
-            let input = input.unwrap_or_else(Input::Refused);
-            act.feed(input, ctx);
-        }));
-    }
-
-    fn count_tokens(&mut self, body: Bytes, ctx: &mut Context<Self>) {
-        let client = self.client.clone();
-        let upstream = self.permit.peers.upstream.clone();
-        let count = async move { tokenize::count(&client, &upstream, body).await };
-        let counted = count.into_actor(self).map(|count, act, ctx| {
-            act.calling = None;
-            act.feed(Input::Counted(count), ctx);
-        });
-        self.calling = Some(ctx.spawn(counted));
-    }
-
-    /// Reads the items of responses that the input refers to.
-    fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
-        let chains = self.permit.peers.chains.clone();
-        let owner = self.owner.clone();
-        let find = async move { load::items(chains, owner, responses).await };
-        ctx.spawn(find.into_actor(self).map(|found, act, ctx| {
-            let input = match found {
-                Ok(items) => Input::Found(items),
-                Err(error) => Input::Refused(error),
-            };
-            act.feed(input, ctx);
-        }));
     }
 }
 
@@ -464,14 +383,14 @@ impl Actor for TurnActor {
             first_token: self.timings.first_read(),
         };
         self.permit.peers.metrics.turn_ended(&self.turn, end);
-        let log = self.permit.peers.log;
+        self.note_end();
+        let log = *self.permit.peers.log.borrow();
         if log.timings {
-            self.timings
-                .log(&self.request_id, self.turn.identity().id.as_str());
+            self.timings.log(&self.origin, self.turn.usage());
         }
         if log.model_messages {
             log_messages(
-                &self.request_id,
+                &self.origin,
                 "from the model",
                 self.turn.output_json().as_bytes(),
             );

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use vllm_responses_protocol::responses::response::Usage;
+
+use crate::origin::Origin;
+
 /// Longest piece of a message that is logged, in bytes.
 const MAX_LOGGED: usize = 8192;
 
@@ -9,30 +13,33 @@ const MAX_LOGGED: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Timings {
     begun: Instant,
+    /// From the request's arrival to the permit.
+    queued: Duration,
     /// The history was there and the model was called, for the first time.
     pub(super) hydrated: Option<Instant>,
-    /// The upstream's first status line, or its refusal.
-    pub(super) answered: Option<Instant>,
+    /// The first bytes of the model's first answer.
+    pub(super) first_token: Option<Instant>,
     /// The first bytes of a streamed answer.
     pub(super) first_read: Option<Instant>,
-    /// The first bytes for a streaming client.
-    pub(super) first_byte: Option<Instant>,
-    /// The record went to the store.
-    pub(super) decided: Option<Instant>,
     /// Spent in gateway calls, summed over calls that ran at the same time.
     pub(super) tools: Duration,
+    /// The record went to the store.
+    pub(super) decided: Option<Instant>,
+    /// The store acknowledged it, or did not.
+    pub(super) stored: Option<Instant>,
 }
 
 impl Timings {
-    pub(super) fn begin(begun: Instant) -> Self {
+    pub(super) fn begin(begun: Instant, queued: Duration) -> Self {
         Self {
             begun,
+            queued,
             hydrated: None,
-            answered: None,
+            first_token: None,
             first_read: None,
-            first_byte: None,
-            decided: None,
             tools: Duration::ZERO,
+            decided: None,
+            stored: None,
         }
     }
 
@@ -41,28 +48,42 @@ impl Timings {
         self.first_read.map(|first| first - self.begun)
     }
 
-    /// One line; what did not happen is -1. Times are milliseconds since the turn began.
-    pub(super) fn log(&self, request_id: &str, response_id: &str) {
-        let since = |moment: Option<Instant>| -> i64 {
-            moment.map_or(-1, |moment| {
-                i64::try_from((moment - self.begun).as_millis()).unwrap_or(i64::MAX)
-            })
+    /// One line; what did not happen is -1. `hydrate`, `first_token` and `total` count from where the
+    /// turn began, which is where `queue` ended.
+    pub(super) fn log(&self, origin: &Origin, usage: Option<Usage>) {
+        let since = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+            (Some(from), Some(to)) => millis(to.saturating_duration_since(from)),
+            _ => -1,
         };
+        let begun = Some(self.begun);
         log::info!(
-            request_id, response_id,
-            hydrated_ms = since(self.hydrated),
-            answered_ms = since(self.answered),
-            first_byte_ms = since(self.first_byte),
-            decided_ms = since(self.decided),
-            tools_ms = u64::try_from(self.tools.as_millis()).unwrap_or(u64::MAX),
-            total_ms = since(Some(Instant::now()));
+            request_id = &*origin.request_id, response_id = &*origin.response_id,
+            queue_ms = millis(self.queued),
+            hydrate_ms = since(begun, self.hydrated),
+            first_token_ms = since(begun, self.first_token),
+            input_tokens = count(usage.map(Usage::input_tokens)),
+            output_tokens = count(usage.map(Usage::output_tokens)),
+            tools_ms = millis(self.tools),
+            store_ms = since(self.decided, self.stored),
+            total_ms = since(begun, Some(Instant::now()));
             "timings"
         );
     }
 }
 
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn count(tokens: Option<u64>) -> i64 {
+    tokens.map_or(-1, |tokens| i64::try_from(tokens).unwrap_or(i64::MAX))
+}
+
 /// The beginning of a message to or from the model.
-pub(super) fn log_messages(request_id: &str, direction: &str, message: &[u8]) {
+pub(super) fn log_messages(origin: &Origin, direction: &str, message: &[u8]) {
     let head = message.get(..MAX_LOGGED).unwrap_or(message);
-    log::info!(request_id; "{direction}: {}", String::from_utf8_lossy(head));
+    log::info!(
+        request_id = &*origin.request_id, response_id = &*origin.response_id, bytes = message.len();
+        "{direction}: {}", String::from_utf8_lossy(head)
+    );
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use awc::{Client, ClientRequest, Connector};
+use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::settings::UpstreamSettings;
 
@@ -23,6 +24,18 @@ pub fn client(connect: Duration) -> Client {
         .disable_timeout()
         .disable_redirects()
         .finish()
+}
+
+/// Tells the server where its work stands in a trace; the only thing of a client's headers that goes on.
+pub fn in_trace(request: ClientRequest, context: Option<&TraceContext>) -> ClientRequest {
+    let Some(context) = context else {
+        return request;
+    };
+    let request = request.insert_header((TRACEPARENT, context.parent()));
+    match context.state() {
+        "" => request,
+        state => request.insert_header((TRACESTATE, state)),
+    }
 }
 
 impl UpstreamSettings {

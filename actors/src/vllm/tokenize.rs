@@ -6,7 +6,9 @@ use awc::Client;
 use awc::http::header;
 use bytes::Bytes;
 use vllm_responses_protocol::chat::tokenize::TokenCount;
+use vllm_responses_protocol::trace::TraceContext;
 
+use super::client::in_trace;
 use super::settings::UpstreamSettings;
 
 /// Rendering a long conversation with pictures takes seconds; counting is not worth more.
@@ -27,11 +29,12 @@ pub(crate) async fn count(
     client: &Client,
     upstream: &UpstreamSettings,
     body: Bytes,
+    trace: Option<&TraceContext>,
 ) -> Option<TokenCount> {
     let request = client
         .post(upstream.beside("/tokenize"))
         .insert_header((header::CONTENT_TYPE, "application/json"));
-    let sent = upstream.authorize(request).send_body(body);
+    let sent = upstream.authorize(in_trace(request, trace)).send_body(body);
     let answered = async {
         let mut answer = sent.await.ok().filter(|answer| answer.status() == 200)?;
         answer.body().limit(MAX_ANSWER).await.ok()

@@ -106,7 +106,7 @@ impl Usage {
         self.output_tokens_details.reasoning_tokens
     }
 
-    /// Tokens that the model wrote.
+    /// Tokens that the model wrote, thinking included.
     pub fn output_tokens(self) -> u64 {
         self.output_tokens
     }

@@ -265,6 +265,11 @@ impl Turn {
         crate::history::items_json(&self.composer.items())
     }
 
+    /// The tokens of all model calls so far, where the upstream told them.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
     /// Whether the client streams.
     pub fn delivery(&self) -> Delivery {
         self.delivery

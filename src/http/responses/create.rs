@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
-use vllm_responses_actors::ask::ask_actor;
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::memory::Held;
+use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
+use vllm_responses_actors::trace::{Fact, Span};
 use vllm_responses_actors::turn::{self, Head, Job, TurnHandle};
 use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
@@ -74,12 +76,12 @@ pub(in crate::http) async fn compact(
 /// Reads the request, asks for a permit, starts a turn on this worker, and answers as it says.
 async fn run(
     purpose: Purpose,
-    (request, payload): (HttpRequest, web::Payload),
+    (head, payload): (HttpRequest, web::Payload),
     caller: Caller,
     state: &AppState,
     client: awc::Client,
 ) -> HttpResponse {
-    let body = match extract::body(&request, payload, &state.intake).await {
+    let body = match extract::body(&head, payload, &state.intake).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };
@@ -94,19 +96,24 @@ async fn run(
         request.store = false;
     }
     drop(bytes);
+    let origin = caller.origin(id.as_str());
     for kind in request.unserved_tools() {
         state.metrics.tools().unserved(kind);
     }
     for warning in &request.warnings {
-        log::warn!(request_id = &*caller.request_id; "{warning}");
+        log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
     }
-    let permit = match permit(&caller, state).await {
+    let permit = match permit(&caller, &origin, state).await {
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
     let quota = permit.quota;
-    let job = job(purpose, (request, held), (id, ids), (caller, permit), state);
-    let mut response = answer(turn::start(job, client)).await;
+    let mut job = job(purpose, (request, held), (id, ids), (caller, permit), state);
+    // From here to the last byte the span is the turn's.
+    let span = head.extensions_mut().remove::<Span>();
+    job.span = span.unwrap_or_default();
+    job.span.note(Fact::ResponseId(&origin.response_id));
+    let mut response = answer(turn::start(job, client), &origin).await;
     limits::tell(&quota, response.headers_mut());
     response
 }
@@ -114,17 +121,18 @@ async fn run(
 /// The right to run a model, or the answer that says why not.
 pub(in crate::http) async fn permit(
     caller: &Caller,
+    origin: &Origin,
     state: &AppState,
 ) -> Result<Permit, HttpResponse> {
     match ask_actor(&state.supervisor, Acquire(caller.asker()), PERMIT_LIMIT).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(refused)) => Err(error::refused(refused)),
-        Err(gone) => Err(error::no_answer(gone)),
+        Err(gone) => Err(error::no_answer(origin, gone)),
     }
 }
 
 /// Answers as the turn says.
-async fn answer(handle: TurnHandle) -> HttpResponse {
+async fn answer(handle: TurnHandle, origin: &Origin) -> HttpResponse {
     match handle.head.await {
         Ok(Head::Stream) => HttpResponse::Ok()
             .content_type("text/event-stream; charset=utf-8")
@@ -136,7 +144,7 @@ async fn answer(handle: TurnHandle) -> HttpResponse {
             .body(body),
         Ok(Head::Refused(refusal)) => error::refusal(&refusal),
         // The turn's actor panicked: its half of the channel is gone.
-        Err(_gone) => error::no_answer(vllm_responses_actors::ask::AskError::Unavailable),
+        Err(_gone) => error::no_answer(origin, AskError::Unavailable),
     }
 }
 
@@ -149,6 +157,7 @@ fn job(
 ) -> Job {
     let now = SystemClock.now_ms();
     let previous = request.previous_response_id.clone();
+    let origin = caller.origin(id.as_str());
     let identity = Identity {
         id,
         model: request.model.clone(),
@@ -177,7 +186,9 @@ fn job(
         owner: caller.owner,
         previous,
         permit,
-        request_id: caller.request_id,
+        origin,
+        span: Span::default(),
+        queued: caller.arrived.elapsed(),
         held,
     }
 }

@@ -24,6 +24,7 @@ pub(in crate::http) async fn delete(
     caller: Caller,
     state: web::Data<AppState>,
 ) -> HttpResponse {
+    let origin = caller.origin(&id);
     let doors = match state.doors() {
         Ok(doors) => doors,
         Err(refused) => return error::refused(refused),
@@ -40,7 +41,7 @@ pub(in crate::http) async fn delete(
             deleted: true,
         }),
         Ok(Ok(false)) => error::unknown_response(),
-        Ok(Err(fault)) => error::store(&fault),
-        Err(gone) => error::no_answer(gone),
+        Ok(Err(fault)) => error::store(&origin, &fault),
+        Err(gone) => error::no_answer(&origin, gone),
     }
 }

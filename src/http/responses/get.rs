@@ -17,6 +17,7 @@ pub(in crate::http) async fn get(
     caller: Caller,
     state: web::Data<AppState>,
 ) -> HttpResponse {
+    let origin = caller.origin(&id);
     let doors = match state.doors() {
         Ok(doors) => doors,
         Err(refused) => return error::refused(refused),
@@ -30,7 +31,7 @@ pub(in crate::http) async fn get(
             .content_type("application/json")
             .body(stored.resource(code_outputs(request.query_string()))),
         Ok(Ok(None)) => error::unknown_response(),
-        Ok(Err(fault)) => error::store(&fault),
-        Err(gone) => error::no_answer(gone),
+        Ok(Err(fault)) => error::store(&origin, &fault),
+        Err(gone) => error::no_answer(&origin, gone),
     }
 }

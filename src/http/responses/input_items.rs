@@ -52,6 +52,7 @@ pub(in crate::http) async fn list(
         Ok(page) => page,
         Err(fault) => return error::answer(&fault),
     };
+    let origin = caller.origin(&id);
     let doors = match state.doors() {
         Ok(doors) => doors,
         Err(refused) => return error::refused(refused),
@@ -64,8 +65,8 @@ pub(in crate::http) async fn list(
     let chain = match ask(&doors.chains, load, STORE_LIMIT).await {
         Ok(Ok(Some(chain))) => chain,
         Ok(Ok(None)) => return error::unknown_response(),
-        Ok(Err(fault)) => return error::store(&fault),
-        Err(gone) => return error::no_answer(gone),
+        Ok(Err(fault)) => return error::store(&origin, &fault),
+        Err(gone) => return error::no_answer(&origin, gone),
     };
     match history::effective_input(&chain) {
         Ok(mut items) => {
@@ -75,8 +76,12 @@ pub(in crate::http) async fn list(
             HttpResponse::Ok().json(page.of(&items))
         }
         Err(corrupt) => {
-            log::error!("a stored chain cannot be read: {corrupt}");
-            error::store(&vllm_responses_actors::store::messages::StoreError::Corrupt)
+            log::error!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+                "a stored chain cannot be read: {corrupt}");
+            error::store(
+                &origin,
+                &vllm_responses_actors::store::messages::StoreError::Corrupt,
+            )
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod basic;
 mod clients;
+mod cors;
+mod encodings;
 mod fields;
 mod items;
 pub(crate) mod keys;

@@ -1,6 +1,7 @@
 //! The real program, run in a directory and an environment of its own.
 
 mod bad;
+mod bad_files;
 mod db;
 mod effective;
 mod lifecycle;

@@ -85,3 +85,98 @@ fn k3_a_database_that_cannot_be_opened_is_named_with_its_setting() {
     let error = fails(&flags, &[("VR_DB_PATH", "no/such/folder/a.db")]);
     assert!(error.contains("`VR_DB_PATH`"), "{error}");
 }
+
+#[test]
+fn k3_a_file_that_is_no_database_is_named_with_its_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    std::fs::write(&path, "this is text, and no database at all\n".repeat(100)).unwrap();
+    let flags = ["--gateway-port", "0", "--upstream", "http://127.0.0.1:9"];
+    let error = fails(&flags, &[("VR_DB_PATH", path.to_str().unwrap())]);
+    assert!(error.contains("`VR_DB_PATH`"), "{error}");
+    assert!(
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .starts_with("this is text")
+    );
+}
+
+#[test]
+fn k3_a_schema_that_is_not_ours_is_named() {
+    use diesel::connection::SimpleConnection as _;
+    use diesel::{Connection as _, SqliteConnection};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.db");
+    let mut other = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    other
+        .batch_execute("CREATE TABLE responses (id INTEGER); INSERT INTO responses VALUES (1);")
+        .unwrap();
+    drop(other);
+    let flags = ["--gateway-port", "0", "--upstream", "http://127.0.0.1:9"];
+    let error = fails(&flags, &[("VR_DB_PATH", path.to_str().unwrap())]);
+    assert!(
+        error.contains("`VR_DB_PATH`") || error.contains("migrat"),
+        "{error}"
+    );
+}
+
+#[test]
+fn k3_a_postgres_that_is_down_is_named_without_its_password() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let url = format!("postgresql://u:CANARY@127.0.0.1:{port}/d");
+    let flags = ["--gateway-port", "0", "--upstream", "http://127.0.0.1:9"];
+    let error = fails(&flags, &[("VR_DB_PATH", &url)]);
+    assert!(error.contains("`VR_DB_PATH`"), "{error}");
+    assert!(!error.contains("CANARY"), "{error}");
+}
+
+#[test]
+fn k3_a_vllm_that_is_not_installed_is_named_with_its_setting() {
+    let flags = ["--gateway-port", "0", "--", "m"];
+    let error = fails(&flags, &[("VR_VLLM_BIN", "/no/such/vllm")]);
+    assert!(
+        error.contains("not found; install it or give its full path"),
+        "{error}"
+    );
+}
+
+/// What was started before the fault is ended with it.
+#[test]
+fn k3_a_required_mcp_server_that_is_missing_is_named_and_leaves_no_process() {
+    let upstream = crate::harness::Fake::start();
+    let place = Place::new();
+    place.file(
+        "mcp.json",
+        r#"{"mcpServers": {"needed": {"command": "/no/such/server", "required": true}}}"#,
+    );
+    let port = crate::mcp::free_port().to_string();
+    let args = [
+        "serve",
+        "--gateway-host",
+        "127.0.0.1",
+        "--gateway-port",
+        "0",
+        "--upstream",
+        &upstream.url(),
+        "--mcp-config",
+        "mcp.json",
+        "--mcp-port",
+        &port,
+    ];
+    let env = [
+        ("VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC", "1s"),
+        ("PATH", "/usr/bin:/bin"),
+    ];
+    let output = place.run(&args, &env);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let error = stderr
+        .lines()
+        .find(|line| line.starts_with("error: "))
+        .unwrap_or_default();
+    assert!(error.contains("MCP"), "{stderr}");
+    assert!(stderr.contains("`needed`"), "{stderr}");
+    TcpListener::bind(format!("127.0.0.1:{port}")).expect("the runtime still has its port");
+}

@@ -331,7 +331,7 @@ fn c6_content_codings_and_charsets() {
     let fake = Fake::start();
     let gateway = TestGateway::on(&fake.url()).start();
     let body = br#"{"model":"m","input":"x"}"#;
-    for coding in ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-unknown"] {
+    for coding in ["deflate", "br", "gzip, gzip", "x-unknown"] {
         let headers = [JSON, ("content-encoding", coding)];
         let reply = gateway
             .client()

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::api::keys::{ask, new_key};
+use crate::harness::collector::Collector;
 use crate::harness::redis::{PASSWORD, Redis, free_port, url};
 use crate::harness::{Fake, Reply, Script, TestGateway};
 
@@ -166,6 +167,24 @@ fn search(sink: &str, bytes: &[u8], canaries: &[&str]) {
     }
 }
 
+fn canaries(key: &str) -> [&str; 6] {
+    let wrong = "canary-wrong-key";
+    [MCP_TOKEN, MCP_HEADER, UPSTREAM_KEY, PASSWORD, key, wrong]
+}
+
+/// One fault for each gateway: both make it say that it leaves Redis alone, and why.
+fn break_redis(redis: &mut Redis, level: &str, meanwhile: impl FnOnce()) {
+    if level == "debug" {
+        redis.signal(Signal::SIGSTOP);
+        meanwhile();
+        redis.signal(Signal::SIGCONT);
+    } else {
+        redis.kill();
+        meanwhile();
+        redis.restart();
+    }
+}
+
 #[test]
 fn t5_secrets_stay_out_of_every_sink() {
     let keys = tempfile::tempdir().unwrap();
@@ -176,6 +195,7 @@ fn t5_secrets_stay_out_of_every_sink() {
     // Without a Redis, the one that refuses is still a way for its password to get out.
     let mut redis = Redis::start(&[]);
     let redis_url = redis.as_ref().map_or_else(|| url(free_port()), Redis::url);
+    let collector = Collector::start();
     for level in ["debug", "trace"] {
         let mut gateway = TestGateway::on(&fake.url())
             .env("VR_API_KEYS_FILE", file.to_str().unwrap())
@@ -184,30 +204,15 @@ fn t5_secrets_stay_out_of_every_sink() {
             .env("VR_REDIS_URL", &redis_url)
             .env("VR_INHERIT_TOOLS", "1")
             .env("RUST_LOG", level)
+            .envs(&collector.env())
             .start();
         let mut told = Vec::new();
         talk(&gateway, &key, &mut told);
-        let canaries = [
-            MCP_TOKEN,
-            MCP_HEADER,
-            UPSTREAM_KEY,
-            PASSWORD,
-            &key,
-            "canary-wrong-key",
-        ];
+        let canaries = canaries(&key);
         search("database", &database(&gateway.db()), &canaries);
         if let Some(redis) = &mut redis {
             search("Redis", &redis_dump(redis), &canaries);
-            // One fault for each gateway: both make it say that it leaves Redis alone, and why.
-            if level == "debug" {
-                redis.signal(Signal::SIGSTOP);
-                talk(&gateway, &key, &mut told);
-                redis.signal(Signal::SIGCONT);
-            } else {
-                redis.kill();
-                talk(&gateway, &key, &mut told);
-                redis.restart();
-            }
+            break_redis(redis, level, || talk(&gateway, &key, &mut told));
         }
         assert!(gateway.log().contains("Redis is left alone"));
         search("answers", &told, &canaries);
@@ -219,6 +224,9 @@ fn t5_secrets_stay_out_of_every_sink() {
             &canaries,
         );
     }
+    // Every canary begins so.
+    let spans = collector.dump();
+    search("spans", spans.as_bytes(), &[PASSWORD, &key, "canary-"]);
     for seen in fake.seen("m") {
         let sent = [format!("{:?}", seen.headers).into_bytes(), seen.raw].concat();
         search(

@@ -54,6 +54,14 @@ impl Builder {
         self
     }
 
+    pub(crate) fn envs(mut self, pairs: &[(&str, String)]) -> Self {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        self.env.extend(pairs);
+        self
+    }
+
     /// Listens elsewhere than on the loopback address.
     pub(crate) fn host(mut self, host: &'static str) -> Self {
         self.host = host;

@@ -3,6 +3,7 @@
 
 pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod knobs;

@@ -42,7 +42,7 @@ pub(crate) fn write_file(folder: &Path, servers: &Value) -> PathBuf {
 }
 
 /// The stdio server's entry.
-fn stdio(folder: &Path, env: &Value) -> Value {
+pub(crate) fn stdio(folder: &Path, env: &Value) -> Value {
     json!({"command": "python3", "args": [folder.join("stdio.py")], "env": env})
 }
 

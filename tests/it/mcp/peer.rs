@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Where it hangs for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hang {
+pub(crate) enum Hang {
     Never,
     Accept,
     Initialize,
@@ -22,7 +22,7 @@ pub(super) enum Hang {
 /// A running server; it lives as long as the test process.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -39,7 +39,7 @@ struct State {
 }
 
 /// The tools of a plain server.
-pub(super) fn tools(names: &[&str]) -> Value {
+pub(crate) fn tools(names: &[&str]) -> Value {
     let tool = |name: &&str| {
         json!({"name": name, "description": format!("Does {name}"),
             "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}})
@@ -52,7 +52,7 @@ impl Peer {
         Self::with(tools(names), Hang::Never, None)
     }
 
-    pub(super) fn with(tools: Value, hang: Hang, redirect: Option<String>) -> Self {
+    pub(crate) fn with(tools: Value, hang: Hang, redirect: Option<String>) -> Self {
         Self::run(tools, None, hang, redirect)
     }
 
@@ -90,14 +90,14 @@ impl Peer {
     }
 
     /// How often something was asked, by method; `call NAME` for tools.
-    pub(super) fn count(&self, what: &str) -> usize {
+    pub(crate) fn count(&self, what: &str) -> usize {
         let counts = self.state.counts.lock();
         let counts = counts.unwrap_or_else(PoisonError::into_inner);
         counts.get(what).copied().unwrap_or(0)
     }
 
     /// Heads of all requests.
-    pub(super) fn heads(&self) -> Vec<String> {
+    pub(crate) fn heads(&self) -> Vec<String> {
         let heads = self.state.heads.lock();
         heads.unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -10,6 +10,7 @@ tools = {
     "hang": "Never answers",
     "big": "Gives twenty million letters",
     "forever": "Begins a line that has no end",
+    "meta": "Says what came beside the arguments",
 }
 
 
@@ -18,7 +19,9 @@ def say(message):
     sys.stdout.flush()
 
 
-def run(name):
+def run(name, params):
+    if name == "meta":
+        return json.dumps(params.get("_meta"))
     if name == "env":
         return json.dumps(dict(os.environ))
     if name == "die":
@@ -62,7 +65,7 @@ for line in sys.stdin:
             sys.stdout.write('{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":"' % ident)
             while True:
                 sys.stdout.write("z" * 65536)
-        text = run(message["params"]["name"])
+        text = run(message["params"]["name"], message["params"])
         say({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
     elif method == "ping":
         say({"id": ident, "result": {}})

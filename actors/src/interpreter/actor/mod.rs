@@ -319,11 +319,9 @@ impl CodeInterpreterActor {
             End::TimedOut => Ok(Some(CallError::TimedOut {
                 seconds: wall.as_secs(),
             })),
-            End::Died(reason) => {
-                // The reason may be in words of model code: it is not for the log.
-                log::debug!(reason:%; "an interpreter ended during a call");
-                Ok(Some(CallError::Died))
-            }
+            // The reason may be in words of model code: it is not for the log. That it ended is told
+            // by the caller, who knows the ids.
+            End::Died(_reason) => Ok(Some(CallError::Died)),
             End::Cancelled => Err(ExecuteError::Cancelled),
         };
         if !self.resting.contains_key(&worker) {

@@ -17,7 +17,7 @@ use vllm_responses_protocol::tools::mcp::Listed;
 use crate::mcp::messages::{CallTool, ListFailure, RuntimeDown, ServerSummary};
 use crate::mcp::session::MAX_RESULT;
 use crate::mcp::settings::{HostedSettings, RuntimeLink};
-use crate::vllm::client::client;
+use crate::vllm::client::{client, in_trace};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longer than the runtime holds a poll.
@@ -219,6 +219,7 @@ impl Link {
             arguments: call.arguments.clone(),
         };
         let request = http.0.post(link.endpoint("/internal/mcp/call"));
+        let request = in_trace(request, call.origin.scope.context());
         let answered = async {
             let sent = link.authorize(request).send_json(&order).await;
             let mut answer = sent.map_err(|_unreachable| "the MCP runtime does not answer")?;

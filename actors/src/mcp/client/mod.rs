@@ -108,7 +108,7 @@ impl Handler<ListTools> for McpActor {
         Box::pin(async move {
             match &ask.server {
                 ServerRef::BuiltIn(label) => link.tools(label).await,
-                ServerRef::Remote(server) => remote.tools(&ask.owner, server).await,
+                ServerRef::Remote(server) => remote.tools(&ask.owner, server, &ask.origin).await,
             }
         })
     }
@@ -130,7 +130,7 @@ impl Handler<CallTool> for McpActor {
                         Err(error) => Outcome::Failed { error },
                     },
                     ServerRef::Remote(server) => {
-                        let listed = remote.tools(&call.owner, server).await;
+                        let listed = remote.tools(&call.owner, server, &call.origin).await;
                         match fitting(listed, &call) {
                             Ok(tool) => remote.call(server, &call, &tool).await,
                             Err(error) => Outcome::Failed { error },

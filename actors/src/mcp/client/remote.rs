@@ -22,6 +22,7 @@ use crate::mcp::messages::{CallTool, ListFailure, RemoteServer};
 use crate::mcp::net::connect::Dialer;
 use crate::mcp::session::{Deadlines, Endpoint, Failure, Session};
 use crate::mcp::settings::{HostedSettings, RemoteSettings};
+use crate::origin::Origin;
 
 /// A list is asked for again after this long; a server that says it has changed is asked at once.
 const LIST_AGE: Duration = Duration::from_secs(300);
@@ -72,8 +73,9 @@ impl Remote {
         &self,
         owner: &Owner,
         server: &RemoteServer,
+        origin: &Origin,
     ) -> Result<Listed, ListFailure> {
-        let entry = self.entry(owner, server).await?;
+        let entry = self.entry(owner, server, origin).await?;
         let open = entry.open.get();
         let open = open.ok_or(ListFailure::RuntimeDown)?;
         Ok(Listed {
@@ -119,10 +121,12 @@ impl Remote {
         server: &RemoteServer,
         call: &CallTool,
     ) -> Result<Outcome, ListFailure> {
-        let entry = self.entry(&call.owner, server).await?;
+        let entry = self.entry(&call.owner, server, &call.origin).await?;
         let open = entry.open.get();
         let session = Arc::clone(&open.ok_or(ListFailure::RuntimeDown)?.session);
-        let called = session.call(&call.tool, &call.arguments).await;
+        let called = session
+            .call(&call.tool, &call.arguments, call.origin.scope.context())
+            .await;
         if let Err(failure) = &called {
             let gone = failure.may_end_session() && !session.is_alive().await;
             if failure.lost_session() || gone {
@@ -133,7 +137,12 @@ impl Remote {
     }
 
     /// A session whose list is fresh.
-    async fn entry(&self, owner: &Owner, server: &RemoteServer) -> Result<Rc<Entry>, ListFailure> {
+    async fn entry(
+        &self,
+        owner: &Owner,
+        server: &RemoteServer,
+        origin: &Origin,
+    ) -> Result<Rc<Entry>, ListFailure> {
         if !self.settings.enabled {
             return Err(ListFailure::RemoteOff);
         }
@@ -146,7 +155,7 @@ impl Remote {
         entry.used.set(Instant::now());
         let opened = entry
             .open
-            .get_or_try_init(|| self.open(owner, server))
+            .get_or_try_init(|| self.open(owner, server, origin))
             .await;
         if let Err(failure) = opened {
             self.forget(&key, &entry);
@@ -155,7 +164,12 @@ impl Remote {
         Ok(entry)
     }
 
-    async fn open(&self, owner: &Owner, server: &RemoteServer) -> Result<Open, ListFailure> {
+    async fn open(
+        &self,
+        owner: &Owner,
+        server: &RemoteServer,
+        origin: &Origin,
+    ) -> Result<Open, ListFailure> {
         let guard = self.settings.guard();
         let to = guard.vet(&server.access.url)?;
         let headers = server
@@ -185,7 +199,8 @@ impl Remote {
         let tools = session.list().await.map_err(uniform)?;
         let tools = self.pinned(owner, server, tools);
         for notice in &tools.notices {
-            log::warn!("{notice}");
+            log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+                "{notice}");
         }
         Ok(Open {
             session: Arc::new(session),

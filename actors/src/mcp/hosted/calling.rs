@@ -37,7 +37,10 @@ impl Calling {
 
     async fn perform(&self, call: &Call) -> Option<Outcome> {
         let session = self.live.borrow().session.clone()?;
-        let failure = match session.call(&call.tool, &call.arguments).await {
+        let failure = match session
+            .call(&call.tool, &call.arguments, call.trace.as_ref())
+            .await
+        {
             Ok(outcome) => return Some(outcome),
             Err(failure) => failure,
         };
@@ -51,7 +54,9 @@ impl Calling {
         let Some(again) = self.next_session().await else {
             return Some(failed(&failure));
         };
-        let second = again.call(&call.tool, &call.arguments).await;
+        let second = again
+            .call(&call.tool, &call.arguments, call.trace.as_ref())
+            .await;
         Some(second.unwrap_or_else(|failure| failed(&failure)))
     }
 

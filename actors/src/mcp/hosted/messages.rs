@@ -4,6 +4,7 @@ use actix::Message;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::ServerState;
+use vllm_responses_protocol::trace::TraceContext;
 
 /// How is it? Sender: the runtime's HTTP service.
 #[derive(Clone, Copy, Debug, Message)]
@@ -19,6 +20,8 @@ pub struct Call {
     pub tool: Box<str>,
     /// JSON object, as text.
     pub arguments: Box<str>,
+    /// Where the call stands in a trace; the server is told.
+    pub trace: Option<TraceContext>,
     /// Nobody waits any more once this is cancelled; the server is told.
     pub cancel: CancellationToken,
 }

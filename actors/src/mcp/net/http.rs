@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
-use http::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest};
+use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE};
 
 use super::connect::Connector;
 use super::events::{self, Answering};
@@ -175,6 +177,28 @@ pub(in crate::mcp) enum Body {
     Whole(Vec<u8>),
     /// The beginning: it is too large.
     Beginning(Vec<u8>),
+}
+
+/// A call's place in a trace, from the message to the headers, where proxies and servers look for it.
+pub(super) fn lift_trace(message: &ClientJsonRpcMessage, headers: &mut HeaderMap) {
+    let ClientJsonRpcMessage::Request(request) = message else {
+        return;
+    };
+    let ClientRequest::CallToolRequest(call) = &request.request else {
+        return;
+    };
+    let Some(meta) = &call.params.meta else {
+        return;
+    };
+    let pairs = [
+        (TRACEPARENT, meta.get_traceparent()),
+        (TRACESTATE, meta.get_tracestate()),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
 }
 
 /// What the connector said is inside the client's error.

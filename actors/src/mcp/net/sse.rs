@@ -14,7 +14,7 @@ use vllm_responses_protocol::sse::Decoder;
 
 use super::Trouble;
 use super::events::Answering;
-use super::http::Http;
+use super::http::{Http, lift_trace};
 use crate::mcp::guard::Destination;
 
 /// Events that may come before the one that names the endpoint.
@@ -93,6 +93,7 @@ impl Transport<RoleClient> for LegacySse {
         async move {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            lift_trace(&message, &mut headers);
             let body = serde_json::to_vec(&message).map_err(|_never| Trouble::NotMcp)?;
             let answer = http
                 .send(Method::POST, &endpoint, headers, body.into())

@@ -19,7 +19,7 @@ use vllm_responses_protocol::mcp::salvage::salvage;
 
 use super::Trouble;
 use super::events::Answering;
-use super::http::{Body, Http};
+use super::http::{Body, Http, lift_trace};
 use crate::mcp::guard::Destination;
 
 const EVENTS: &str = "text/event-stream";
@@ -139,6 +139,7 @@ impl StreamableHttpClient for Http {
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let mut headers = Self::protocol_headers(session.as_ref(), own)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        lift_trace(&message, &mut headers);
         let body = Bytes::from(serde_json::to_vec(&message)?);
         let answer = self.send(Method::POST, &self.target(), headers, body).await;
         let answer = answer.map_err(StreamableHttpError::Client)?;

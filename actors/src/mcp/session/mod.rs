@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, JsonObject, PaginatedRequestParams, Tool,
+    CallToolRequestParams, CallToolResponse, JsonObject, PaginatedRequestParams, RequestMetaObject,
+    Tool,
 };
 use rmcp::service::{ClientInitializeError, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
@@ -21,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use vllm_responses_protocol::mcp::catalogue::{Catalogue, MAX_TOOLS, RawTool, catalogue};
 use vllm_responses_protocol::mcp::file::HttpKind;
 use vllm_responses_protocol::mcp::outcome::Outcome;
+use vllm_responses_protocol::trace::TraceContext;
 
 pub use failure::{Failure, Phase, Reason};
 
@@ -139,9 +141,10 @@ impl Session {
                 };
                 let http = Http::new(connector, (**to).clone(), headers.clone());
                 if is_legacy(*kind, to) {
-                    opening.legacy(http).await
+                    Box::pin(opening.legacy(http)).await
                 } else {
-                    opening.streamable(http).await
+                    // Opening holds a whole HTTP client; it is rare, and boxed for those who wait.
+                    Box::pin(opening.streamable(http)).await
                 }
             }
         };
@@ -196,14 +199,21 @@ impl Session {
         Ok(tools)
     }
 
-    /// Calls a tool. Dropping the future tells the server that nobody waits any more.
+    /// Calls a tool. Dropping the future tells the server that nobody waits any more. The place in a
+    /// trace goes into `_meta`, as MCP has it (SEP-414), and over HTTP into the headers too.
     ///
     /// # Errors
     /// [`Failure`] of the call phase; what the tool itself says went wrong is an [`Outcome`].
-    pub async fn call(&self, tool: &str, arguments: &str) -> Result<Outcome, Failure> {
+    pub async fn call(
+        &self,
+        tool: &str,
+        arguments: &str,
+        trace: Option<&TraceContext>,
+    ) -> Result<Outcome, Failure> {
         let arguments: JsonObject = serde_json::from_str(arguments)
             .map_err(|_malformed| self.failure(Phase::Call, Reason::BadArguments))?;
-        let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        params.meta = trace.map(trace_meta);
         let limit = self.deadlines.call;
         let called = timeout(limit, self.service.peer().call_tool_once(params)).await;
         let answer = called
@@ -383,6 +393,15 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
     };
     let spawned = launcher.spawn(spec).await;
     spawned.map_err(|error| error.to_string().into())
+}
+
+fn trace_meta(context: &TraceContext) -> RequestMetaObject {
+    let mut meta = RequestMetaObject::new();
+    meta.set_traceparent(context.parent());
+    if !context.state().is_empty() {
+        meta.set_tracestate(context.state());
+    }
+    meta
 }
 
 fn raw_tool(tool: Tool) -> RawTool {
