@@ -15,8 +15,8 @@ use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
-use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::mcp::messages::ListServers;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
@@ -40,10 +40,12 @@ use crate::banner::{self, Ready};
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
 use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
+use crate::interpreter;
+use crate::interpreter::wire::Interpreter;
 use crate::keys::{KeyRing, Keys};
 use crate::mcp::wire::{self, Mcp};
 use crate::shutdown::{self, Outcome, Signals};
-use crate::status::{self, ToolStatus};
+use crate::status::{self, McpView, ToolStatus};
 
 /// A client that has sent no whole request head by then is cut off (fault C3).
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -53,8 +55,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLOSE_LIMIT_SECONDS: u64 = 1;
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Telling an actor of ours to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the gateway ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,15 +160,13 @@ async fn live(
     mut signals: Signals,
     heading: (&[SocketAddr], Instant),
 ) -> Result<Outcome, Failure> {
-    let python = Arbiter::new();
-    let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
-        .map_err(|error| error.to_string())?;
+    let interpreter = Interpreter::start(&opening.config.interpreter)?;
     let vllm = spawn_vllm(&opening, control).await?;
-    let observed = interpreter.actor.clone().map(Addr::recipient);
+    let observed = interpreter.door();
     opening
         .observers
         .send_modify(|observers| observers.interpreter = observed);
-    let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool.into_iter().collect();
+    let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool().into_iter().collect();
     tools.push(Arc::new(McpTools::new(opening.mcp.clone().recipient())));
     let mcp_runtime = opening.mcp_runtime.clone();
     let work = (opening, Toolbox::new(tools));
@@ -176,12 +174,7 @@ async fn live(
     if let Some(mcp_runtime) = mcp_runtime {
         shutdown::stop_child(&mcp_runtime, &mut signals).await;
     }
-    if let Some(actor) = interpreter.actor {
-        // Its processes end with it; one that does not hear this is ended by its guardian.
-        let _unheard: Result<(), _> =
-            ask_actor(&actor, interpreter::messages::Stop, STOP_LIMIT).await;
-    }
-    python.stop();
+    interpreter.stop().await;
     let Some(vllm) = vllm else { return outcome };
     let stopped = shutdown::stop_child(&vllm, &mut signals).await;
     match outcome {
@@ -300,6 +293,7 @@ fn app_state(
         mcp: McpDoors {
             servers: mcp.clone().recipient(),
             tools: mcp.recipient(),
+            remote: config.mcp.remote.enabled,
         },
         store,
         observers,
@@ -368,8 +362,14 @@ async fn open(
 ) -> Result<(Option<String>, Vec<ToolStatus>), String> {
     let front = open_store(&opening).await?;
     let (vllm, model) = open_upstream(&opening, control).await?;
-    start_mcp_runtime(&opening).await?;
-    let offered = status::tools(tools.offers());
+    tokio::try_join!(start_mcp_runtime(&opening), await_interpreter(&opening))?;
+    let mcp = McpView {
+        remote: opening.config.mcp.remote.enabled,
+        servers: ask_actor(&opening.mcp, ListServers, START_LIMIT)
+            .await
+            .map_err(|gone| gone.to_string())?,
+    };
+    let offered = status::tools(tools.offers(), mcp);
     opening
         .observers
         .send_modify(|observers| observers.tools = tools.clone());
@@ -404,6 +404,13 @@ async fn start_mcp_runtime(opening: &Opening) -> Result<(), String> {
         .observers
         .send_modify(|observers| observers.children.push(("mcp-runtime", observed)));
     Ok(())
+}
+
+/// Waits for a code interpreter that was asked for.
+async fn await_interpreter(opening: &Opening) -> Result<(), String> {
+    let door = opening.observers.borrow().interpreter.clone();
+    let observe = door.map(|door| door.observe);
+    interpreter::wire::until_ready(&opening.config.interpreter, observe).await
 }
 
 /// Opens and migrates the store; from then on stored responses are served.

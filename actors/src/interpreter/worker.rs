@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -18,7 +20,9 @@ use super::frames::{Decoder, Ended, FromWorker, Gathered, ToWorker, encode};
 use super::limits::{self, MIB};
 use super::settings::Limits;
 use crate::process::sandbox::Sandbox;
-use crate::process::{Child, ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin};
+use crate::process::{
+    Child, ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin, unread,
+};
 
 /// Starts workers from one bundle.
 #[derive(Clone, Debug)]
@@ -218,12 +222,25 @@ impl Worker {
         }
     }
 
-    async fn send(&mut self, message: &ToWorker<'_>) -> Result<(), String> {
+    /// Whether the process has closed its end. The kernel does that while it ends a process, before
+    /// the guardian can report it; it is asked, since the runtime's own view is a little old.
+    fn is_gone(&self) -> bool {
+        let mut ends = [PollFd::new(self.stdout.as_fd(), PollFlags::empty())];
+        // Errors and hang-ups are reported without being asked for.
+        poll(&mut ends, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// Bytes of ours that it has not read.
+    fn unread(&self) -> Option<usize> {
+        unread(self.stdin.as_fd()).ok()
+    }
+
+    /// The bytes written.
+    async fn send(&mut self, message: &ToWorker<'_>) -> Result<usize, String> {
         let frame = encode(message).map_err(|error| error.to_string())?;
-        self.stdin
-            .write_all(&frame)
-            .await
-            .map_err(|error| ended(&error))
+        let written = self.stdin.write_all(&frame).await;
+        written.map_err(|error| ended(&error))?;
+        Ok(frame.len())
     }
 
     /// The next frame.
@@ -249,18 +266,23 @@ impl Worker {
         self.calls += 1;
         let id = self.calls;
         self.decoder.begin();
-        if let Err(reason) = self
-            .send(&ToWorker::Run {
-                id,
-                code: call.code,
-            })
-            .await
-        {
-            return End::Died(reason);
+        if self.is_gone() {
+            return End::NotBegun("it had ended before the call".to_owned());
         }
+        let run = ToWorker::Run {
+            id,
+            code: call.code,
+        };
+        // A frame that was not written whole is never run.
+        let sent = match self.send(&run).await {
+            Ok(sent) => sent,
+            Err(reason) => return End::NotBegun(reason),
+        };
         loop {
             let frame = match self.receive().await {
                 Ok(frame) => frame,
+                // One that was being ended as it was given the code has left all of it in the pipe.
+                Err(reason) if self.unread() == Some(sent) => return End::NotBegun(reason),
                 Err(reason) => return End::Died(reason),
             };
             match gathered.take(id, frame, &call.limits) {
