@@ -78,10 +78,7 @@ impl Reader<'_> {
 
     fn interpreter_service(&mut self) -> Option<ServiceConfig> {
         let token = self.interpreter_token();
-        let rule = "must be an IP address, like `127.0.0.1`";
-        let host: Option<IpAddr> =
-            self.read("code_interpreter.host", rule, |text| text.parse().ok());
-        let port = self.port("code_interpreter.port", 1);
+        let (host, port) = self.interpreter_address();
         if host.is_some_and(|host| !host.is_loopback()) && token.is_none() {
             let rule = "whoever reaches this address could run code here; give both sides a token \
                         in `VR_CODE_INTERPRETER_TOKEN`, or listen on 127.0.0.1";
@@ -107,6 +104,12 @@ impl Reader<'_> {
         })
     }
 
+    fn interpreter_address(&mut self) -> (Option<IpAddr>, Option<u16>) {
+        let rule = "must be an IP address, like `127.0.0.1`";
+        let host = self.read("code_interpreter.host", rule, |text| text.parse().ok());
+        (host, self.port("code_interpreter.port", 1))
+    }
+
     fn interpreter_token(&mut self) -> Option<Secret> {
         let token = self.optional("code_interpreter.token").map(Secret::new)?;
         let text = token.expose();
@@ -124,6 +127,7 @@ impl Reader<'_> {
             self.problem("code_interpreter.mode", rule);
             return None;
         }
+        let (_, port) = self.interpreter_address();
         let has_url = self.optional("code_interpreter.url").is_some();
         let flagged = |value: &RawValue| value.place == "`--code-interpreter-port`";
         let has_port = self.value("code_interpreter.port").is_some_and(flagged);
@@ -133,7 +137,7 @@ impl Reader<'_> {
             self.problem("code_interpreter.port", rule);
         }
         if asked == Some("external") {
-            return self.interpreter_external().map(Mode::External);
+            return self.interpreter_external(port?).map(Mode::External);
         }
         for key in ["code_interpreter.url", "code_interpreter.token"] {
             if self.optional(key).is_some() {
@@ -149,10 +153,9 @@ impl Reader<'_> {
     }
 
     /// The service: at the URL, else on this machine.
-    fn interpreter_external(&mut self) -> Option<Service> {
+    fn interpreter_external(&mut self, port: u16) -> Option<Service> {
         let token = self.interpreter_token();
         if self.optional("code_interpreter.url").is_none() {
-            let port = self.port("code_interpreter.port", 1)?;
             let url = Url::parse(&format!("http://127.0.0.1:{port}")).ok()?;
             return Some(Service { url, token });
         }
@@ -321,6 +324,20 @@ mod tests {
             let mode = settings(&[asked]).mode;
             assert!(matches!(mode, Mode::Spawn(spawn) if spawn.chosen == Chosen::ByUser));
         }
+    }
+
+    #[test]
+    fn a_service_without_a_url_is_on_this_machine() {
+        let Mode::External(service) = settings(&[
+            ("code_interpreter.mode", "external"),
+            ("code_interpreter.port", "6000"),
+        ])
+        .mode
+        else {
+            panic!("not external")
+        };
+        assert_eq!(service.url.as_str(), "http://127.0.0.1:6000/");
+        assert!(service.token.is_none());
     }
 
     /// The page's table of limits has every limit with its default, and the pinned versions.

@@ -24,4 +24,6 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod interpreter;
+#[cfg(test)]
 mod mcp;

@@ -170,7 +170,7 @@ fn spawn_actor(
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
     let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))?;
     let numbers = settings.actor(bundle.manifest(), memory_bytes());
-    let backend = PyodideBackend::new(launcher, bundle, &settings.limits);
+    let backend = PyodideBackend::new(launcher, bundle, &settings.limits).holding(bundle)?;
     Ok(CodeInterpreterActor::start_in_arbiter(arbiter, move |_| {
         CodeInterpreterActor::new(
             Box::new(backend),

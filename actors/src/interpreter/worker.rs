@@ -15,7 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::backend::{Call, End, InterpreterBackend, Ran, Session};
-use super::bundle::{Bundle, HOST_FLAGS};
+use super::bundle::{Bundle, BundleError, HOST_FLAGS, Held};
 use super::frames::{Decoder, Ended, FromWorker, Gathered, ToWorker, encode};
 use super::limits::{self, MIB};
 use super::settings::Limits;
@@ -30,6 +30,8 @@ pub struct PyodideBackend {
     launcher: Launcher,
     spec: ChildSpec,
     imports: Vec<String>,
+    /// Keeps the bundle from being pruned.
+    _held: Option<Held>,
 }
 
 impl PyodideBackend {
@@ -39,7 +41,19 @@ impl PyodideBackend {
             launcher,
             spec: spec(bundle, limits),
             imports: bundle.manifest().imports.clone(),
+            _held: None,
         }
+    }
+
+    /// The same back end, with its bundle kept from being pruned while it lives.
+    ///
+    /// # Errors
+    /// When the bundle is just being removed.
+    pub fn holding(self, bundle: &Bundle) -> Result<Self, BundleError> {
+        Ok(Self {
+            _held: Some(bundle.hold()?),
+            ..self
+        })
     }
 
     /// A back end for any program that speaks the protocol, for tests of what a worker may do wrong.
@@ -48,6 +62,7 @@ impl PyodideBackend {
             launcher,
             spec,
             imports: Vec::new(),
+            _held: None,
         }
     }
 }
@@ -230,17 +245,17 @@ impl Worker {
         poll(&mut ends, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
-    /// Bytes of ours that it has not read.
-    fn unread(&self) -> Option<usize> {
-        unread(self.stdin.as_fd()).ok()
+    /// Whether bytes of ours lie in the pipe.
+    fn has_unread(&self) -> bool {
+        unread(self.stdin.as_fd()).is_ok_and(|count| count > 0)
     }
 
-    /// The bytes written.
-    async fn send(&mut self, message: &ToWorker<'_>) -> Result<usize, String> {
+    async fn send(&mut self, message: &ToWorker<'_>) -> Result<(), String> {
         let frame = encode(message).map_err(|error| error.to_string())?;
-        let written = self.stdin.write_all(&frame).await;
-        written.map_err(|error| ended(&error))?;
-        Ok(frame.len())
+        self.stdin
+            .write_all(&frame)
+            .await
+            .map_err(|error| ended(&error))
     }
 
     /// The next frame.
@@ -274,15 +289,15 @@ impl Worker {
             code: call.code,
         };
         // A frame that was not written whole is never run.
-        let sent = match self.send(&run).await {
-            Ok(sent) => sent,
-            Err(reason) => return End::NotBegun(reason),
-        };
+        if let Err(reason) = self.send(&run).await {
+            return End::NotBegun(reason);
+        }
         loop {
             let frame = match self.receive().await {
                 Ok(frame) => frame,
-                // One that was being ended as it was given the code has left all of it in the pipe.
-                Err(reason) if self.unread() == Some(sent) => return End::NotBegun(reason),
+                // One that was being ended as it was given the code: it has not read all of it, and
+                // so has run none of it.
+                Err(reason) if self.has_unread() => return End::NotBegun(reason),
                 Err(reason) => return End::Died(reason),
             };
             match gathered.take(id, frame, &call.limits) {

@@ -169,7 +169,7 @@ fn output() {
 }
 
 /// The interpreters whose command line has this in it; other tests have theirs in the same process.
-fn interpreters(mark: &Path) -> Vec<i32> {
+pub(crate) fn interpreters(mark: &Path) -> Vec<i32> {
     let mark = mark.display().to_string();
     let is_ours = |pid: &i32| {
         let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();

@@ -1,9 +1,11 @@
-"""The code interpreter through the official SDK: real Python in the real sandbox."""
+"""The code interpreter through the official SDK: real Python in the real sandbox, once below the gateway and
+once as a service of its own."""
 
 import base64
 import os
 
 import pytest
+from conftest import sync_client
 from openai import BadRequestError
 
 pytestmark = pytest.mark.skipif(
@@ -11,6 +13,12 @@ pytestmark = pytest.mark.skipif(
 
 AUTO = {"type": "code_interpreter", "container": {"type": "auto"}}
 OUTPUTS = ["code_interpreter_call.outputs"]
+
+
+@pytest.fixture(params=["gateway", "external_gateway"])
+def client(request, upstream, recorder):
+    with sync_client(request.getfixturevalue(request.param).url, recorder) as client:
+        yield client
 
 
 def run(client, code, **more):
