@@ -68,11 +68,14 @@ fn pictures_errors_and_limits_come_over_the_wire() {
     let endless = run(&fake, client, "while True: pass");
     assert_eq!(call_of(&endless)["status"], "failed");
     assert!(super::told(&fake).contains("timed out after 2 s"));
+    // What stands for a picture where there is no matplotlib.
     let png = "\
-import base64
-class P:
-    def _repr_png_(self): return base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==')
-display(P())";
+import base64, sys, types
+class Image:
+    def save(self, to, *_): to.write(base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=='))
+sys.modules['PIL.Image'] = module = types.ModuleType('PIL.Image')
+module.Image = Image
+Image()";
     let drawn = run(&fake, client, png);
     let outputs = call_of(&drawn)["outputs"].to_string();
     assert!(
@@ -202,9 +205,8 @@ fn what_refuses_to_start() {
         said.contains("`--code-interpreter-startup-timeout`"),
         "{said}"
     );
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().port().to_string();
-    let listener = std::net::TcpListener::bind(format!("127.0.0.1:{taken}")).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port().to_string();
     let (code, said) = start(
         &[
             "code-interpreter",

@@ -365,6 +365,9 @@ fn p3_kill_of_a_stdio_server_mid_call_fails_its_item_only() {
     });
     assert_eq!(item(&response, "hang")["status"], "failed", "{response}");
     assert_eq!(item(&response, "echo")["output"], "echo says nothing");
+    eventually(client, "/v1/mcp/servers", |_, body| {
+        !is_available(body, "pipes") && is_available(body, "p")
+    });
     wait_available(client, "pipes");
     let page = client.get("/v1/status").json();
     let names: Vec<_> = page["tools"]

@@ -165,6 +165,10 @@ where
     S: futures_util::Stream<Item = Result<bytes::Bytes, awc::error::PayloadError>>,
 {
     let mut answer = sent.map_err(|error| match error {
+        // What awc says when the peer leaves before it has answered.
+        awc::error::SendRequestError::Connect(awc::error::ConnectError::Disconnected) => {
+            LinkError::BrokenOff
+        }
         awc::error::SendRequestError::Connect(_) | awc::error::SendRequestError::Url(_) => {
             LinkError::Unreachable
         }
