@@ -247,12 +247,9 @@ pub fn tools(offers: Offers, mcp: McpView) -> Vec<ToolStatus> {
 }
 
 fn mcp_tools(mcp: McpView) -> Vec<ToolStatus> {
-    let servers = match mcp.servers {
-        Ok(servers) => servers,
-        Err(RuntimeDown) => {
-            let down = "the runtime of the operator's servers does not answer";
-            return vec![tool("mcp", Availability::Missing(down.into()))];
-        }
+    let Ok(servers) = mcp.servers else {
+        let down = "the runtime of the operator's servers does not answer";
+        return vec![tool("mcp", Availability::Missing(down.into()))];
     };
     let whole = if mcp.remote || !servers.is_empty() {
         Availability::Offered

@@ -44,11 +44,6 @@ pub(super) fn command() -> Command {
             .value_parser(value_parser!(PathBuf))
             .help(help)
     };
-    let prune = Arg::new("prune")
-        .long("prune")
-        .action(ArgAction::SetTrue)
-        .conflicts_with_all(["packages", "from", "export", "deno", "force"])
-        .help("Remove interpreters of other versions that nothing runs, and install nothing");
     let url =
         |name: &'static str, help: String| Arg::new(name).long(name).value_name("URL").help(help);
     let packages = Arg::new("packages")
@@ -88,7 +83,7 @@ pub(super) fn command() -> Command {
                     .conflicts_with("export"),
                 )
                 .arg(force)
-                .arg(prune)
+                .arg(prune_flag())
                 .arg(url(
                     "registry",
                     format!("npm registry [env: NPM_CONFIG_REGISTRY, default: {REGISTRY_URL}]"),
@@ -98,6 +93,14 @@ pub(super) fn command() -> Command {
                     format!("Where the packages of `science` lie [default: {PACKAGES_URL}]"),
                 )),
         )
+}
+
+fn prune_flag() -> Arg {
+    Arg::new("prune")
+        .long("prune")
+        .action(ArgAction::SetTrue)
+        .conflicts_with_all(["packages", "from", "export", "deno", "force"])
+        .help("Remove interpreters of other versions that nothing runs, and install nothing")
 }
 
 /// Does it.

@@ -77,7 +77,7 @@ fn p2_kill_of_an_interpreter_of_the_service_is_one_failed_item() {
     let gateway = gateway_on(&fake, &service.url()).start();
     let pid = service.child.id();
     let (_, at) = struck(&fake, gateway.client(), pid, |busy| {
-        processes::kill_hard(&[busy])
+        processes::kill_hard(&[busy]);
     });
     assert_eq!(logs_of(&run(&fake, gateway.client(), "print(2)")), "2\n");
     assert!(at.elapsed() < Duration::from_secs(20));

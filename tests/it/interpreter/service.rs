@@ -168,19 +168,21 @@ fn a_stop_lets_the_running_call_end() {
     );
 }
 
+/// Runs the program to its end; exit code and stderr.
+fn start(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vllm-responses"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
 #[test]
 fn what_refuses_to_start() {
     let Some(bundle) = bundle() else { return };
-    let start = |args: &[&str], env: &[(&str, &str)]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_vllm-responses"))
-            .args(args)
-            .env_clear()
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), said)
-    };
     let port = free_port().to_string();
     let own = [
         "code-interpreter",
@@ -220,7 +222,11 @@ fn what_refuses_to_start() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("cannot listen on 127.0.0.1"), "{said}");
     drop(listener);
-    // A gateway whose service is not there gives up in time, and says what to do.
+}
+
+#[test]
+fn a_gateway_whose_service_is_not_there_gives_up_in_time() {
+    let port = free_port().to_string();
     let fake = Fake::start();
     let place = tempfile::tempdir().unwrap();
     let gateway = [

@@ -321,7 +321,7 @@ fn p3_kill_of_the_runtime_mid_call_fails_its_items_only() {
     wait_available(client, "pipes");
     let made = [("mcp__pipes__hang", "{}"), ("mcp__p__hang", "{}")];
     let response = struck(&fake, client, (&made, &peer), || {
-        kill_runtime(gateway.pid())
+        kill_runtime(gateway.pid());
     });
     let failed = response["output"].as_array().unwrap().iter();
     let failed = failed.filter(|item| item["type"] == "mcp_call" && item["status"] == "failed");

@@ -224,7 +224,7 @@ impl CodeInterpreterActor {
                 if actor.settle(&running, execute.container.id(), session, &ran.end) {
                     return actor.again(running, execute, ctx);
                 }
-                drop(running.reply.send(answer(execute, ran)));
+                drop(running.reply.send(answer(&execute, ran)));
                 actor.advance(ctx);
             });
         ctx.spawn(finish);
@@ -274,7 +274,7 @@ impl CodeInterpreterActor {
 }
 
 /// What the caller is told of a call that is over.
-fn answer(execute: Execute, ran: Ran) -> Answer {
+fn answer(execute: &Execute, ran: Ran) -> Answer {
     let error = match ran.end {
         End::Completed(error) => error.map(CallError::Raised),
         End::TimedOut => Some(CallError::TimedOut {

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use awc::{Client, ClientRequest};
+use awc::error::{ConnectError, PayloadError, SendRequestError};
+use awc::{Client, ClientRequest, ClientResponse};
+use bytes::Bytes;
+use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -158,21 +161,22 @@ fn died(container: &str) -> Executed {
 
 /// Reads the body of an answer, bounded.
 async fn read<T: DeserializeOwned, S>(
-    sent: Result<awc::ClientResponse<S>, awc::error::SendRequestError>,
+    sent: Result<ClientResponse<S>, SendRequestError>,
     most: usize,
 ) -> Result<T, LinkError>
 where
-    S: futures_util::Stream<Item = Result<bytes::Bytes, awc::error::PayloadError>>,
+    S: Stream<Item = Result<Bytes, PayloadError>>,
 {
-    let mut answer = sent.map_err(|error| match error {
-        // What awc says when the peer leaves before it has answered.
-        awc::error::SendRequestError::Connect(awc::error::ConnectError::Disconnected) => {
+    let mut answer = sent.map_err(|error| {
+        // `Disconnected` is what awc says when the peer leaves before it has answered.
+        let never_sent = matches!(error, SendRequestError::Url(_))
+            || matches!(&error, SendRequestError::Connect(error)
+                if !matches!(error, ConnectError::Disconnected));
+        if never_sent {
+            LinkError::Unreachable
+        } else {
             LinkError::BrokenOff
         }
-        awc::error::SendRequestError::Connect(_) | awc::error::SendRequestError::Url(_) => {
-            LinkError::Unreachable
-        }
-        _ => LinkError::BrokenOff,
     })?;
     match answer.status().as_u16() {
         200 => {}
@@ -180,13 +184,12 @@ where
         503 => return Err(LinkError::Stopping),
         _ => return Err(LinkError::Foreign),
     }
-    let body = answer
-        .body()
-        .limit(most)
-        .await
-        .map_err(|error| match error {
-            awc::error::PayloadError::Overflow => LinkError::Foreign,
-            _ => LinkError::BrokenOff,
-        })?;
+    let body = answer.body().limit(most).await.map_err(|error| {
+        if matches!(error, PayloadError::Overflow) {
+            LinkError::Foreign
+        } else {
+            LinkError::BrokenOff
+        }
+    })?;
     serde_json::from_slice(&body).map_err(|_malformed| LinkError::Foreign)
 }
