@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
@@ -17,6 +18,7 @@ use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::ListServers;
+use vllm_responses_actors::metrics::Metrics;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
@@ -40,8 +42,7 @@ use crate::banner::{self, Ready};
 use crate::config::{Config, GatewaySettings, ReasoningEvents, Strictness, Upstream};
 use crate::http;
 use crate::http::state::{AppState, McpDoors, Observers, StoreDoors};
-use crate::interpreter;
-use crate::interpreter::wire::Interpreter;
+use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
 use crate::mcp::wire::{self, Mcp};
 use crate::shutdown::{self, Outcome, Signals};
@@ -89,6 +90,7 @@ struct Opening {
     observers: watch::Sender<Observers>,
     mcp: Addr<McpActor>,
     mcp_runtime: Option<Addr<ChildActor>>,
+    metrics: Metrics,
 }
 
 async fn serve(config: Config) -> Result<Outcome, Failure> {
@@ -101,10 +103,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
-    let capacity = match config.limits.max_in_flight {
-        0 => places_by_descriptors(),
-        places => places,
-    };
+    let capacity = places(config.limits.max_in_flight);
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
         SupervisorActor::new(capacity)
     });
@@ -116,6 +115,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
+    let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -138,6 +138,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
             observers,
             mcp: mcp_actor,
             mcp_runtime: mcp.child,
+            metrics,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
@@ -151,6 +152,14 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     control.stop();
     ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
     outcome
+}
+
+/// How many responses may run at once; 0 is for what the system allows.
+fn places(configured: usize) -> usize {
+    match configured {
+        0 => places_by_descriptors(),
+        places => places,
+    }
 }
 
 /// From the first component to the last process.
@@ -314,6 +323,8 @@ fn app_state(
         },
         body_limit: config.limits.body_bytes,
         retention: config.store.retention,
+        metrics: Metrics::default(),
+        metrics_door: config.metrics.door.clone(),
     }
 }
 
@@ -321,11 +332,14 @@ fn app_state(
 fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
+    let door = state.metrics_door.clone();
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(web::ThinData(client::client(connect)))
+            .wrap(from_fn(http::metrics::count))
+            .configure(|config| http::metrics::route(config, door.as_ref()))
             .configure(http::routes)
     })
     .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
@@ -362,7 +376,9 @@ async fn open(
 ) -> Result<(Option<String>, Vec<ToolStatus>), String> {
     let front = open_store(&opening).await?;
     let (vllm, model) = open_upstream(&opening, control).await?;
-    tokio::try_join!(start_mcp_runtime(&opening), await_interpreter(&opening))?;
+    let python = opening.observers.borrow().interpreter.clone();
+    let python = until_ready(&opening.config.interpreter, python);
+    tokio::try_join!(start_mcp_runtime(&opening), python)?;
     let mcp = McpView {
         remote: opening.config.mcp.remote.enabled,
         servers: ask_actor(&opening.mcp, ListServers, START_LIMIT)
@@ -384,6 +400,7 @@ async fn open(
             timings: opening.config.logging.timings,
             model_messages: opening.config.logging.model_messages,
         },
+        metrics: opening.metrics,
     };
     let opened = messages::Opened(Arc::new(peers));
     ask_actor(&opening.supervisor, opened, START_LIMIT)
@@ -404,13 +421,6 @@ async fn start_mcp_runtime(opening: &Opening) -> Result<(), String> {
         .observers
         .send_modify(|observers| observers.children.push(("mcp-runtime", observed)));
     Ok(())
-}
-
-/// Waits for a code interpreter that was asked for.
-async fn await_interpreter(opening: &Opening) -> Result<(), String> {
-    let door = opening.observers.borrow().interpreter.clone();
-    let observe = door.map(|door| door.observe);
-    interpreter::wire::until_ready(&opening.config.interpreter, observe).await
 }
 
 /// Opens and migrates the store; from then on stored responses are served.
@@ -468,7 +478,9 @@ async fn open_upstream(
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
     let seen = ask_actor(&vllm, Observe, START_LIMIT).await;
-    let listed = seen.map_err(|gone| gone.to_string())?.model;
+    let listed = seen.map_err(|gone| gone.to_string())?.models;
+    opening.metrics.know_models(&listed);
+    let listed = listed.into_iter().next();
     let model = match &opening.config.upstream {
         Upstream::External(_) => listed,
         Upstream::Spawn(spawned) => spawned.command.served_names.first().cloned().or(listed),

@@ -359,6 +359,8 @@ mod tests {
             required: false,
             always_approve: false,
             phase,
+            came_up: 0,
+            failed: 0,
         };
         let reason = ServerPhase::Unavailable {
             reason: "it ended".into(),

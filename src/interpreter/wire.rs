@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Recipient;
 use actix_rt::Arbiter;
 use vllm_responses_actors::ask::ask;
-use vllm_responses_actors::interpreter::messages::{Observe, Stop};
+use vllm_responses_actors::interpreter::messages::Stop;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::interpreter::start::{self, Running};
 use vllm_responses_actors::tools::Tool;
@@ -72,19 +71,19 @@ impl Interpreter {
 /// One sentence, when `code_interpreter.startup_timeout` passes first.
 pub(crate) async fn until_ready(
     settings: &CodeInterpreterSettings,
-    observe: Option<Recipient<Observe>>,
+    door: Option<InterpreterDoor>,
 ) -> Result<(), String> {
     let is_asked_for = match &settings.mode {
         Mode::External(_) => true,
         Mode::Spawn(spawn) => spawn.chosen == Chosen::ByUser,
         Mode::Disabled => false,
     };
-    match observe.filter(|_| is_asked_for) {
-        Some(observe) => {
+    match door.filter(|_| is_asked_for) {
+        Some(door) => {
             if let Mode::External(service) = &settings.mode {
                 log::info!("code interpreter: waiting for {}", service.url);
             }
-            start::until_ready(&observe, settings.startup_timeout).await
+            start::until_ready(&door.observe, settings.startup_timeout).await
         }
         None => Ok(()),
     }

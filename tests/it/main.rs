@@ -27,3 +27,5 @@ mod harness;
 mod interpreter;
 #[cfg(test)]
 mod mcp;
+#[cfg(test)]
+mod metrics;

@@ -107,6 +107,7 @@ impl TurnActor {
         self.heard = Instant::now();
         match (read, self.turn.delivery()) {
             (Read::Bytes(bytes), Delivery::Events) => {
+                self.note_read();
                 self.feed(Input::UpstreamBytes(&bytes), ctx);
             }
             (Read::Bytes(bytes), Delivery::Whole) => self.keep_whole(&bytes, ctx),
@@ -121,15 +122,30 @@ impl TurnActor {
             }
             (Read::Broken, _) => {
                 self.upstream = None;
-                self.feed(Input::UpstreamFailed(UpstreamFault::Reset), ctx);
+                self.upstream_broke(UpstreamFault::Reset, ctx);
             }
         }
+    }
+
+    /// Counts the time since the last read.
+    fn note_read(&mut self) {
+        self.timings.first_read.get_or_insert(self.heard);
+        if let Some(before) = self.last_read.replace(self.heard) {
+            let turns = self.permit.peers.metrics.turns();
+            turns.gap(self.heard - before);
+        }
+    }
+
+    /// An answer ends in a fault.
+    pub(super) fn upstream_broke(&mut self, fault: UpstreamFault, ctx: &mut Context<Self>) {
+        self.permit.peers.metrics.turns().upstream_broke(&fault);
+        self.feed(Input::UpstreamFailed(fault), ctx);
     }
 
     fn keep_whole(&mut self, bytes: &[u8], ctx: &mut Context<Self>) {
         if self.whole.len() + bytes.len() > MAX_WHOLE {
             self.upstream = None;
-            self.feed(Input::UpstreamFailed(UpstreamFault::TooLong), ctx);
+            self.upstream_broke(UpstreamFault::TooLong, ctx);
         } else {
             self.whole.extend_from_slice(bytes);
         }
