@@ -1,7 +1,7 @@
 //! Many calls at once on real interpreters: each is answered, or told that it is busy, and memory stays
 //! within what the number of interpreters allows.
 //!
-//! Mutation: with `is_full` of the pool always false, there are more interpreters than allowed.
+//! Mutation, not tried yet: with `is_full` of the pool always false there are more of them than allowed.
 
 use std::time::Duration;
 

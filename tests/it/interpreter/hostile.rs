@@ -1,6 +1,6 @@
 //! A service that lies: whatever it answers is an item's failure at most.
 //!
-//! Mutation: with `vet` letting everything through, the case of another's container fails.
+//! Mutation, not tried yet: with `vet` letting everything through, the case of another's container fails.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,6 +1,6 @@
 //! The service: who may use it, what gateways share, how it starts and stops.
 //!
-//! Mutations: with `authorize` left out, `only_the_token_opens_it` fails; with the drop guard of
+//! Mutations, not tried yet: with `authorize` left out, `only_the_token_opens_it` fails; with the drop guard of
 //! `execute` left out, `a_client_that_leaves_ends_its_call_at_the_service`.
 
 use std::process::Command;

@@ -1,6 +1,7 @@
 //! P2: interpreters below the gateway.
 //!
-//! Mutation: with `NotBegun` taken for `Died` in the actor's `settle`, the last part fails.
+//! Mutation: with `NotBegun` taken for `Died` in the actor's `settle`, the same case of the actor's own
+//! suite (`p2_one_killed_while_it_waits_costs_no_call`) fails.
 
 use std::thread;
 use std::time::{Duration, Instant};
