@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
-use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::mcp::messages::ListServers;
 use vllm_responses_actors::metrics::Metrics;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
@@ -38,19 +38,18 @@ use vllm_responses_protocol::responses::request::Rules;
 use crate::banner::{self, Ready};
 use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
+use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
 use crate::listen::listen;
 use crate::mcp::wire::{self, Mcp};
 use crate::reload::{LogSource, Reload};
 use crate::shutdown::{self, Outcome, Signals};
-use crate::status::{self, ToolStatus};
+use crate::status::{self, McpView, ToolStatus};
 
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The last spans' way to the collector.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
-/// Telling an actor of ours to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the gateway ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,15 +163,13 @@ async fn live(
     mut signals: Signals,
     heading: (&[SocketAddr], Instant),
 ) -> Result<Outcome, Failure> {
-    let python = Arbiter::new();
-    let interpreter = interpreter::start::start(&opening.config.interpreter, &python.handle())
-        .map_err(|error| error.to_string())?;
+    let interpreter = Interpreter::start(&opening.config.interpreter)?;
     let vllm = spawn_vllm(&opening, control).await?;
-    let observed = interpreter.actor.clone().map(Addr::recipient);
+    let observed = interpreter.door();
     opening
         .observers
         .send_modify(|observers| observers.interpreter = observed);
-    let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool.into_iter().collect();
+    let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool().into_iter().collect();
     tools.push(Arc::new(McpTools::new(opening.mcp.clone().recipient())));
     let mcp_runtime = opening.mcp_runtime.clone();
     let work = (opening, Toolbox::new(tools));
@@ -180,12 +177,7 @@ async fn live(
     if let Some(mcp_runtime) = mcp_runtime {
         shutdown::stop_child(&mcp_runtime, &mut signals).await;
     }
-    if let Some(actor) = interpreter.actor {
-        // Its processes end with it; one that does not hear this is ended by its guardian.
-        let _unheard: Result<(), _> =
-            ask_actor(&actor, interpreter::messages::Stop, STOP_LIMIT).await;
-    }
-    python.stop();
+    interpreter.stop().await;
     let Some(vllm) = vllm else { return outcome };
     let stopped = shutdown::stop_child(&vllm, &mut signals).await;
     match outcome {
@@ -303,6 +295,7 @@ fn app_state(
         mcp: McpDoors {
             servers: mcp.clone().recipient(),
             tools: mcp.recipient(),
+            remote: config.mcp.remote.enabled,
         },
         store,
         observers,
@@ -342,8 +335,16 @@ async fn open(
     let (seal, database) = (&opening.config.privacy.seal, &opening.config.store.database);
     let seal_keys = seal::open(seal, database, &front.clone().recipient()).await?;
     let (vllm, model) = open_upstream(&opening, control).await?;
-    start_mcp_runtime(&opening).await?;
-    let offered = status::tools(tools.offers());
+    let python = opening.observers.borrow().interpreter.clone();
+    let python = until_ready(&opening.config.interpreter, python);
+    tokio::try_join!(start_mcp_runtime(&opening), python)?;
+    let mcp = McpView {
+        remote: opening.config.mcp.remote.enabled,
+        servers: ask_actor(&opening.mcp, ListServers, START_LIMIT)
+            .await
+            .map_err(|gone| gone.to_string())?,
+    };
+    let offered = status::tools(tools.offers(), mcp);
     opening
         .observers
         .send_modify(|observers| observers.tools = tools.clone());

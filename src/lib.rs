@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod banner;
+mod bearer;
 pub mod cli;
 pub mod config;
 pub mod gateway;
 pub mod http;
+pub mod interpreter;
 pub mod keys;
 mod listen;
 pub mod logging;

@@ -5,10 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 use vllm_responses_actors::cache::facts::CacheFacts;
+use vllm_responses_actors::mcp::messages::{RuntimeDown, ServerSummary};
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::{Health, StopStage};
+use vllm_responses_protocol::mcp::wire::ServerPhase;
 use vllm_responses_protocol::tools::{Availability, Offers};
 
 /// How many of a child's last lines are shown.
@@ -41,15 +43,17 @@ pub struct Status {
     pub cache: CacheStatus,
     /// Processes that the gateway started and keeps running.
     pub children: Vec<ChildView>,
-    /// The gateway's own code interpreter; none where it has none.
+    /// The code interpreter; none where there is none.
     pub code_interpreter: Option<InterpreterView>,
     /// Tools that the gateway runs itself.
     pub tools: Vec<ToolStatus>,
 }
 
-/// The gateway's own code interpreter: a pool of processes that live for one session each.
+/// The code interpreter: a pool of processes that live for one session each, here or at a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterpreterView {
+    /// URL of the service that has them, when the gateway has not.
+    pub service: Option<String>,
     /// Its state.
     pub phase: Standing,
     /// Its processes.
@@ -147,11 +151,11 @@ pub struct ChildView {
 /// A tool that the gateway runs itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolStatus {
-    /// Its type in requests.
+    /// Its type in requests; `mcp:LABEL` for a server of the operator's.
     pub name: String,
     /// Whether requests may use it.
     pub state: ToolState,
-    /// How to get it, when it is missing.
+    /// How to get it, or what is wrong with it, when it is missing.
     pub remedy: Option<String>,
 }
 
@@ -225,10 +229,42 @@ fn shown(line: &str, secret: Option<&Secret>) -> String {
     line.chars().take(LONGEST_LINE).collect()
 }
 
+/// What is known of MCP servers.
+#[derive(Clone, Debug)]
+pub struct McpView {
+    /// Whether requests may name servers of their own.
+    pub remote: bool,
+    /// The operator's.
+    pub servers: Result<Vec<ServerSummary>, RuntimeDown>,
+}
+
 /// The tools of this moment. Names every tool there is, so that a new one is not forgotten.
-pub fn tools(offers: Offers) -> Vec<ToolStatus> {
+pub fn tools(offers: Offers, mcp: McpView) -> Vec<ToolStatus> {
     let Offers { code_interpreter } = offers;
-    vec![tool("code_interpreter", code_interpreter)]
+    let mut tools = vec![tool("code_interpreter", code_interpreter)];
+    tools.extend(mcp_tools(mcp));
+    tools
+}
+
+fn mcp_tools(mcp: McpView) -> Vec<ToolStatus> {
+    let Ok(servers) = mcp.servers else {
+        let down = "the runtime of the operator's servers does not answer";
+        return vec![tool("mcp", Availability::Missing(down.into()))];
+    };
+    let whole = if mcp.remote || !servers.is_empty() {
+        Availability::Offered
+    } else {
+        Availability::Off
+    };
+    let each = servers.into_iter().map(|server| {
+        let availability = match server.phase {
+            ServerPhase::Available => Availability::Offered,
+            ServerPhase::Starting => Availability::Missing("it is starting".into()),
+            ServerPhase::Unavailable { reason } => Availability::Missing(reason),
+        };
+        tool(&format!("mcp:{}", server.label), availability)
+    });
+    std::iter::once(tool("mcp", whole)).chain(each).collect()
 }
 
 fn tool(name: &str, availability: Availability) -> ToolStatus {
@@ -302,7 +338,55 @@ mod tests {
             state: ToolState::Missing,
             remedy: Some("install it".to_owned()),
         };
-        assert_eq!(tools(offers), [expected]);
-        assert_eq!(tools(Offers::default())[0].state, ToolState::Off);
+        let none = McpView {
+            remote: false,
+            servers: Ok(Vec::new()),
+        };
+        let mcp_off = ToolStatus {
+            name: "mcp".to_owned(),
+            state: ToolState::Off,
+            remedy: None,
+        };
+        assert_eq!(tools(offers, none.clone()), [expected, mcp_off]);
+        assert_eq!(tools(Offers::default(), none)[0].state, ToolState::Off);
+    }
+
+    #[test]
+    fn every_mcp_server_is_listed_with_what_is_wrong_with_it() {
+        let server = |label: &str, phase| ServerSummary {
+            label: label.into(),
+            transport: "stdio".into(),
+            required: false,
+            always_approve: false,
+            phase,
+            came_up: 0,
+            failed: 0,
+        };
+        let reason = ServerPhase::Unavailable {
+            reason: "it ended".into(),
+        };
+        let view = McpView {
+            remote: false,
+            servers: Ok(vec![
+                server("a", ServerPhase::Available),
+                server("b", reason),
+            ]),
+        };
+        let seen: Vec<_> = mcp_tools(view)
+            .into_iter()
+            .map(|tool| (tool.name, tool.state, tool.remedy))
+            .collect();
+        let offered = |name: &str| (name.to_owned(), ToolState::Offered, None);
+        let ended = (
+            "mcp:b".to_owned(),
+            ToolState::Missing,
+            Some("it ended".to_owned()),
+        );
+        assert_eq!(seen, [offered("mcp"), offered("mcp:a"), ended]);
+        let down = McpView {
+            remote: true,
+            servers: Err(RuntimeDown),
+        };
+        assert_eq!(mcp_tools(down)[0].state, ToolState::Missing);
     }
 }

@@ -48,6 +48,12 @@ pub(super) fn command() -> Command {
             "Print the effective configuration, secrets redacted",
         ))
         .subcommand(with_flags(
+            Command::new("code-interpreter")
+                .about("Run the code interpreter for gateways to attach to")
+                .after_help(AFTER),
+            is_of_service,
+        ))
+        .subcommand(with_flags(
             Command::new("mcp-runtime")
                 .about("Run the operator's MCP servers for gateways to attach to")
                 .after_help(AFTER),
@@ -70,6 +76,15 @@ pub(super) fn command() -> Command {
                         .arg(name),
                 ),
         )
+}
+
+/// Whether the interpreter's service has this key: all of the interpreter's but who runs it.
+fn is_of_service(row: &Row) -> bool {
+    match row.key {
+        "code_interpreter.mode" | "code_interpreter.url" => false,
+        "lifecycle.shutdown_grace" | CONFIG => true,
+        key => key.starts_with("code_interpreter.") || key.starts_with("logging."),
+    }
 }
 
 /// For tests and for looking for a fault, not for everyday use.
@@ -96,7 +111,7 @@ fn yes() -> Arg {
 
 fn configured(name: &'static str, about: &'static str) -> Command {
     let command = Command::new(name).about(about).after_help(AFTER);
-    with_flags(command, |_| true).arg(
+    with_flags(command, |row| row.key != "code_interpreter.host").arg(
         Arg::new("vllm")
             .value_name("MODEL AND VLLM ARGUMENTS")
             .last(true)
@@ -117,7 +132,7 @@ fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
         let place = match row.kind {
             Kind::Text if matches!(row.key, "upstream.url" | "code_interpreter.url") => "URL",
             Kind::Text if row.key == "code_interpreter.bundle" => "FOLDER",
-            Kind::Text if row.key == "gateway.host" => "HOST",
+            Kind::Text if matches!(row.key, "gateway.host" | "code_interpreter.host") => "HOST",
             Kind::Text => "FILE",
             Kind::Number | Kind::Fraction => "NUMBER",
             Kind::Switch => "BOOLEAN",

@@ -2,6 +2,7 @@
 
 mod args;
 mod db;
+mod interpreter;
 mod mcp;
 mod progress;
 mod serve;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
             serve::run(&inputs(given, &arguments), install)
         }
         Some(("check-config", given)) => check_config(&inputs(given, &arguments)),
+        Some(("code-interpreter", given)) => interpreter::run(&inputs(given, &arguments)),
         Some(("mcp-runtime", given)) => mcp::run_runtime(&inputs(given, &arguments)),
         Some(("mcp-probe", given)) => {
             let calls = given.get_many::<String>("call").unwrap_or_default();

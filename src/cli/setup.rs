@@ -1,4 +1,4 @@
-//! `setup code-interpreter`: installs it, or writes what another machine needs to install it.
+//! `setup code-interpreter`: installs it, removes old ones, or writes what another machine needs to install it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -83,6 +83,7 @@ pub(super) fn command() -> Command {
                     .conflicts_with("export"),
                 )
                 .arg(force)
+                .arg(prune_flag())
                 .arg(url(
                     "registry",
                     format!("npm registry [env: NPM_CONFIG_REGISTRY, default: {REGISTRY_URL}]"),
@@ -94,6 +95,14 @@ pub(super) fn command() -> Command {
         )
 }
 
+fn prune_flag() -> Arg {
+    Arg::new("prune")
+        .long("prune")
+        .action(ArgAction::SetTrue)
+        .conflicts_with_all(["packages", "from", "export", "deno", "force"])
+        .help("Remove interpreters of other versions that nothing runs, and install nothing")
+}
+
 /// Does it.
 pub(super) fn run(given: &ArgMatches, inputs: &Inputs) -> ExitCode {
     let raw = raw::gather(inputs);
@@ -101,6 +110,9 @@ pub(super) fn run(given: &ArgMatches, inputs: &Inputs) -> ExitCode {
         complain(&[format!("error: {NO_FOLDER}")]);
         return ExitCode::from(USAGE);
     };
+    if given.get_flag("prune") {
+        return prune(&cache);
+    }
     let request = match request(given, inputs, cache) {
         Ok(request) => request,
         Err(problem) => {
@@ -144,6 +156,31 @@ fn export(request: &Request, target: &Path) -> Result<(), SetupError> {
     let done = System::new().block_on(setup::export(request, target, &mut shown));
     shown.end();
     done
+}
+
+/// Removes what other versions left: each removed folder on stdout, each used one on stderr.
+fn prune(cache: &Path) -> ExitCode {
+    let mut shown = Shown::on_stderr();
+    let pruned = System::new().block_on(setup::prune(cache, &mut shown));
+    shown.end();
+    match pruned {
+        Ok(pruned) => {
+            let lines = |paths: &[PathBuf], note: &str| -> Vec<String> {
+                let line = |path: &PathBuf| format!("{}{note}", path.display());
+                paths.iter().map(line).collect()
+            };
+            let used = lines(&pruned.in_use, " is in use and stays");
+            if !used.is_empty() {
+                complain(&used);
+            }
+            let removed = lines(&pruned.removed, "\n");
+            answer(&removed.concat())
+        }
+        Err(error) => {
+            complain(&[format!("error: {error}")]);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The words for a person, the path for a script.

@@ -1,6 +1,8 @@
 //! Pure: the keys of the code interpreter, judged.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use url::Url;
 use vllm_responses_actors::interpreter::settings::{
@@ -8,7 +10,9 @@ use vllm_responses_actors::interpreter::settings::{
 };
 use vllm_responses_actors::secret::Secret;
 
-use super::raw::Raw;
+use super::Logging;
+use super::mcp::is_loopback;
+use super::raw::{Raw, RawValue};
 use super::validate::Reader;
 
 const SIZE: &str = "must be a size; write for example `768MiB`";
@@ -19,17 +23,52 @@ const LEAST_PYTHON: usize = 64 << 20;
 /// What the process needs beside Python's memory: measured 200 MB.
 const BESIDE_PYTHON: usize = 256 << 20;
 
+/// What the `code-interpreter` command needs.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// What callers must show; without one, everybody on this machine may call.
+    pub token: Option<Secret>,
+    /// The interpreters.
+    pub interpreter: CodeInterpreterSettings,
+    /// Which of them.
+    pub spawn: Spawn,
+    /// How long calls may go on at a stop.
+    pub shutdown_grace: Duration,
+    /// The log.
+    pub logging: Logging,
+}
+
+/// Judges what the `code-interpreter` command needs, and nothing else: who runs Python is settled.
+///
+/// # Errors
+/// All problems.
+pub(crate) fn service(raw: &Raw) -> Result<ServiceConfig, Vec<String>> {
+    let mut reader = Reader {
+        raw,
+        problems: raw.problems.clone(),
+    };
+    let config = reader.interpreter_service();
+    match config {
+        Some(config) if reader.problems.is_empty() => Ok(config),
+        _ => Err(reader.problems),
+    }
+}
+
 impl Reader<'_> {
     pub(super) fn interpreter(&mut self) -> Option<CodeInterpreterSettings> {
         let mode = self.interpreter_mode();
-        let port = self.port("code_interpreter.port", 1);
+        self.interpreter_settings(mode)
+    }
+
+    fn interpreter_settings(&mut self, mode: Option<Mode>) -> Option<CodeInterpreterSettings> {
         let startup_timeout = self.positive("code_interpreter.startup_timeout");
         let workers = self.interpreter_workers();
         let limits = self.interpreter_limits();
         let required = self.switch("code_interpreter.require_os_sandbox");
         Some(CodeInterpreterSettings {
             mode: mode?,
-            port: port?,
             startup_timeout: startup_timeout?,
             workers: workers?,
             limits: limits?,
@@ -37,45 +76,98 @@ impl Reader<'_> {
         })
     }
 
-    fn interpreter_mode(&mut self) -> Option<Mode> {
-        let token = self.optional("code_interpreter.token").map(Secret::new);
-        if token.as_ref().is_some_and(|token| {
-            token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic())
-        }) {
+    fn interpreter_service(&mut self) -> Option<ServiceConfig> {
+        let token = self.interpreter_token();
+        let (host, port) = self.interpreter_address();
+        if host.is_some_and(|host| !host.is_loopback()) && token.is_none() {
+            let rule = "whoever reaches this address could run code here; give both sides a token \
+                        in `VR_CODE_INTERPRETER_TOKEN`, or listen on 127.0.0.1";
+            self.problem("code_interpreter.host", rule);
+        }
+        let spawn = Spawn {
+            chosen: Chosen::ByUser,
+            ..self.interpreter_spawn()
+        };
+        if let Err(missing) = spawn.bundle() {
+            self.problems.push(missing.to_string());
+        }
+        let interpreter = self.interpreter_settings(Some(Mode::Spawn(spawn.clone())));
+        let shutdown_grace = self.duration("lifecycle.shutdown_grace");
+        let logging = self.logging();
+        Some(ServiceConfig {
+            address: SocketAddr::new(host?, port?),
+            token,
+            interpreter: interpreter?,
+            spawn,
+            shutdown_grace: shutdown_grace?,
+            logging: logging?,
+        })
+    }
+
+    fn interpreter_address(&mut self) -> (Option<IpAddr>, Option<u16>) {
+        let rule = "must be an IP address, like `127.0.0.1`";
+        let host = self.read("code_interpreter.host", rule, |text| text.parse().ok());
+        (host, self.port("code_interpreter.port", 1))
+    }
+
+    fn interpreter_token(&mut self) -> Option<Secret> {
+        let token = self.optional("code_interpreter.token").map(Secret::new)?;
+        let text = token.expose();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             let rule = "must be printable ASCII without spaces; copy the token again";
             self.problem("code_interpreter.token", rule);
         }
-        let url = match self.optional("code_interpreter.url") {
-            Some(_) => {
-                let rule = "must be a URL like `http://127.0.0.1:5970`, without user or query; put \
-                            a token into `VR_CODE_INTERPRETER_TOKEN`";
-                Some(self.read("code_interpreter.url", rule, service)?)
-            }
-            None => None,
-        };
+        Some(token)
+    }
+
+    fn interpreter_mode(&mut self) -> Option<Mode> {
         let rule = "must be `spawn`, `external` or `disabled`";
         let asked = self.optional("code_interpreter.mode");
         if asked.is_some_and(|word| !["spawn", "external", "disabled"].contains(&word)) {
             self.problem("code_interpreter.mode", rule);
             return None;
         }
-        match (asked.unwrap_or("spawn"), url) {
-            ("external", Some(url)) => Some(Mode::External(Service { url, token })),
-            ("external", None) => {
-                let rule = "`external` needs the service's URL; give it with \
-                            `--code-interpreter-url` or `VR_CODE_INTERPRETER_URL`";
-                self.problem("code_interpreter.mode", rule);
-                None
-            }
-            (_, Some(_)) => {
+        let (_, port) = self.interpreter_address();
+        let has_url = self.optional("code_interpreter.url").is_some();
+        let flagged = |value: &RawValue| value.place == "`--code-interpreter-port`";
+        let has_port = self.value("code_interpreter.port").is_some_and(flagged);
+        if has_port && (has_url || asked != Some("external")) {
+            let rule = "is where `vllm-responses code-interpreter` listens; here it is of use with \
+                        `--code-interpreter external` and without a URL only";
+            self.problem("code_interpreter.port", rule);
+        }
+        if asked == Some("external") {
+            return self.interpreter_external(port?).map(Mode::External);
+        }
+        for key in ["code_interpreter.url", "code_interpreter.token"] {
+            if self.optional(key).is_some() {
                 let rule =
                     "is used with `--code-interpreter external` only; add that, or remove this";
-                self.problem("code_interpreter.url", rule);
-                None
+                self.problem(key, rule);
             }
-            ("disabled", None) => Some(Mode::Disabled),
-            (_, None) => Some(Mode::Spawn(self.interpreter_spawn())),
         }
+        match asked {
+            Some("disabled") => Some(Mode::Disabled),
+            _ => Some(Mode::Spawn(self.interpreter_spawn())),
+        }
+    }
+
+    /// The service: at the URL, else on this machine.
+    fn interpreter_external(&mut self, port: u16) -> Option<Service> {
+        let token = self.interpreter_token();
+        if self.optional("code_interpreter.url").is_none() {
+            let url = Url::parse(&format!("http://127.0.0.1:{port}")).ok()?;
+            return Some(Service { url, token });
+        }
+        let rule = "must be a URL like `http://127.0.0.1:5970`, without user or query; put a token \
+                    into `VR_CODE_INTERPRETER_TOKEN`";
+        let url = self.read("code_interpreter.url", rule, service_url)?;
+        if !is_loopback(&url) && (url.scheme() != "https" || token.is_none()) {
+            let rule = "must be on this machine (127.0.0.1, ::1 or localhost), or `https` with \
+                        `VR_CODE_INTERPRETER_TOKEN`";
+            self.problem("code_interpreter.url", rule);
+        }
+        Some(Service { url, token })
     }
 
     fn interpreter_spawn(&self) -> Spawn {
@@ -155,7 +247,7 @@ pub(crate) fn cache_folder(raw: &Raw) -> Option<PathBuf> {
     }
 }
 
-fn service(text: &str) -> Option<Url> {
+fn service_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let plain = url.username().is_empty()
         && url.password().is_none()
@@ -174,8 +266,6 @@ pub(crate) fn is_http(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use vllm_responses_actors::interpreter::limits;
     use vllm_responses_actors::interpreter::setup::pins::Release;
 
@@ -234,6 +324,20 @@ mod tests {
             let mode = settings(&[asked]).mode;
             assert!(matches!(mode, Mode::Spawn(spawn) if spawn.chosen == Chosen::ByUser));
         }
+    }
+
+    #[test]
+    fn a_service_without_a_url_is_on_this_machine() {
+        let Mode::External(service) = settings(&[
+            ("code_interpreter.mode", "external"),
+            ("code_interpreter.port", "6000"),
+        ])
+        .mode
+        else {
+            panic!("not external")
+        };
+        assert_eq!(service.url.as_str(), "http://127.0.0.1:6000/");
+        assert!(service.token.is_none());
     }
 
     /// The page's table of limits has every limit with its default, and the pinned versions.

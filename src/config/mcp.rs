@@ -214,7 +214,8 @@ fn runtime_url(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && bare && url.host().is_some()).then_some(url)
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL is on this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         )
     }
 
-    fn duration(&mut self, key: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
         self.read(key, DURATION, values::duration)
     }
 

@@ -95,12 +95,21 @@ pub struct Observers {
     pub cache: Option<Recipient<cache::Observe>>,
     /// The upstream's watcher.
     pub upstream: Option<Recipient<vllm::Observe>>,
-    /// The code interpreter, when it is ours.
-    pub interpreter: Option<Recipient<interpreter::Observe>>,
+    /// The code interpreter, ours or a service.
+    pub interpreter: Option<InterpreterDoor>,
     /// Child processes, by name.
     pub children: Vec<(&'static str, Recipient<process::Observe>)>,
     /// The tools.
     pub tools: Toolbox,
+}
+
+/// The code interpreter for the status page.
+#[derive(Clone, Debug)]
+pub struct InterpreterDoor {
+    /// How is it?
+    pub observe: Recipient<interpreter::Observe>,
+    /// URL of the service, when it is not ours.
+    pub service: Option<Box<str>>,
 }
 
 /// What can be asked of the cache and the store behind it.
@@ -121,4 +130,6 @@ pub struct McpDoors {
     pub servers: Recipient<ListServers>,
     /// The tools of one.
     pub tools: Recipient<ListTools>,
+    /// Whether requests may name servers of their own.
+    pub remote: bool,
 }

@@ -9,6 +9,7 @@ use url::Url;
 use vllm_responses_actors::ask::{AskError, ask, ask_actor};
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
+use vllm_responses_actors::mcp::messages::{ListServers, RuntimeDown};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages as store;
 use vllm_responses_actors::supervisor::messages::{Health, Observe};
@@ -18,7 +19,7 @@ use super::context::Caller;
 use super::error;
 use super::state::{AppState, Observers};
 use crate::status::{
-    self, CacheStatus, ChildView, InterpreterView, Lines, Standing, Status, StoreStatus,
+    self, CacheStatus, ChildView, InterpreterView, Lines, McpView, Standing, Status, StoreStatus,
 };
 
 /// All components are asked side by side; one that hangs is shown as such.
@@ -31,14 +32,23 @@ pub(super) async fn status(
     state: web::Data<AppState>,
 ) -> HttpResponse {
     let observers = state.observers.borrow().clone();
-    let (seen, upstream, store, cache, python, children) = futures_util::join!(
+    let (seen, upstream, store, cache, python, children, servers) = futures_util::join!(
         ask_actor(&state.supervisor, Observe, LIMIT),
         optional(observers.upstream.as_ref(), vllm::Observe),
         optional(observers.store.as_ref(), store::Observe),
         optional(observers.cache.as_ref(), cache::Observe),
-        optional(observers.interpreter.as_ref(), interpreter::Observe),
+        optional(
+            observers.interpreter.as_ref().map(|door| &door.observe),
+            interpreter::Observe
+        ),
         children(&observers, &state, lines(&request, &state)),
+        ask(&state.mcp.servers, ListServers, LIMIT),
     );
+    let service = observers.interpreter.and_then(|door| door.service);
+    let mcp = McpView {
+        remote: state.mcp.remote,
+        servers: servers.unwrap_or(Err(RuntimeDown)),
+    };
     let seen = match seen {
         Ok(seen) => seen,
         Err(gone) => return error::no_answer(&caller.origin(""), gone),
@@ -55,8 +65,8 @@ pub(super) async fn status(
         store: store_status(&seen.store, store),
         cache: cache_status(cache),
         children,
-        code_interpreter: python.map(interpreter_view),
-        tools: status::tools(observers.tools.offers()),
+        code_interpreter: python.map(|own| interpreter_view(own, service)),
+        tools: status::tools(observers.tools.offers(), mcp),
     })
 }
 
@@ -160,9 +170,14 @@ fn cache_status(own: Option<Result<cache::CacheObservation, AskError>>) -> Cache
 }
 
 /// One that is not ready has either just begun or cannot start any.
-fn interpreter_view(own: Result<interpreter::InterpreterStatus, AskError>) -> InterpreterView {
+fn interpreter_view(
+    own: Result<interpreter::InterpreterStatus, AskError>,
+    service: Option<Box<str>>,
+) -> InterpreterView {
+    let service = service.map(String::from);
     match own {
         Ok(own) => InterpreterView {
+            service,
             phase: match (own.ready, &own.last_error) {
                 (true, _) => Standing::Ready,
                 (false, None) => Standing::Starting,
@@ -175,6 +190,7 @@ fn interpreter_view(own: Result<interpreter::InterpreterStatus, AskError>) -> In
             last_error: own.last_error,
         },
         Err(silent) => InterpreterView {
+            service,
             phase: Standing::Down,
             live: 0,
             idle: 0,
@@ -210,7 +226,7 @@ mod tests {
         assert_eq!(store.last_error, Some(AskError::TimedOut.to_string()));
         let gone = Some(Err(AskError::Unavailable));
         assert_eq!(cache_status(gone).phase, Standing::Down);
-        let python = interpreter_view(Err(AskError::TimedOut));
+        let python = interpreter_view(Err(AskError::TimedOut), None);
         assert_eq!((python.phase, python.live), (Standing::Down, 0));
         let url = Url::parse("http://h/v1").unwrap();
         let upstream = upstream_status(&Health::Ready, Some(Err(AskError::TimedOut)), &url);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest, HttpResponse, error, web};
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,7 @@ use vllm_responses_actors::secret::Secret;
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::{CallOrder, ServerPhase, ServerState, Snapshot};
 
+use crate::bearer;
 use crate::http::trace_context;
 
 /// How long a poll without news is held.
@@ -41,18 +41,10 @@ pub(super) async fn authorize(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let state = request.app_data::<web::Data<ServiceState>>();
     let token = state.and_then(|state| state.token.as_ref());
-    let shown = request.headers().get(header::AUTHORIZATION);
-    let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if token.is_some_and(|token| !same(token.expose().as_bytes(), shown.unwrap_or_default())) {
+    if token.is_some_and(|token| !bearer::shows(request.headers(), token)) {
         return Err(error::ErrorUnauthorized("a token is needed"));
     }
     next.call(request).await
-}
-
-/// Looks at every byte, so that time says nothing of the token.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a ^ b));
-    a.len() == b.len() && differing == 0
 }
 
 #[derive(Debug, Serialize)]

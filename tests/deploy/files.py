@@ -77,6 +77,18 @@ def systemd():
     return Start(arguments, environment, seconds(rows["TimeoutStopSec"]))
 
 
+def interpreter_service():
+    """The interpreter's service of the compose file that adds it, and the gateway's part of that file."""
+    (file,) = documents(DEPLOY / "compose.interpreter.yaml")
+    return file["services"]["interpreter"], file["services"]["gateway"]
+
+
+def interpreter_unit():
+    """As `unit`, of the interpreter's own."""
+    lines = (DEPLOY / "vllm-responses-interpreter.service").read_text().splitlines()
+    return [tuple(line.split("=", 1)) for line in lines if "=" in line and not line.startswith("#")]
+
+
 def manifests():
     """By kind."""
     listed = documents(DEPLOY / "kubernetes/kustomization.yaml")[0]["resources"]

@@ -187,6 +187,56 @@ def test_there_is_more_time_to_stop_than_a_stop_takes(start):
     assert start.stop_seconds >= delay + grace + AFTER_GRACE
 
 
+def interpreter_starts():
+    service, _ = files.interpreter_service()
+    rows = dict(files.interpreter_unit())
+    own = dict(value.split("=", 1) for name, value in files.interpreter_unit() if name == "Environment")
+    return [
+        files.Start(service["command"], dict(service["environment"]), files.seconds(service["stop_grace_period"])),
+        files.Start(rows["ExecStart"].split()[1:], own, files.seconds(rows["TimeoutStopSec"])),
+    ]
+
+
+@pytest.mark.parametrize("start", interpreter_starts(), ids=["compose", "systemd"])
+def test_the_interpreter_service_starts(start, tmp_path, upstream):
+    bundle = os.environ.get("TEST_INTERPRETER_BUNDLE")
+    if not bundle:
+        pytest.skip("no interpreter installed: TEST_INTERPRETER_BUNDLE is not set")
+    own, port = free_port(), free_port()
+    environment = start.environment | {
+        "VR_CODE_INTERPRETER_TOKEN": "letters", "VR_CODE_INTERPRETER_PORT": str(own), "PATH": os.environ["PATH"],
+        "VR_PYODIDE_CACHE_DIR": str(pathlib.Path(bundle).parent)}
+    log = tmp_path / "interpreter.log"
+    process = subprocess.Popen([BINARY, *start.arguments], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
+                               stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    try:
+        # The gateway as the file beside it says, on this test's ports.
+        _, gateway = files.interpreter_service()
+        attached = dict(gateway["environment"]) | {
+            "VR_CODE_INTERPRETER_TOKEN": "letters", "VR_CODE_INTERPRETER_URL": f"http://127.0.0.1:{own}",
+            "VR_LLM_API_BASE": upstream.url, "VR_HOST": "127.0.0.1", "VR_PORT": str(port), "PATH": os.environ["PATH"]}
+        (tmp_path / "data").mkdir()
+        serve([BINARY, "serve"], attached, tmp_path, port, 60)
+        process.terminate()
+        code = process.wait(start.stop_seconds)
+    finally:
+        process.kill()
+        process.wait()
+    assert code == 0, log.read_text()
+
+
+def test_the_interpreter_is_reached_on_loopback_only():
+    service, gateway = files.interpreter_service()
+    assert service["network_mode"] == "service:gateway" and "ports" not in service
+    assert gateway["environment"]["VR_CODE_INTERPRETER_URL"].startswith("http://127.0.0.1:")
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert service["volumes"] == ["interpreter:/data:ro"]
+    assert service["image"] == files.compose_file()["services"]["gateway"]["image"]
+    rows = dict(files.interpreter_unit())
+    assert (rows["IPAddressDeny"], rows["IPAddressAllow"]) == ("any", "localhost")
+    assert not {"MemoryDenyWriteExecute", "ProcSubset", "LimitLOCKS"} & set(rows)
+
+
 def test_the_dockerfile_keeps_the_rules():
     rows = files.dockerfile()
     images = [rest.split()[0] for name, rest in rows if name == "FROM"]

@@ -24,6 +24,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod interpreter;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod mcp;

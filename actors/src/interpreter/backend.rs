@@ -68,6 +68,8 @@ pub enum End {
     Completed(Option<String>),
     /// It ran longer than allowed.
     TimedOut,
+    /// The interpreter was gone before it had the code: the call can be made in another.
+    NotBegun(String),
     /// Its caller gave it up.
     Cancelled,
     /// The interpreter ended or could not be understood any more.

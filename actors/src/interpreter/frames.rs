@@ -255,10 +255,10 @@ impl Gathered {
 }
 
 /// The reason of an end is for a log line and a sentence.
-const FATAL_BYTES: usize = 500;
+pub(super) const FATAL_BYTES: usize = 500;
 
 /// The longest beginning of at most `most` bytes that ends between characters.
-fn cut(text: &str, most: usize) -> &str {
+pub(super) fn cut(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -267,7 +267,7 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 /// Whether this is base64 of something that begins as a PNG does, not larger than allowed.
-fn is_png(base64: &str, most: usize) -> bool {
+pub(super) fn is_png(base64: &str, most: usize) -> bool {
     // The eight bytes of the signature fill ten characters and leave four bits of the eleventh.
     const SIGNATURE: &str = "iVBORw0KGg";
     let body = base64.trim_end_matches('=');

@@ -1,7 +1,7 @@
 //! What can be asked of the code interpreter, and what it tells.
 
 use actix::{Message, MessageResponse};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::Owner;
 
@@ -10,9 +10,8 @@ use crate::process::sandbox::Walls;
 
 /// Run code. Sender: a turn, for each `code_interpreter_call`.
 ///
-/// The first call of a response asks for a new container (or names one that it was given), the later
-/// ones name the container that came back, so that state lasts for the whole response. The sender
-/// gives it back with [`Release`]. Calls in one container run one after the other.
+/// All calls of a response name the same container, so that state lasts for the whole response. The
+/// sender gives it back with [`Release`]. Calls in one container run one after the other.
 ///
 /// The reply takes as long as the wait for an interpreter and the call do; `cancel` ends both within a
 /// second, and is how a sender gives up: dropping the future of the reply does nothing.
@@ -32,10 +31,9 @@ pub struct Execute {
 }
 
 /// Which interpreter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Container {
-    /// A fresh one.
-    New,
     /// The one with this id, in the state its last call left.
     Named(String),
     /// The same, or where there is none any more, a fresh one under this id. The sender made the id
@@ -43,10 +41,18 @@ pub enum Container {
     Shared(String),
 }
 
+impl Container {
+    /// The id, however it is meant.
+    pub fn id(&self) -> &str {
+        let (Self::Named(id) | Self::Shared(id)) = self;
+        id
+    }
+}
+
 /// What came of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executed {
-    /// Where it ran: `cntr_` and 128 random bits. Gone if `error` says that the state is lost.
+    /// Where it ran. Gone if `error` says that the state is lost.
     pub container_id: String,
     /// What it printed, and the value of its last expression, as a notebook shows it.
     pub logs: String,
@@ -59,7 +65,8 @@ pub struct Executed {
 }
 
 /// Why a call did not do what it should. [`std::fmt::Display`] is what the model is told.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum CallError {
     /// An exception; the traceback. The session goes on.
     #[error("{0}")]
@@ -86,7 +93,8 @@ impl CallError {
 }
 
 /// Why nothing was run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum ExecuteError {
     /// No such container, or not this owner's, or expired: one and the same answer.
     #[error("container not found; it may have expired")]
@@ -117,19 +125,6 @@ pub struct Release {
     pub container_id: String,
 }
 
-/// Is there such a container?
-///
-/// Sender: a turn that may go on in one (`container: auto` with `previous_response_id`), before it
-/// does. A container that is there does not expire within the next minutes: this counts as a use.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "bool")]
-pub struct Knows {
-    /// On whose behalf.
-    pub owner: Owner,
-    /// Which.
-    pub container_id: String,
-}
-
 /// How is it? Sender: health handlers, tests.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "InterpreterStatus")]
@@ -141,7 +136,7 @@ pub struct Observe;
 pub struct Stop;
 
 /// State of the code interpreter, for status pages and tests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, MessageResponse)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, MessageResponse)]
 pub struct InterpreterStatus {
     /// Whether calls are served: false until the first interpreter is there, and while none can be
     /// started.

@@ -16,6 +16,10 @@ pub struct SessionSettings {
     pub idle: Duration,
 }
 
+/// A held container without a call for this long counts as given back: by default no response with tools
+/// lives longer.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 impl Default for SessionSettings {
     fn default() -> Self {
         Self {
@@ -102,13 +106,6 @@ impl Sessions {
         self.known.contains_key(id)
     }
 
-    /// Counts as a use. Whether there is such a container.
-    pub fn touch(&mut self, id: &str, owner: &Owner, now: Duration) -> bool {
-        self.of(id, owner)
-            .map(|session| session.used = now)
-            .is_some()
-    }
-
     /// The response that held it has ended. Returns the interpreters to be ended for it.
     pub fn release(&mut self, id: &str, owner: &Owner, now: Duration) -> Vec<WorkerId> {
         if let Some(session) = self.of(id, owner) {
@@ -117,7 +114,7 @@ impl Sessions {
         }
         let mut over = Vec::new();
         while self.kept() > self.settings.keep {
-            match self.evict() {
+            match self.evict(now) {
                 Some(worker) => over.push(worker),
                 None => break,
             }
@@ -125,12 +122,15 @@ impl Sessions {
         over
     }
 
-    /// Gives up the kept container that was not used for longest, to make room.
-    pub fn evict(&mut self) -> Option<WorkerId> {
+    /// Gives up the container that was not used for longest, to make room. Held ones are spared, but
+    /// for those that were forgotten: a gateway that was killed gives nothing back.
+    pub fn evict(&mut self, now: Duration) -> Option<WorkerId> {
+        let is_forgotten =
+            |session: &Session| !session.is_busy && now.saturating_sub(session.used) >= FORGOTTEN;
         let (id, _) = self
             .known
             .iter()
-            .filter(|(_, session)| session.is_kept())
+            .filter(|(_, session)| session.is_kept() || is_forgotten(session))
             .min_by_key(|(id, session)| (session.used, (*id).clone()))?;
         let id = id.clone();
         self.known.remove(&id).map(|session| session.worker)
@@ -219,8 +219,6 @@ mod tests {
         assert_eq!(sessions.begin("0", &owner("b"), SECOND), Begin::Unknown);
         assert_eq!(sessions.begin("0", &owner(""), SECOND), Begin::Unknown);
         assert_eq!(sessions.begin("x", &owner("a"), SECOND), Begin::Unknown);
-        assert!(!sessions.touch("0", &owner("b"), SECOND));
-        assert!(sessions.touch("0", &owner("a"), SECOND));
         assert_eq!(sessions.release("0", &owner("b"), SECOND), []);
         assert_eq!(sessions.begin("0", &owner("a"), SECOND), Begin::Run(ids[0]));
     }
@@ -244,7 +242,7 @@ mod tests {
         });
         let (ids, over) = kept(&mut sessions, 4);
         assert_eq!(over, ids[..2]);
-        assert_eq!(sessions.evict(), Some(ids[2]));
+        assert_eq!(sessions.evict(SECOND * 4), Some(ids[2]));
         assert_eq!(sessions.kept(), 1);
     }
 
@@ -263,9 +261,19 @@ mod tests {
         let mut sessions = Sessions::new(SessionSettings::default());
         let ids = workers(1);
         sessions.open("0".into(), owner("a"), ids[0], SECOND);
-        assert_eq!(sessions.evict(), None);
+        assert_eq!(sessions.evict(SECOND), None);
+        assert_eq!(sessions.evict(SECOND * 9999), None, "its call runs");
         sessions.finish("0", SECOND);
-        assert_eq!(sessions.evict(), None, "its response may call again");
+        assert_eq!(
+            sessions.evict(SECOND * 600),
+            None,
+            "its response may call again"
+        );
+        assert_eq!(
+            sessions.evict(SECOND * 601),
+            Some(ids[0]),
+            "it was forgotten"
+        );
     }
 
     #[test]

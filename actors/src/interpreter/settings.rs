@@ -18,9 +18,8 @@ use crate::secret::Secret;
 pub struct CodeInterpreterSettings {
     /// Who runs Python.
     pub mode: Mode,
-    /// Loopback port of the service that `vllm-responses code-interpreter` offers to other gateways.
-    pub port: u16,
-    /// How long start-up may take, the first worker's included.
+    /// How long the first interpreter may take: beyond it an explicit one ends the start, and the
+    /// default one is warned about.
     pub startup_timeout: Duration,
     /// How many processes there are, and for how long.
     pub workers: Workers,
@@ -55,6 +54,7 @@ impl CodeInterpreterSettings {
                 keep: self.workers.kept,
                 idle: self.workers.kept_for,
             },
+            startup_timeout: self.startup_timeout,
             ..InterpreterSettings::default()
         }
     }
@@ -208,7 +208,6 @@ mod tests {
     fn most_live(workers: Workers, memory: u64) -> usize {
         let settings = CodeInterpreterSettings {
             mode: Mode::Disabled,
-            port: 1,
             startup_timeout: Duration::from_secs(1),
             workers,
             limits: Limits::default(),

@@ -2,15 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor as _, Addr};
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Recipient};
 use actix_rt::ArbiterHandle;
+use tokio::time::{Instant, sleep};
 
 use super::actor::CodeInterpreterActor;
 use super::bundle::Bundle;
-use super::settings::{Chosen, CodeInterpreterSettings, Mode, OsSandbox};
+use super::messages::{Execute, Observe, Release, Stop};
+use super::remote::RemoteInterpreterActor;
+use super::settings::{Chosen, CodeInterpreterSettings, Mode, OsSandbox, Spawn};
 use super::tool::{CodeInterpreter, MissingCodeInterpreter};
 use super::worker::PyodideBackend;
+use crate::ask::ask;
 use crate::env::{SystemClock, SystemIds, memory_bytes};
 use crate::process::Launcher;
 use crate::process::sandbox::Walls;
@@ -34,13 +40,22 @@ pub enum StartError {
     Launcher(#[from] io::Error),
 }
 
-/// A code interpreter that runs here.
+/// A code interpreter that has been started, here or elsewhere.
 #[derive(Debug)]
 pub struct Running {
-    /// Its actor; `None` when there is none.
-    pub actor: Option<Addr<CodeInterpreterActor>>,
+    /// Whom to ask; `None` when there is none.
+    pub doors: Option<Doors>,
     /// What turns get; `None` when it is switched off.
     pub tool: Option<Arc<dyn Tool>>,
+}
+
+/// What is asked of a code interpreter by others than turns.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    /// How it is.
+    pub observe: Recipient<Observe>,
+    /// Ends it, or the way to it.
+    pub stop: Recipient<Stop>,
 }
 
 /// Starts the actor; its first interpreters come up while the caller goes on.
@@ -51,23 +66,39 @@ pub fn start(
     settings: &CodeInterpreterSettings,
     arbiter: &ArbiterHandle,
 ) -> Result<Running, StartError> {
-    let Mode::Spawn(spawn) = &settings.mode else {
-        return Ok(Running {
-            actor: None,
+    match &settings.mode {
+        Mode::Disabled => Ok(Running {
+            doors: None,
             tool: None,
-        });
-    };
-    let bundle = match spawn.bundle() {
-        Ok(bundle) => bundle,
-        Err(error) if spawn.chosen == Chosen::ByDefault => {
-            let tool = MissingCodeInterpreter(error.to_string().into());
-            return Ok(Running {
-                actor: None,
-                tool: Some(Arc::new(tool)),
+        }),
+        Mode::External(service) => {
+            let service = service.clone();
+            let actor = RemoteInterpreterActor::start_in_arbiter(arbiter, move |_| {
+                RemoteInterpreterActor::new(service)
             });
+            Ok(running(&actor, settings))
         }
-        Err(error) => return Err(error.into()),
-    };
+        Mode::Spawn(spawn) => match start_here(settings, spawn, arbiter) {
+            Ok(actor) => Ok(running(&actor, settings)),
+            Err(StartError::Bundle(error)) if spawn.chosen == Chosen::ByDefault => Ok(Running {
+                doors: None,
+                tool: Some(Arc::new(MissingCodeInterpreter(error.to_string().into()))),
+            }),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Starts the actor of interpreters of this machine.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start_here(
+    settings: &CodeInterpreterSettings,
+    spawn: &Spawn,
+    arbiter: &ArbiterHandle,
+) -> Result<Addr<CodeInterpreterActor>, StartError> {
+    let bundle = spawn.bundle()?;
     let walls = Walls::of_this_machine();
     if !walls.are_complete() {
         if settings.os_sandbox == OsSandbox::Required {
@@ -75,16 +106,60 @@ pub fn start(
         }
         log::warn!("this kernel offers no complete wall for model-written code: {walls:?}");
     }
-    let actor = spawn_actor(settings, &bundle, walls, arbiter)?;
+    spawn_actor(settings, &bundle, walls, arbiter)
+}
+
+/// Waits until calls are served.
+///
+/// # Errors
+/// One sentence, when `limit` passes first.
+pub async fn until_ready(observe: &Recipient<Observe>, limit: Duration) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        let status = ask(observe, Observe, ASK).await;
+        if status.as_ref().is_ok_and(|status| status.ready) {
+            return Ok(());
+        }
+        if begin.elapsed() >= limit {
+            let reason = status.map(|status| status.last_error);
+            let reason = reason.unwrap_or_else(|silent| Some(silent.to_string()));
+            return Err(format!(
+                "the code interpreter is not there after {} s ({}): see to that, give it longer \
+                 with `--code-interpreter-startup-timeout`, or start with `--code-interpreter \
+                 disabled`",
+                limit.as_secs(),
+                reason.unwrap_or_else(|| "no reason is known".to_owned())
+            ));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The actors answer from memory.
+const ASK: Duration = Duration::from_secs(5);
+/// How often readiness is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+fn running<A>(actor: &Addr<A>, settings: &CodeInterpreterSettings) -> Running
+where
+    A: Actor + Handler<Execute> + Handler<Release> + Handler<Observe> + Handler<Stop>,
+    A::Context: ToEnvelope<A, Execute>
+        + ToEnvelope<A, Release>
+        + ToEnvelope<A, Observe>
+        + ToEnvelope<A, Stop>,
+{
     let tool = CodeInterpreter {
         calls: actor.clone().recipient(),
         releases: actor.clone().recipient(),
         limits: settings.limits.call(),
     };
-    Ok(Running {
-        actor: Some(actor),
+    Running {
+        doors: Some(Doors {
+            observe: actor.clone().recipient(),
+            stop: actor.clone().recipient(),
+        }),
         tool: Some(Arc::new(tool)),
-    })
+    }
 }
 
 fn spawn_actor(
@@ -95,7 +170,7 @@ fn spawn_actor(
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
     let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))?;
     let numbers = settings.actor(bundle.manifest(), memory_bytes());
-    let backend = PyodideBackend::new(launcher, bundle, &settings.limits);
+    let backend = PyodideBackend::new(launcher, bundle, &settings.limits).holding(bundle)?;
     Ok(CodeInterpreterActor::start_in_arbiter(arbiter, move |_| {
         CodeInterpreterActor::new(
             Box::new(backend),

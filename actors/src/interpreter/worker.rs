@@ -2,23 +2,27 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::backend::{Call, End, InterpreterBackend, Ran, Session};
-use super::bundle::{Bundle, HOST_FLAGS};
+use super::bundle::{Bundle, BundleError, HOST_FLAGS, Held};
 use super::frames::{Decoder, Ended, FromWorker, Gathered, ToWorker, encode};
 use super::limits::{self, MIB};
 use super::settings::Limits;
 use crate::process::sandbox::Sandbox;
-use crate::process::{Child, ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin};
+use crate::process::{
+    Child, ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin, unread,
+};
 
 /// Starts workers from one bundle.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub struct PyodideBackend {
     launcher: Launcher,
     spec: ChildSpec,
     imports: Vec<String>,
+    /// Keeps the bundle from being pruned.
+    _held: Option<Held>,
 }
 
 impl PyodideBackend {
@@ -35,7 +41,19 @@ impl PyodideBackend {
             launcher,
             spec: spec(bundle, limits),
             imports: bundle.manifest().imports.clone(),
+            _held: None,
         }
+    }
+
+    /// The same back end, with its bundle kept from being pruned while it lives.
+    ///
+    /// # Errors
+    /// When the bundle is just being removed.
+    pub fn holding(self, bundle: &Bundle) -> Result<Self, BundleError> {
+        Ok(Self {
+            _held: Some(bundle.hold()?),
+            ..self
+        })
     }
 
     /// A back end for any program that speaks the protocol, for tests of what a worker may do wrong.
@@ -44,6 +62,7 @@ impl PyodideBackend {
             launcher,
             spec,
             imports: Vec::new(),
+            _held: None,
         }
     }
 }
@@ -218,6 +237,19 @@ impl Worker {
         }
     }
 
+    /// Whether the process has closed its end. The kernel does that while it ends a process, before
+    /// the guardian can report it; it is asked, since the runtime's own view is a little old.
+    fn is_gone(&self) -> bool {
+        let mut ends = [PollFd::new(self.stdout.as_fd(), PollFlags::empty())];
+        // Errors and hang-ups are reported without being asked for.
+        poll(&mut ends, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// Whether bytes of ours lie in the pipe.
+    fn has_unread(&self) -> bool {
+        unread(self.stdin.as_fd()).is_ok_and(|count| count > 0)
+    }
+
     async fn send(&mut self, message: &ToWorker<'_>) -> Result<(), String> {
         let frame = encode(message).map_err(|error| error.to_string())?;
         self.stdin
@@ -249,18 +281,23 @@ impl Worker {
         self.calls += 1;
         let id = self.calls;
         self.decoder.begin();
-        if let Err(reason) = self
-            .send(&ToWorker::Run {
-                id,
-                code: call.code,
-            })
-            .await
-        {
-            return End::Died(reason);
+        if self.is_gone() {
+            return End::NotBegun("it had ended before the call".to_owned());
+        }
+        let run = ToWorker::Run {
+            id,
+            code: call.code,
+        };
+        // A frame that was not written whole is never run.
+        if let Err(reason) = self.send(&run).await {
+            return End::NotBegun(reason);
         }
         loop {
             let frame = match self.receive().await {
                 Ok(frame) => frame,
+                // One that was being ended as it was given the code: it has not read all of it, and
+                // so has run none of it.
+                Err(reason) if self.has_unread() => return End::NotBegun(reason),
                 Err(reason) => return End::Died(reason),
             };
             match gathered.take(id, frame, &call.limits) {

@@ -38,7 +38,7 @@ pub use launcher::{Child, Launcher};
 pub use mark::sweep_leftovers;
 pub use output::LAST_LINES;
 pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
-pub use sys::{Limit, LimitKind};
+pub use sys::{Limit, LimitKind, unread};
 
 /// Runs what our binary is besides a gateway, and returns its exit code; `None` for a gateway.
 ///

@@ -21,7 +21,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::sys;
 
@@ -36,7 +36,7 @@ pub struct Sandbox {
 }
 
 /// Which walls this machine's kernel offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walls {
     /// Version of Landlock's interface; 0 where there is none.
     pub landlock: u32,

@@ -6,11 +6,11 @@
 //! (which starts guardians) and the guardian and init (which start programs).
 #![expect(
     unsafe_code,
-    reason = "pre_exec hooks and descriptor numbers handed over by exec have no safe interface"
+    reason = "pre_exec hooks and descriptor numbers handed over by exec, and FIONREAD, have no safe interface"
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -179,6 +179,18 @@ pub(super) fn adopt_control(number: RawFd) -> io::Result<UnixStream> {
     // SAFETY: the descriptor is open (just checked) and nothing else in this fresh, single-threaded
     // process knows its number.
     Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Bytes that lie in a pipe unread, asked at either end.
+///
+/// # Errors
+/// When the descriptor is no pipe.
+pub fn unread(pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one `int` at the address it is given, which is valid for that.
+    let done = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    Errno::result(done)?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// The version of the kernel's Landlock; 0 when it has none, or none that we may use.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use vllm_responses_actors::interpreter::bundle::Bundle;
-use vllm_responses_actors::interpreter::messages::{CallError, Container, Executed};
+use vllm_responses_actors::interpreter::messages::{CallError, Executed};
 
 use crate::probes::{PRELUDE, PROBES, Probe};
 use crate::stage::{Stage, brief, core, run, sized, with_harness};
@@ -133,7 +133,7 @@ async fn none_escapes(stage: &Stage, bundle: &Bundle) {
     }
     assert!(out.is_empty(), "{}", out.join("\n"));
     // Whatever was tried, the next call finds a whole interpreter.
-    let call = stage::call(Container::New, "1 + 1");
+    let call = stage::first("1 + 1");
     assert_eq!(stage.execute(call).await.unwrap().logs, "2\n");
 }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vllm_responses_actors::interpreter::messages::{CallError, Container, ExecuteError};
+use vllm_responses_actors::interpreter::messages::{CallError, ExecuteError, Executed};
 
-use crate::stage::{Stage, call, core, raised, run, sized, with_harness};
+use crate::stage::{Stage, again, core, first, raised, run, sized, with_harness};
 use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("errors_name_the_line", errors),
         trial("output_is_capped", output),
         trial("p2_a_killed_interpreter_ends_its_call_only", killed),
+        trial("p2_one_killed_while_it_waits_costs_no_call", killed_idle),
         trial("a_cancelled_call_ends_within_a_second", cancelled),
         trial("kept_containers_go_on", kept),
     ]
@@ -168,7 +169,7 @@ fn output() {
 }
 
 /// The interpreters whose command line has this in it; other tests have theirs in the same process.
-fn interpreters(mark: &Path) -> Vec<i32> {
+pub(crate) fn interpreters(mark: &Path) -> Vec<i32> {
     let mark = mark.display().to_string();
     let is_ours = |pid: &i32| {
         let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
@@ -188,7 +189,7 @@ fn killed() {
         stage.until(|status| status.idle == 1).await;
         let before = interpreters(folder.path());
         assert_eq!(before.len(), 1);
-        let execute = call(Container::New, "print('so far')\nwhile True: pass");
+        let execute = first("print('so far')\nwhile True: pass");
         let start = Instant::now();
         let (answer, ()) = tokio::join!(stage.execute(execute), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -204,13 +205,47 @@ fn killed() {
     });
 }
 
+/// Whenever the kill comes, before the call, with it or just after: either another interpreter runs
+/// the code, or the call says that its own ended. At first the code has never been read.
+fn killed_idle() {
+    run(async {
+        let (folder, spec) = with_harness(&core(), &[]);
+        let stage = Stage::scripted(spec, sized(2, 4));
+        for _ in 0..10 {
+            stage.until(|status| status.idle == 2).await;
+            for pid in interpreters(folder.path()) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            }
+            let executed = stage.fresh("1 + 1").await;
+            assert_eq!((&executed.error, executed.logs.as_str()), (&None, "2\n"));
+            stage.release(&executed).await;
+            let kept = stage.again(&executed, "x = 1").await;
+            for pid in interpreters(folder.path()) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            }
+            // State is lost with its interpreter: that is never made up for.
+            let lost = stage.execute(again(&kept, "x")).await;
+            assert!(
+                matches!(
+                    &lost,
+                    Ok(Executed {
+                        error: Some(CallError::Died),
+                        ..
+                    })
+                ) || lost == Err(ExecuteError::UnknownContainer),
+                "{lost:?}"
+            );
+        }
+    });
+}
+
 fn cancelled() {
     run(async {
         let (folder, spec) = with_harness(&core(), &[]);
         let stage = Stage::scripted(spec, sized(1, 1));
         stage.until(|status| status.idle == 1).await;
         let victim = interpreters(folder.path());
-        let execute = call(Container::New, "while True: pass");
+        let execute = first("while True: pass");
         let cancel = execute.cancel.clone();
         let (answer, cancelled_at) = tokio::join!(stage.execute(execute), async {
             tokio::time::sleep(Duration::from_millis(500)).await;

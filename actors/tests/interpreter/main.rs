@@ -16,6 +16,7 @@
     reason = "tests without the standard harness are not known as tests"
 )]
 
+mod crowd;
 mod escape;
 mod fake;
 mod isolation;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
                 wall::trials(),
                 isolation::trials(),
                 resources::trials(),
+                crowd::trials(),
             ];
             trials.extend(groups.into_iter().flatten());
         }

@@ -1,19 +1,23 @@
 //! Denial of service: every way to use too much ends in an error or in the end of one interpreter.
 //!
-//! Mutation, not tried yet: without `RLIMIT_DATA` the bombs of JavaScript's memory should fail.
+//! Mutation: without `RLIMIT_DATA`, `p11_the_kernel_bounds_the_process` fails. The bombs end all the same:
+//! by Python's own limit, by V8's, or by their time.
 
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use vllm_responses_actors::interpreter::limits;
 use vllm_responses_actors::interpreter::messages::{CallError, Executed};
 
-use crate::stage::{Stage, brief, core, raised, run, sized};
+use crate::isolation::interpreters;
+use crate::stage::{Stage, brief, core, raised, run, sized, with_harness};
 use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("what_never_ends_is_ended", endless),
         trial("p11_memory_is_bounded", memory),
+        trial("p11_the_kernel_bounds_the_process", bounded),
         trial("p11_what_would_multiply_cannot", multiply),
         trial("what_ends_the_interpreter_ends_its_call", ends),
         trial("an_interpreter_survives_its_memory_error", survives),
@@ -86,6 +90,30 @@ fn memory() {
                 Some(CallError::Died | CallError::TimedOut { .. }) => {}
                 None => panic!("{code}: nothing stopped it"),
             }
+        }
+    });
+}
+
+/// What the kernel says of a waiting interpreter.
+fn bounded() {
+    run(async {
+        let (folder, spec) = with_harness(&core(), &[]);
+        let stage = Stage::scripted(spec, sized(1, 1));
+        stage.until(|status| status.idle == 1).await;
+        let pid = interpreters(folder.path()).pop().unwrap();
+        let said = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let data = (limits::PROCESS_DATA_MIB + limits::RESERVED_CODE_MIB) * limits::MIB;
+        for (name, most) in [
+            ("Max data size", data),
+            ("Max file size", 0),
+            ("Max core file size", 0),
+            ("Max open files", limits::OPEN_FILES),
+        ] {
+            let of_this = said.lines().find_map(|line| line.strip_prefix(name));
+            // Soft and hard, then the unit.
+            let both: Vec<&str> = of_this.unwrap().split_whitespace().take(2).collect();
+            let most = most.to_string();
+            assert_eq!(both, [most.as_str(); 2], "{name}");
         }
     });
 }

@@ -18,7 +18,7 @@ use vllm_responses_actors::interpreter::settings::Limits;
 use vllm_responses_actors::interpreter::worker::{self, PyodideBackend};
 use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::process::{ChildSpec, Launcher};
-use vllm_responses_protocol::ids::Owner;
+use vllm_responses_protocol::ids::{self, Owner, Prefix};
 
 /// The bundle that a variable names, if it is set. A bundle that cannot be used is a failure.
 pub(crate) fn bundle(variable: &str) -> Option<Bundle> {
@@ -89,13 +89,12 @@ impl Stage {
 
     /// A call in a fresh container.
     pub(crate) async fn fresh(&self, code: &str) -> Executed {
-        self.execute(call(Container::New, code)).await.unwrap()
+        self.execute(first(code)).await.unwrap()
     }
 
     /// A call in the container of an earlier one.
     pub(crate) async fn again(&self, before: &Executed, code: &str) -> Executed {
-        let container = Container::Named(before.container_id.clone());
-        self.execute(call(container, code)).await.unwrap()
+        self.execute(again(before, code)).await.unwrap()
     }
 
     /// Gives a container back, which is then kept or ended.
@@ -139,14 +138,25 @@ pub(crate) fn call(container: Container, code: &str) -> Execute {
     }
 }
 
-/// As [`call`] in a fresh container, within this time.
+/// A call in the container of an earlier one.
+pub(crate) fn again(before: &Executed, code: &str) -> Execute {
+    call(Container::Named(before.container_id.clone()), code)
+}
+
+/// A call in a fresh container.
+pub(crate) fn first(code: &str) -> Execute {
+    let id = ids::fresh(Prefix::Container, &mut SystemIds);
+    call(Container::Shared(id.into()), code)
+}
+
+/// As [`first`], within this time.
 pub(crate) fn brief(code: &str, wall: Duration) -> Execute {
     Execute {
         limits: CallLimits {
             wall,
             ..CallLimits::default()
         },
-        ..call(Container::New, code)
+        ..first(code)
     }
 }
 

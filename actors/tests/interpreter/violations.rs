@@ -14,7 +14,7 @@ use vllm_responses_actors::interpreter::messages::{
 use vllm_responses_actors::interpreter::sessions::SessionSettings;
 use vllm_responses_protocol::ids::Owner;
 
-use crate::stage::{Stage, brief, call, run, sized};
+use crate::stage::{Stage, brief, call, first, run, sized};
 use crate::{fake, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -103,7 +103,7 @@ fn hanging() {
             Instant::now(),
             Execute {
                 cancel: cancel.clone(),
-                ..call(Container::New, "1")
+                ..first("1")
             },
         );
         let (answer, ()) = tokio::join!(stage.execute(execute), async {
@@ -121,7 +121,7 @@ fn failing_starts() {
         let mut spec = fake::spec("good");
         spec.program = "/nonexistent/deno".into();
         let stage = Stage::scripted(spec, sized(1, 3));
-        let refused = stage.execute(call(Container::New, "1")).await;
+        let refused = stage.execute(first("1")).await;
         let Err(ExecuteError::Unavailable(reason)) = refused else {
             panic!("{refused:?}")
         };
@@ -130,7 +130,7 @@ fn failing_starts() {
         assert!(status.failures >= 3 && !status.ready, "{status:?}");
         // With the circuit open a call is not kept waiting.
         let start = Instant::now();
-        let refused = stage.execute(call(Container::New, "1")).await;
+        let refused = stage.execute(first("1")).await;
         assert!(matches!(refused, Err(ExecuteError::Unavailable(_))));
         assert!(start.elapsed() < Duration::from_secs(1));
     });
@@ -159,7 +159,7 @@ fn full_queue() {
         // The only interpreter is held: two may wait, the third is told at once.
         let start = Instant::now();
         let calls = (0..3).map(|_| async {
-            let answer = stage.execute(call(Container::New, "1")).await;
+            let answer = stage.execute(first("1")).await;
             assert_eq!(answer, Err(ExecuteError::Busy));
             start.elapsed() < Duration::from_secs(1)
         });
@@ -177,7 +177,7 @@ fn patience() {
         let stage = Stage::scripted(fake::spec("good"), settings);
         stage.fresh("1").await;
         // The only interpreter is held by a response that does not end.
-        let answer = stage.execute(call(Container::New, "1")).await;
+        let answer = stage.execute(first("1")).await;
         assert_eq!(answer, Err(ExecuteError::Busy));
         assert_eq!(stage.status().await.waiting, 0);
     });
@@ -187,7 +187,7 @@ fn cancelled_in_queue() {
     run(async {
         let stage = Stage::scripted(fake::spec("good"), sized(1, 1));
         stage.fresh("1").await;
-        let execute = call(Container::New, "1");
+        let execute = first("1");
         let cancel = execute.cancel.clone();
         let (answer, ()) = tokio::join!(stage.execute(execute), async {
             stage.until(|status| status.waiting == 1).await;
@@ -202,7 +202,6 @@ fn owners() {
     run(async {
         let stage = Stage::scripted(fake::spec("good"), sized(1, 3));
         let first = stage.fresh("1").await;
-        assert!(first.container_id.starts_with("cntr_") && first.container_id.len() == 37);
         let theirs = Execute {
             owner: Owner::new("someone"),
             ..call(Container::Named(first.container_id.clone()), "1")
@@ -234,7 +233,7 @@ fn long_code() {
     run(async {
         let stage = Stage::scripted(fake::spec("good"), sized(1, 2));
         let code = "#".repeat(limits::CODE_BYTES + 1);
-        let answer = stage.execute(call(Container::New, &code)).await;
+        let answer = stage.execute(first(&code)).await;
         assert_eq!(answer, Err(ExecuteError::CodeTooLong));
     });
 }
@@ -242,7 +241,7 @@ fn long_code() {
 fn stop() {
     run(async {
         let stage = Stage::scripted(fake::spec("half"), sized(2, 3));
-        let (answer, ()) = tokio::join!(stage.execute(call(Container::New, "1")), async {
+        let (answer, ()) = tokio::join!(stage.execute(first("1")), async {
             stage
                 .until(|status| status.held == 1 && status.idle == 2)
                 .await;
@@ -250,7 +249,7 @@ fn stop() {
         });
         assert_eq!(answer.unwrap().error, Some(CallError::Died));
         stage.until(|status| status.live == 0).await;
-        let refused = stage.execute(call(Container::New, "1")).await;
+        let refused = stage.execute(first("1")).await;
         assert!(matches!(refused, Err(ExecuteError::Unavailable(_))));
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(stage.status().await.live, 0, "none is started again");

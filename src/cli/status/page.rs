@@ -7,7 +7,8 @@ use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::StopStage;
 
 use crate::status::{
-    CacheStatus, ChildView, Standing, Status, StoreStatus, ToolState, UpstreamStatus, printable,
+    CacheStatus, ChildView, InterpreterView, Standing, Status, StoreStatus, ToolState,
+    UpstreamStatus, printable,
 };
 
 /// The whole page.
@@ -39,15 +40,7 @@ pub(super) fn page(base: &str, status: &Status) -> String {
     store(&mut text, &status.store);
     cache(&mut text, &status.cache);
     if let Some(python) = &status.code_interpreter {
-        let line = format!(
-            "{}, {} processes, {} of them idle, {} calls waiting",
-            standing(python.phase),
-            python.live,
-            python.idle,
-            python.waiting
-        );
-        row(&mut text, "python", &line);
-        note(&mut text, "last error", python.last_error.as_deref());
+        interpreter(&mut text, python);
     }
     for tool in &status.tools {
         let state = match tool.state {
@@ -59,6 +52,22 @@ pub(super) fn page(base: &str, status: &Status) -> String {
         note(&mut text, "remedy", tool.remedy.as_deref());
     }
     text
+}
+
+fn interpreter(text: &mut String, python: &InterpreterView) {
+    let service = python.service.as_deref();
+    let line = format!(
+        "{}{}, {} processes, {} of them idle, {} calls waiting",
+        standing(python.phase),
+        service
+            .map(|url| format!(", service {url}"))
+            .unwrap_or_default(),
+        python.live,
+        python.idle,
+        python.waiting
+    );
+    row(text, "python", &line);
+    note(text, "last error", python.last_error.as_deref());
 }
 
 fn upstream(text: &mut String, upstream: &UpstreamStatus) {
@@ -209,6 +218,7 @@ mod tests {
                 last_lines: vec!["loading\u{1b}[2J weights".to_owned()],
             }],
             code_interpreter: Some(InterpreterView {
+                service: None,
                 phase: Standing::Ready,
                 live: 3,
                 idle: 2,

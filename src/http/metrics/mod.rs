@@ -72,7 +72,10 @@ async fn look(state: &AppState) -> Snapshot {
         ask_actor(&state.supervisor, Observe, LIMIT),
         optional(observers.store.as_ref(), store::Observe),
         optional(observers.cache.as_ref(), cache::Observe),
-        optional(observers.interpreter.as_ref(), interpreter::Observe),
+        optional(
+            observers.interpreter.as_ref().map(|door| &door.observe),
+            interpreter::Observe,
+        ),
         join_all(children),
         ask(&state.mcp.servers, ListServers, LIMIT),
         web::block(snapshot::descriptors),

@@ -22,7 +22,7 @@ from openai import AsyncOpenAI
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from recorder import SETTINGS, AsyncRecordingTransport, sync_client  # noqa: E402
-from serving import REPO, Gateway, free_port, wait_until_ok  # noqa: E402
+from serving import REPO, Gateway, Service, free_port, wait_until_ok  # noqa: E402
 
 pytest_plugins = ["stand", "proven"]
 
@@ -51,6 +51,17 @@ def pytest_collection_modifyitems(config, items):
 def client(gateway, upstream, recorder):
     with sync_client(gateway.url, recorder) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def external_gateway(upstream_server, tmp_path_factory):
+    """A gateway whose code interpreter is a service."""
+    service = Service(tmp_path_factory.mktemp("interpreter"))
+    process = Gateway(tmp_path_factory.mktemp("external"), upstream_server.url, VR_CODE_INTERPRETER_MODE="external",
+                      VR_CODE_INTERPRETER_URL=service.url, VR_CODE_INTERPRETER_TOKEN=Service.TOKEN)
+    yield process
+    process.stop()
+    service.stop()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class Gateway:
         self.port, self.log = free_port(), folder / "gateway.log"
         self.url = f"http://127.0.0.1:{self.port}"
         bundle = os.environ.get("TEST_INTERPRETER_BUNDLE")
-        if bundle:
+        if bundle and "VR_CODE_INTERPRETER_MODE" not in environment:
             environment = {"VR_CODE_INTERPRETER_BUNDLE": bundle} | environment
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("VR_")}
         self.process = subprocess.Popen(
@@ -60,3 +60,24 @@ class Gateway:
             self.process.kill()
             raise
         assert code == 0, f"a clean stop must exit 0, not {code}:\n{self.log.read_text()[-3000:]}"
+
+
+class Service:
+    """The code interpreter as a process of its own."""
+
+    TOKEN = "token-of-the-suite"
+
+    def __init__(self, folder):
+        binary = os.environ.get("VLLM_RESPONSES_BIN", REPO / "target/debug/vllm-responses")
+        port, self.log = free_port(), folder / "interpreter.log"
+        self.url = f"http://127.0.0.1:{port}"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("VR_")} | {
+            "VR_CODE_INTERPRETER_BUNDLE": os.environ["TEST_INTERPRETER_BUNDLE"], "VR_CODE_INTERPRETER_TOKEN": self.TOKEN,
+            "VR_CODE_INTERPRETER_PORT": str(port)}
+        self.process = subprocess.Popen([str(binary), "code-interpreter"], env=environment, cwd=folder,
+                                        stdin=subprocess.DEVNULL, stdout=self.log.open("wb"), stderr=subprocess.STDOUT)
+        wait_until_ok(self.url + "/health", self.process, self.log, 60)
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(40) == 0, self.log.read_text()[-3000:]

@@ -1,4 +1,5 @@
-"""The code interpreter through the official SDK: real Python in the real sandbox."""
+"""The code interpreter through the official SDK: real Python in the real sandbox, once below the gateway and
+once as a service of its own."""
 
 import base64
 import os
@@ -6,11 +7,19 @@ import os
 import pytest
 from openai import BadRequestError
 
+from recorder import sync_client
+
 pytestmark = [pytest.mark.proves("code interpreter"), pytest.mark.skipif(
     not os.environ.get("TEST_INTERPRETER_BUNDLE"), reason="no interpreter installed: TEST_INTERPRETER_BUNDLE is not set")]
 
 AUTO = {"type": "code_interpreter", "container": {"type": "auto"}}
 OUTPUTS = ["code_interpreter_call.outputs"]
+
+
+@pytest.fixture(params=["gateway", "external_gateway"])
+def client(request, upstream, recorder):
+    with sync_client(request.getfixturevalue(request.param).url, recorder) as client:
+        yield client
 
 
 def run(client, code, **more):

@@ -39,7 +39,8 @@ fn every_component_is_on_the_page() {
             "uptime_ms": child.uptime_ms.unwrap(), "restarts": 0, "last_error": null,
             "last_lines": child.last_lines}],
         "code_interpreter": null,
-        "tools": [{"name": "code_interpreter", "state": "off", "remedy": null}],
+        "tools": [{"name": "code_interpreter", "state": "off", "remedy": null},
+            {"name": "mcp", "state": "offered", "remedy": null}],
     });
     assert_eq!(reply.json(), expected);
 }

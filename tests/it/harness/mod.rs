@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod knobs;
 pub(crate) mod postgres;
+pub(crate) mod processes;
 #[path = "../../../actors/tests/cache/redis.rs"]
 #[expect(dead_code, reason = "the cache's own suite uses the rest")]
 pub(crate) mod redis;

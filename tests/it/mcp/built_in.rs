@@ -3,14 +3,14 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::peer::{self, Hang, Peer};
 use super::{calls, eventually, free_port, is_available, stdio, wait_available, write_file};
-use crate::harness::{Fake, Script, TestGateway, check_resource, check_stream};
+use crate::harness::{Client, Fake, Script, TestGateway, check_resource, check_stream, processes};
 
 fn on(
     fake: &Fake,
@@ -256,7 +256,7 @@ fn a_runtime_that_dies_is_started_again() {
         .find(|line| line.contains("the MCP runtime listens on "))
         .unwrap();
     let address = line.rsplit("http://").next().unwrap().trim();
-    let stranger = crate::harness::Client {
+    let stranger = Client {
         address: address.parse().unwrap(),
     };
     assert_eq!(stranger.get("/internal/mcp/servers").status, 401);
@@ -264,33 +264,126 @@ fn a_runtime_that_dies_is_started_again() {
 
 /// Kills the process below the gateway whose command line says `mcp-runtime`.
 fn kill_runtime(gateway: u32) {
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let is_runtime = line.ends_with(b"\0mcp-runtime\0") && !line.starts_with(b"guardian");
-        if is_runtime && is_below(pid, gateway) {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            return;
-        }
-    }
-    panic!("no runtime below {gateway}");
+    let runtime = processes::below(gateway, |line| line.ends_with(b"\0mcp-runtime\0"));
+    assert_eq!(runtime.len(), 1, "no runtime below {gateway}");
+    processes::kill_hard(&runtime);
 }
 
-fn is_below(pid: i32, ancestor: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((_, rest)) = stat.rsplit_once(") ") else {
-        return false;
-    };
-    let parent: i32 = rest
-        .split(' ')
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .unwrap_or(0);
-    parent > 1 && (u32::try_from(parent) == Ok(ancestor) || is_below(parent, ancestor))
+/// The model calls three tools at once; `fault` strikes while two of them hang.
+fn struck(
+    fake: &Fake,
+    client: Client,
+    (made, hanging): (&[(&str, &str)], &Peer),
+    fault: impl FnOnce(),
+) -> serde_json::Value {
+    let tools =
+        json!([{"type": "mcp", "server_label": "pipes"}, {"type": "mcp", "server_label": "p"}]);
+    fake.set("m", [calls(made), Script::completion("done")]);
+    let before = hanging.count("tools/call");
+    let asked = std::thread::spawn(move || {
+        let reply = client.create(&json!({"model": "m", "input": "x", "tools": tools}));
+        (reply.json(), Instant::now())
+    });
+    let until = Instant::now() + Duration::from_secs(30);
+    while hanging.count("tools/call") == before {
+        assert!(Instant::now() < until, "no call comes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let at = Instant::now();
+    fault();
+    let (response, answered) = asked.join().unwrap();
+    assert!(
+        answered.duration_since(at) < Duration::from_secs(8),
+        "{response}"
+    );
+    check_resource(&response);
+    assert_eq!(response["status"], "completed");
+    response
+}
+
+fn item<'a>(response: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let output = response["output"].as_array().unwrap();
+    let found = output
+        .iter()
+        .find(|item| item["type"] == "mcp_call" && item["name"] == name);
+    found.unwrap_or_else(|| panic!("no {name} in {response}"))
+}
+
+#[test]
+fn p3_kill_of_the_runtime_mid_call_fails_its_items_only() {
+    let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
+    let peer = Peer::start(&["hang", "echo"]);
+    let servers = json!({"p": {"url": peer.url()}, "pipes": stdio(folder.path(), &json!({}))});
+    let gateway = on(&fake, &folder, &servers).start();
+    let client = gateway.client();
+    wait_available(client, "p");
+    wait_available(client, "pipes");
+    let made = [("mcp__pipes__hang", "{}"), ("mcp__p__hang", "{}")];
+    let response = struck(&fake, client, (&made, &peer), || {
+        kill_runtime(gateway.pid());
+    });
+    let failed = response["output"].as_array().unwrap().iter();
+    let failed = failed.filter(|item| item["type"] == "mcp_call" && item["status"] == "failed");
+    assert_eq!(failed.count(), 2, "{response}");
+    let seen = fake.seen("m");
+    let told = seen[seen.len() - 1].body["messages"].to_string();
+    assert!(told.contains("MCP runtime"), "the model is told: {told}");
+    assert_eq!(client.get("/health/ready").status, 200);
+    // It comes back with all its servers, and calls work again.
+    wait_available(client, "pipes");
+    wait_available(client, "p");
+    fake.set(
+        "m",
+        [calls(&[("mcp__p__echo", "{}")]), Script::completion("x")],
+    );
+    let tools = json!([{"type": "mcp", "server_label": "p"}]);
+    let next = client
+        .create(&json!({"model": "m", "input": "x", "tools": tools}))
+        .json();
+    assert_eq!(item(&next, "echo")["output"], "echo says nothing");
+}
+
+#[test]
+fn p3_kill_of_a_stdio_server_mid_call_fails_its_item_only() {
+    let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
+    let peer = Peer::start(&["echo"]);
+    let servers = json!({"p": {"url": peer.url()}, "pipes": stdio(folder.path(), &json!({}))});
+    let gateway = on(&fake, &folder, &servers).start();
+    let client = gateway.client();
+    wait_available(client, "p");
+    wait_available(client, "pipes");
+    let made = [("mcp__pipes__hang", "{}"), ("mcp__p__echo", "{}")];
+    let response = struck(&fake, client, (&made, &peer), || {
+        let script = folder.path().join("stdio.py");
+        let script = script.to_str().unwrap().as_bytes().to_vec();
+        let server = processes::below(gateway.pid(), |line| {
+            line.windows(script.len()).any(|part| part == script)
+        });
+        assert_eq!(server.len(), 1);
+        processes::kill_hard(&server);
+    });
+    assert_eq!(item(&response, "hang")["status"], "failed", "{response}");
+    assert_eq!(item(&response, "echo")["output"], "echo says nothing");
+    eventually(client, "/v1/mcp/servers", |_, body| {
+        !is_available(body, "pipes") && is_available(body, "p")
+    });
+    wait_available(client, "pipes");
+    let page = client.get("/v1/status").json();
+    let names: Vec<_> = page["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| &tool["name"])
+        .collect();
+    assert_eq!(names, ["code_interpreter", "mcp", "mcp:p", "mcp:pipes"]);
+    fake.set(
+        "m",
+        [calls(&[("mcp__pipes__pid", "{}")]), Script::completion("x")],
+    );
+    let tools = json!([{"type": "mcp", "server_label": "pipes"}]);
+    let next = client
+        .create(&json!({"model": "m", "input": "x", "tools": tools}))
+        .json();
+    assert_eq!(item(&next, "pid")["status"], "completed");
 }

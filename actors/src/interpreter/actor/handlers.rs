@@ -4,7 +4,7 @@ use actix::{Handler, MessageResult, ResponseFuture};
 use tokio::sync::oneshot;
 
 use super::{Answer, CodeInterpreterActor};
-use crate::interpreter::messages::{Execute, ExecuteError, Knows, Observe, Release, Stop};
+use crate::interpreter::messages::{Execute, ExecuteError, Observe, Release, Stop};
 
 /// Many at once: the queue and the number of live interpreters bound them.
 impl Handler<Execute> for CodeInterpreterActor {
@@ -33,16 +33,6 @@ impl Handler<Release> for CodeInterpreterActor {
             self.end(worker);
         }
         self.advance(ctx);
-    }
-}
-
-/// Synchronous.
-impl Handler<Knows> for CodeInterpreterActor {
-    type Result = bool;
-
-    fn handle(&mut self, knows: Knows, _: &mut Self::Context) -> bool {
-        let now = self.now();
-        self.sessions.touch(&knows.container_id, &knows.owner, now)
     }
 }
 

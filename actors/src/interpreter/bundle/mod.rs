@@ -15,9 +15,10 @@
 //! only read it.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,10 @@ pub struct Bundle {
     root: PathBuf,
     manifest: Manifest,
 }
+
+/// A bundle in use ([`Bundle::hold`]).
+#[derive(Clone, Debug)]
+pub struct Held(#[expect(dead_code, reason = "it is there to be dropped")] Arc<File>);
 
 /// Why a folder cannot be used. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +153,22 @@ impl Bundle {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(HARNESS_FILE)),
             Err(error) => Err(unreadable(error)),
         }
+    }
+
+    /// Keeps the bundle from being pruned for as long as the result lives.
+    ///
+    /// # Errors
+    /// When it is just being removed, or cannot be locked.
+    pub fn hold(&self) -> Result<Held, BundleError> {
+        let path = self.root.join(MANIFEST);
+        let locked = File::open(&path).and_then(|file| {
+            file.try_lock_shared()?;
+            Ok(file)
+        });
+        let file = locked.map_err(|error| BundleError::Unreadable { path, error })?;
+        // It may have been moved away before it was locked.
+        Self::open(&self.root)?;
+        Ok(Held(Arc::new(file)))
     }
 
     /// The folder, without links.

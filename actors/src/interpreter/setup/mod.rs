@@ -12,6 +12,7 @@ mod packages;
 pub mod pins;
 mod place;
 pub mod progress;
+mod prune;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 pub use error::SetupError;
+pub use prune::{Pruned, prune};
 
 use super::bundle::{self, Bundle, Manifest, Packages};
 use error::Doing as _;

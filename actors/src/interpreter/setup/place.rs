@@ -93,6 +93,14 @@ impl Place {
         Ok(target)
     }
 
+    /// Removes a bundle: it has another name first, so that a half of one is never found.
+    pub(super) fn discard(&self, bundle: &Path) -> Result<(), SetupError> {
+        let old = self.root.join(format!("{WORK}old"));
+        remove(&old)?;
+        fs::rename(bundle, &old).doing("move", bundle)?;
+        remove(&old)
+    }
+
     fn sweep(&self) -> Result<(), SetupError> {
         for entry in fs::read_dir(&self.root).doing("read", &self.root)? {
             let entry = entry.doing("read", &self.root)?;

@@ -1,0 +1,77 @@
+//! Processes below the gateway, or below a service: who they are, and their violent end.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// All living processes below this one whose command line is as wanted; a guardian is none.
+pub(crate) fn below(ancestor: u32, wanted: impl Fn(&[u8]) -> bool) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        !line.starts_with(b"guardian") && wanted(&line) && is_below(pid, ancestor)
+    })
+    .collect()
+}
+
+/// The interpreters below this process.
+pub(crate) fn interpreters(ancestor: u32) -> Vec<i32> {
+    below(ancestor, |line| {
+        line.windows(11).any(|part| part == b"harness.mjs")
+    })
+}
+
+/// Waits until one of the interpreters below computes.
+#[track_caller]
+pub(crate) fn busy_interpreter(ancestor: u32) -> i32 {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let before: Vec<_> = interpreters(ancestor)
+            .into_iter()
+            .map(|pid| (pid, ticks(pid)))
+            .collect();
+        thread::sleep(Duration::from_millis(400));
+        let busy = before
+            .into_iter()
+            .find(|(pid, used)| ticks(*pid) > used + 5);
+        if let Some((pid, _)) = busy {
+            // Not one that starts or warms up: those are done within a moment.
+            thread::sleep(Duration::from_millis(1500));
+            let used = ticks(pid);
+            thread::sleep(Duration::from_millis(400));
+            if ticks(pid) > used + 5 {
+                return pid;
+            }
+        }
+        assert!(Instant::now() < until, "no interpreter runs anything");
+    }
+}
+
+/// Processor time that a process has used, in hundredths of a second.
+fn ticks(pid: i32) -> u64 {
+    let field = |at: usize| stat(pid)?.get(at)?.parse::<u64>().ok();
+    field(11).unwrap_or(0) + field(12).unwrap_or(0)
+}
+
+/// Fields of a process from its state on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    Some(rest.split(' ').map(str::to_owned).collect())
+}
+
+fn is_below(pid: i32, ancestor: u32) -> bool {
+    let parent = stat(pid).and_then(|fields| fields.get(1)?.parse::<i32>().ok());
+    let parent = parent.unwrap_or(0);
+    parent > 1 && (u32::try_from(parent) == Ok(ancestor) || is_below(parent, ancestor))
+}
+
+/// kill -9; one that is gone already is fine.
+pub(crate) fn kill_hard(pids: &[i32]) {
+    for pid in pids {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+}
