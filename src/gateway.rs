@@ -22,6 +22,7 @@ use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
 use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::supervisor::gate::Gate;
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
@@ -105,16 +106,16 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
         0 => places_by_descriptors(),
         places => places,
     };
-    let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| {
-        SupervisorActor::new(capacity)
-    });
+    let supervisor = SupervisorActor::new(capacity);
+    let gate = supervisor.gate();
+    let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| supervisor);
     let (doors, doors_seen) = watch::channel(None);
     let (observers, observers_seen) = watch::channel(Observers::default());
     let seal_keys = seal::open(&config.privacy.seal, &config.store.database)?;
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
     let watched = (keys_seen, doors_seen, observers_seen);
-    let chiefs = (supervisor.clone(), mcp_actor.clone());
+    let chiefs = (supervisor.clone(), gate, mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
@@ -290,12 +291,13 @@ type Watched = (
 fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
-    (supervisor, mcp): (Addr<SupervisorActor>, Addr<McpActor>),
+    (supervisor, gate, mcp): (Addr<SupervisorActor>, Gate, Addr<McpActor>),
     seal_keys: SealKeys,
     (keys, store, observers): Watched,
 ) -> AppState {
     AppState {
         keys,
+        gate,
         supervisor,
         mcp: McpDoors {
             servers: mcp.clone().recipient(),
@@ -325,13 +327,14 @@ fn app_state(
 
 /// Binds the port and builds the server; it serves once it is polled.
 fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<SocketAddr>), String> {
+    let url = state.upstream.base_url.to_string();
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
-            .app_data(web::ThinData(client::client(connect)))
+            .app_data(web::ThinData(client::client(&url, connect)))
             .configure(http::routes)
     })
     .on_connect(move |connection, _| http::connection::bound(connection, write_stall))

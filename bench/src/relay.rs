@@ -9,10 +9,6 @@ const BODY_LIMIT: usize = 32 << 20;
 
 /// Serves on `127.0.0.1:port` until the process is killed.
 pub(crate) fn serve(port: u16, upstream: String) -> Result<(), String> {
-    // As the gateway does, so that it is the same stack however it was built.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())?;
     let upstream = web::Data::new(upstream);
     let server = HttpServer::new(move || {
         let client = Client::builder()

@@ -16,11 +16,6 @@ use crate::tools::Toolbox;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
 
-/// May this response run? Sender: the create handler, once per request.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Permit, Refused>")]
-pub struct Acquire;
-
 /// The right to run one response. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit {

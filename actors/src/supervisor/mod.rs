@@ -3,6 +3,7 @@
 //! It hands out addresses and facts, never per-token work. It owns the number of running responses
 //! (a semaphore whose permits travel with the turns) and the stop signal that all turns watch.
 
+pub mod gate;
 pub mod messages;
 pub mod restart;
 
@@ -14,9 +15,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::mcp;
 use crate::process::messages::{Phase, PhaseChanged};
+use gate::Gate;
 use messages::{
-    Acquire, AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation,
-    Observe, Opened, OwnProcess, Peers, Permit, Reached, Refused, Report, StopStage,
+    AwaitPhase, ChildSummary, Component, Drain, EndNow, Health, Leave, Observation, Observe,
+    Opened, OwnProcess, Peers, Reached, Report, StopStage,
 };
 
 /// How long after [`StopStage::Ending`] turns may take to write their last events.
@@ -25,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// See the module.
 #[derive(Debug)]
 pub struct SupervisorActor {
-    peers: Option<Arc<Peers>>,
+    peers: watch::Sender<Option<Arc<Peers>>>,
     places: Arc<Semaphore>,
     capacity: usize,
     stop: watch::Sender<StopStage>,
@@ -39,7 +41,7 @@ impl SupervisorActor {
     /// A supervisor that refuses everything until [`Opened`]; at most `capacity` responses run.
     pub fn new(capacity: usize) -> Self {
         Self {
-            peers: None,
+            peers: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(capacity)),
             capacity,
             stop: watch::Sender::new(StopStage::Running),
@@ -50,26 +52,20 @@ impl SupervisorActor {
         }
     }
 
-    fn acquire(&self) -> Result<Permit, Refused> {
-        if matches!(*self.stop.borrow(), StopStage::Draining | StopStage::Ending) {
-            return Err(Refused::Draining);
-        }
-        let peers = self.peers.as_ref().ok_or(Refused::Starting)?;
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_full| Refused::Full)?;
-        Ok(Permit {
-            peers: Arc::clone(peers),
+    /// Where permits are had.
+    pub fn gate(&self) -> Gate {
+        Gate {
+            peers: self.peers.subscribe(),
             stop: self.stop.subscribe(),
-            place,
-        })
+            places: Arc::clone(&self.places),
+        }
     }
 
     fn observe(&self) -> Observation {
         let stop = *self.stop.borrow();
         let up = self.store == Health::Ready && self.upstream == Health::Ready;
         Observation {
-            ready: up && self.peers.is_some() && stop == StopStage::Running,
+            ready: up && self.peers.borrow().is_some() && stop == StopStage::Running,
             stop,
             in_flight: self.capacity - self.places.available_permits(),
             capacity: self.capacity,
@@ -112,17 +108,7 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // One message per request from every worker; the semaphore bounds what runs.
         ctx.set_mailbox_capacity(1024);
-    }
-}
-
-/// Synchronous: nothing is awaited.
-impl Handler<Acquire> for SupervisorActor {
-    type Result = Result<Permit, Refused>;
-
-    fn handle(&mut self, _: Acquire, _: &mut Self::Context) -> Self::Result {
-        self.acquire()
     }
 }
 
@@ -131,7 +117,7 @@ impl Handler<Opened> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, Opened(peers): Opened, _: &mut Self::Context) {
-        self.peers = Some(peers);
+        self.peers.send_replace(Some(peers));
     }
 }
 
@@ -160,7 +146,7 @@ impl Handler<Leave> for SupervisorActor {
     }
 }
 
-/// Atomic would block `Acquire`; the wait for the places therefore runs beside the mailbox.
+/// Atomic would block the mailbox; the wait for the places therefore runs beside it.
 impl Handler<Drain> for SupervisorActor {
     type Result = actix::ResponseActFuture<Self, ()>;
 

@@ -17,6 +17,8 @@ pub(super) struct Timings {
     pub(super) first_byte: Option<Instant>,
     /// The record went to the store.
     pub(super) decided: Option<Instant>,
+    /// The last byte was handed over.
+    pub(super) ended: Option<Instant>,
     /// Spent in gateway calls, summed over calls that ran at the same time.
     pub(super) tools: Duration,
 }
@@ -29,6 +31,7 @@ impl Timings {
             answered: None,
             first_byte: None,
             decided: None,
+            ended: None,
             tools: Duration::ZERO,
         }
     }
@@ -47,7 +50,7 @@ impl Timings {
             first_byte_ms = since(self.first_byte),
             decided_ms = since(self.decided),
             tools_ms = u64::try_from(self.tools.as_millis()).unwrap_or(u64::MAX),
-            total_ms = since(Some(Instant::now()));
+            total_ms = since(self.ended.or_else(|| Some(Instant::now())));
             "timings"
         );
     }

@@ -1,13 +1,11 @@
 //! `POST /v1/responses`, and `POST /v1/responses/input_tokens`: the same request, counted only.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
-use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
+use vllm_responses_actors::supervisor::messages::Permit;
 use vllm_responses_actors::turn::{self, Head, Job};
 use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
@@ -18,9 +16,6 @@ use super::super::context::Caller;
 use super::super::state::AppState;
 use super::super::stream::TurnBody;
 use super::super::{error, extract};
-
-/// The supervisor answers from memory.
-const PERMIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Answers the request.
 pub(in crate::http) async fn create(
@@ -76,10 +71,9 @@ async fn run(
     for warning in &request.warnings {
         log::warn!(request_id = &*caller.request_id; "{warning}");
     }
-    let permit = match ask_actor(&state.supervisor, Acquire, PERMIT_LIMIT).await {
-        Ok(Ok(permit)) => permit,
-        Ok(Err(refused)) => return error::refused(refused),
-        Err(gone) => return error::no_answer(gone),
+    let permit = match state.gate.enter() {
+        Ok(permit) => permit,
+        Err(refused) => return error::refused(refused),
     };
     let job = job(purpose, request, (id, ids), (caller, permit), state);
     let handle = turn::start(job, client);
