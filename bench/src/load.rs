@@ -68,9 +68,26 @@ pub(crate) async fn round(
     });
     let spread = scenario.delivery.spread().as_micros() as usize;
     let mut connections = JoinSet::new();
-    for (number, client) in clients.into_iter().enumerate() {
+    let mut clients = clients.into_iter();
+    for number in 0..scenario.concurrency {
         let offset = Duration::from_micros((spread * number / scenario.concurrency) as u64);
-        connections.spawn(drive(client, Arc::clone(&plan), offset));
+        let plan = Arc::clone(&plan);
+        let (address, client) = (target.address.clone(), clients.next());
+        connections.spawn(async move {
+            tokio::time::sleep(offset).await;
+            // One that asks only once connects when it does: a server gives up on silent connections.
+            let client = match client {
+                Some(client) => Ok(client),
+                None => Client::connect(&address).await,
+            };
+            match client {
+                Ok(client) => drive(client, &plan).await,
+                Err(fault) => Round {
+                    faults: vec![fault],
+                    ..Round::default()
+                },
+            }
+        });
     }
     let half_way = async {
         tokio::time::sleep(scenario.delivery.spread() + lasting / 2).await;
@@ -98,9 +115,12 @@ pub(crate) async fn round(
     Ok(total)
 }
 
-/// Open connections; each has one plain answer behind it, unless it is to ask only once.
+/// Open connections, each with one plain answer behind it; none for those that ask only once.
 async fn connect(scenario: &Scenario, target: &Target) -> Result<Vec<Client>, String> {
     let mut clients = Vec::new();
+    if matches!(scenario.delivery, Delivery::Held(_)) {
+        return Ok(clients);
+    }
     while clients.len() < scenario.concurrency {
         let mut opening = JoinSet::new();
         for _ in 0..OPENING.min(scenario.concurrency - clients.len()) {
@@ -115,9 +135,6 @@ async fn connect(scenario: &Scenario, target: &Target) -> Result<Vec<Client>, St
 
 async fn warm(scenario: Scenario, target: Target) -> Result<Client, String> {
     let mut client = Client::connect(&target.address).await?;
-    if matches!(scenario.delivery, Delivery::Held(_)) {
-        return Ok(client);
-    }
     // A paced model answers what is not streamed at once.
     let body = body(scenario.model, target.api, target.keep, Delivery::Plain);
     let answer = client.post(path(target.api), &body, b"").await?;
@@ -127,9 +144,8 @@ async fn warm(scenario: Scenario, target: Target) -> Result<Client, String> {
 }
 
 /// One connection until the round is over, or until it breaks.
-async fn drive(mut client: Client, plan: Arc<Plan>, offset: Duration) -> Round {
+async fn drive(mut client: Client, plan: &Plan) -> Round {
     let mut found = Round::default();
-    tokio::time::sleep(offset).await;
     let streams = plan.delivery.streams();
     let marker = if streams { WORD } else { "" };
     loop {

@@ -146,6 +146,10 @@ async fn measure(
 ) -> Result<Vec<Row>, String> {
     let mut targets = Vec::new();
     for kind in scenario.servers {
+        if matches!(scenario.delivery, Delivery::Held(_)) {
+            // Memory that earlier loads left allocated would be taken for these streams'.
+            fleet.stop(*kind);
+        }
         targets.extend(fleet.target(*kind).await?);
     }
     targets.extend(others.iter().cloned());
