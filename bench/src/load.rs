@@ -75,18 +75,7 @@ pub(crate) async fn round(
         let (address, client) = (target.address.clone(), clients.next());
         connections.spawn(async move {
             tokio::time::sleep(offset).await;
-            // One that asks only once connects when it does: a server gives up on silent connections.
-            let client = match client {
-                Some(client) => Ok(client),
-                None => Client::connect(&address).await,
-            };
-            match client {
-                Ok(client) => drive(client, &plan).await,
-                Err(fault) => Round {
-                    faults: vec![fault],
-                    ..Round::default()
-                },
-            }
+            begin(client, &address, &plan).await
         });
     }
     let half_way = async {
@@ -141,6 +130,21 @@ async fn warm(scenario: Scenario, target: Target) -> Result<Client, String> {
     check::plain(target.api, scenario.tokens, &answer)
         .map_err(|fault| format!("{} answers wrongly: {fault}", target.name))?;
     Ok(client)
+}
+
+/// Connects where that is still to be done: a server gives up on connections that stay silent.
+async fn begin(client: Option<Client>, address: &str, plan: &Plan) -> Round {
+    let client = match client {
+        Some(client) => Ok(client),
+        None => Client::connect(address).await,
+    };
+    match client {
+        Ok(client) => drive(client, plan).await,
+        Err(fault) => Round {
+            faults: vec![fault],
+            ..Round::default()
+        },
+    }
 }
 
 /// One connection until the round is over, or until it breaks.
