@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::{oneshot, watch};
 use vllm_responses_actors::ask::ask_actor;
@@ -17,6 +18,7 @@ use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::places_by_descriptors;
 use vllm_responses_actors::interpreter;
 use vllm_responses_actors::mcp::client::McpActor;
+use vllm_responses_actors::metrics::Metrics;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
@@ -90,6 +92,7 @@ struct Opening {
     observers: watch::Sender<Observers>,
     mcp: Addr<McpActor>,
     mcp_runtime: Option<Addr<ChildActor>>,
+    metrics: Metrics,
 }
 
 async fn serve(config: Config) -> Result<Outcome, Failure> {
@@ -102,10 +105,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let keys_seen = keys.watch();
     let signals = Signals::new(keys)?;
     let control = Arbiter::new();
-    let capacity = match config.limits.max_in_flight {
-        0 => places_by_descriptors(),
-        places => places,
-    };
+    let capacity = places(config.limits.max_in_flight);
     let supervisor = SupervisorActor::new(capacity);
     let gate = supervisor.gate();
     let supervisor = SupervisorActor::start_in_arbiter(&control.handle(), move |_| supervisor);
@@ -117,6 +117,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     let watched = (keys_seen, doors_seen, observers_seen);
     let chiefs = (supervisor.clone(), gate, mcp_actor.clone());
     let state = app_state(&config, upstream.clone(), chiefs, seal_keys, watched);
+    let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
@@ -139,6 +140,7 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
             observers,
             mcp: mcp_actor,
             mcp_runtime: mcp.child,
+            metrics,
         };
         let outcome = tokio::select! {
             outcome = live(opening, &control, signals, (&addresses, start)) => outcome,
@@ -152,6 +154,14 @@ async fn serve(config: Config) -> Result<Outcome, Failure> {
     control.stop();
     ended.map_err(|error| format!("the HTTP server failed: {error}"))?;
     outcome
+}
+
+/// How many responses may run at once; 0 is for what the system allows.
+fn places(configured: usize) -> usize {
+    match configured {
+        0 => places_by_descriptors(),
+        places => places,
+    }
 }
 
 /// From the first component to the last process.
@@ -322,6 +332,8 @@ fn app_state(
         },
         body_limit: config.limits.body_bytes,
         retention: config.store.retention,
+        metrics: Metrics::default(),
+        metrics_door: config.metrics.door.clone(),
     }
 }
 
@@ -330,11 +342,14 @@ fn listen(gateway: &GatewaySettings, state: AppState) -> Result<(Server, Vec<Soc
     let url = state.upstream.base_url.to_string();
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
+    let door = state.metrics_door.clone();
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(web::ThinData(client::client(&url, connect)))
+            .wrap(from_fn(http::metrics::count))
+            .configure(|config| http::metrics::route(config, door.as_ref()))
             .configure(http::routes)
     })
     .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
@@ -387,6 +402,7 @@ async fn open(
             timings: opening.config.logging.timings,
             model_messages: opening.config.logging.model_messages,
         },
+        metrics: opening.metrics,
     };
     let opened = messages::Opened(Arc::new(peers));
     ask_actor(&opening.supervisor, opened, START_LIMIT)
@@ -464,7 +480,9 @@ async fn open_upstream(
         .map_err(|gone| gone.to_string())?
         .map_err(|not_ready| not_ready.to_string())?;
     let seen = ask_actor(&vllm, Observe, START_LIMIT).await;
-    let listed = seen.map_err(|gone| gone.to_string())?.model;
+    let listed = seen.map_err(|gone| gone.to_string())?.models;
+    opening.metrics.know_models(&listed);
+    let listed = listed.into_iter().next();
     let model = match &opening.config.upstream {
         Upstream::External(_) => listed,
         Upstream::Spawn(spawned) => spawned.command.served_names.first().cloned().or(listed),

@@ -26,6 +26,19 @@ const ALLOWED: &[(&str, &[&str])] = &[(
     ],
 )];
 
+/// Licences that a dependency may come under; where it offers several, one of them.
+const LICENCES: &[&str] = &[
+    "Apache-2.0",
+    "MIT",
+    "ISC",
+    "BSD-3-Clause",
+    "Zlib",
+    "BSL-1.0",
+    "Unicode-3.0",
+];
+
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
 /// Folders below `src` are at most this deep.
 const MAX_MODULE_DEPTH: usize = 3;
 
@@ -261,5 +274,60 @@ fn readme_lists_every_route() {
         }
     }
     assert!(seen >= 8, "the routes were not found");
+    none(&problems);
+}
+
+/// What `cargo metadata` tells of a package.
+#[derive(serde::Deserialize)]
+struct Package {
+    name: String,
+    license: Option<String>,
+    source: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+/// Whether every part of an SPDX expression offers a licence of the list.
+fn is_allowed(expression: &str) -> bool {
+    let expression = expression.replace('/', " OR ");
+    expression.split(" AND ").all(|part| {
+        let part = part.trim_matches(['(', ')', ' ']);
+        part.split(" OR ").any(|one| LICENCES.contains(&one.trim()))
+    })
+}
+
+#[test]
+fn dependencies_come_from_the_registry_under_known_licences() {
+    assert!(is_allowed("(GPL-3.0 OR MIT) AND ISC") && !is_allowed("MIT AND GPL-3.0"));
+    let cargo = env!("CARGO");
+    let told = std::process::Command::new(cargo)
+        .args(["metadata", "--locked", "--format-version", "1"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        told.status.success(),
+        "{}",
+        String::from_utf8_lossy(&told.stderr)
+    );
+    let metadata: Metadata = serde_json::from_slice(&told.stdout).unwrap();
+    let mut problems = Vec::new();
+    for package in metadata.packages {
+        let Package {
+            name,
+            license,
+            source,
+        } = package;
+        if source.is_some_and(|source| source != REGISTRY) {
+            problems.push(format!("{name}: not from crates.io"));
+        }
+        if !license.as_deref().is_some_and(is_allowed) {
+            problems.push(format!("{name}: its licence is {license:?}"));
+        }
+    }
     none(&problems);
 }

@@ -72,10 +72,15 @@ impl IdSource for SystemIds {
 /// How many responses this process can hold open: each costs two descriptors, one to the client and
 /// one to the upstream, and 512 are kept for everything else (fault L3).
 pub fn places_by_descriptors() -> usize {
-    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    usize::try_from(soft.saturating_sub(512) / 2)
+    usize::try_from(descriptor_limit().saturating_sub(512) / 2)
         .unwrap_or(usize::MAX)
         .clamp(64, MAX_PLACES)
+}
+
+/// How many descriptors this process may have open.
+pub fn descriptor_limit() -> u64 {
+    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    soft
 }
 
 /// Bytes of memory that this process may hope for: the machine's, or its control group's if less. 1 GiB

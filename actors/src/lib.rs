@@ -9,6 +9,7 @@ pub mod cache;
 pub mod env;
 pub mod interpreter;
 pub mod mcp;
+pub mod metrics;
 pub mod process;
 pub mod seal;
 pub mod secret;

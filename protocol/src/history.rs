@@ -9,7 +9,7 @@ use crate::ids::CountingIds;
 use crate::json::{Place, Problems};
 use crate::record::{Chain, Link};
 use crate::responses::decode::Reader;
-use crate::responses::item::Item;
+use crate::responses::item::{Item, Role};
 
 /// A stored turn that cannot be read: written by a newer version, or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,8 +86,19 @@ fn append(link: &Link, items: &mut Vec<Item>) -> Option<()> {
     let input = serde_json::from_str(&link.input_items).ok()?;
     items.extend(read_items(input)?);
     let stored: Stored<'_> = serde_json::from_str(&link.response).ok()?;
-    items.extend(read_items(stored.output)?);
+    let output = read_items(stored.output)?;
+    if output.iter().any(is_summary) {
+        // It stands for everything before it but what the user, and the application, said.
+        items.retain(
+            |item| matches!(item, Item::Message(message) if message.role != Role::Assistant),
+        );
+    }
+    items.extend(output);
     Some(())
+}
+
+fn is_summary(item: &Item) -> bool {
+    matches!(item, Item::Compaction(_))
 }
 
 /// Reads a stored array of items. Stored items have ids; the source is for form only.

@@ -156,6 +156,10 @@ pub enum Prefix {
     AdditionalTools,
     /// `cfg_`
     ConfigurationUpdate,
+    /// `cmp_`
+    Compaction,
+    /// `cmpt_`
+    CompactionTrigger,
     /// `lsh_`
     LocalShellCall,
     /// `lsho_`
@@ -219,6 +223,8 @@ impl Prefix {
             Self::ToolSearchOutput => "tso_",
             Self::AdditionalTools => "at_",
             Self::ConfigurationUpdate => "cfg_",
+            Self::Compaction => "cmp_",
+            Self::CompactionTrigger => "cmpt_",
             Self::LocalShellCall => "lsh_",
             Self::LocalShellCallOutput => "lsho_",
             Self::ShellCall => "sh_",

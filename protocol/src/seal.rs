@@ -48,7 +48,7 @@ impl fmt::Debug for SealKeys {
 pub struct Bond<'a> {
     /// Whose it is.
     pub owner: &'a Owner,
-    /// The model that thought it.
+    /// The model that thought it; no model has the empty name.
     pub model: &'a str,
 }
 
@@ -146,6 +146,13 @@ fn derived(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
 /// Each key encrypts one text.
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
+}
+
+impl<'a> Bond<'a> {
+    /// That of a summary of a conversation, which outlives the model that wrote it.
+    pub fn of_summary(owner: &'a Owner) -> Self {
+        Self { owner, model: "" }
+    }
 }
 
 impl Bond<'_> {

@@ -84,6 +84,11 @@ impl Decoder {
         nothing_kept && self.begun && !self.after_cr
     }
 
+    /// Bytes that were pushed and are part of no frame handed out.
+    pub fn pending(&self) -> usize {
+        self.buffer.len().saturating_sub(self.frame)
+    }
+
     /// The next whole frame with data, or `None` until more bytes are pushed.
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         loop {

@@ -5,6 +5,7 @@
 mod dotenv;
 pub(crate) mod interpreter;
 pub mod mcp;
+mod metrics;
 pub mod raw;
 pub mod render;
 pub mod table;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::mcp::settings::McpSettings;
+use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
 use vllm_responses_actors::store::settings::StoreSettings;
 use vllm_responses_actors::vllm::command::VllmCommand;
@@ -54,6 +56,8 @@ pub struct Config {
     pub logging: Logging,
     /// MCP servers.
     pub mcp: McpSettings,
+    /// How metrics are shown.
+    pub metrics: MetricsSettings,
     /// File of API keys; `None` lets everyone in. `load` has proved that it can be read.
     pub api_keys_file: Option<PathBuf>,
 }

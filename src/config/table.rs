@@ -180,6 +180,10 @@ pub const TABLE: &[Row] = &[
     Row::new("logging.timings", "VR_LOG_TIMINGS", "false", Switch).means("Whether each response logs where its time went."),
     Row::new("logging.model_messages", "VR_LOG_MODEL_MESSAGES", "false", Switch).means("Whether messages to and from the model are logged, shortened."),
 
+    Row::new("metrics.enabled", "VR_METRICS_ENABLED", "true", Switch).means("Whether there is a page of metrics."),
+    Row::new("metrics.path", "VR_METRICS_PATH", "/metrics", Text).means("Path of that page."),
+    Row::new("metrics.auth", "VR_METRICS_AUTH", "false", Switch).means("Whether that page needs a key too, where keys are configured."),
+
     Row::new("auth.api_keys_file", "VR_API_KEYS_FILE", "", Text).means("File of `NAME SHA256HEX` lines; when given, clients need one of its keys."),
 ];
 

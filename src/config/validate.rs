@@ -164,6 +164,7 @@ impl<'a> Reader<'a> {
         let lifecycle = self.lifecycle();
         let logging = self.logging();
         let mcp = self.mcp();
+        let metrics = self.metrics();
         Some(Config {
             gateway: gateway?,
             upstream: upstream?,
@@ -177,6 +178,7 @@ impl<'a> Reader<'a> {
             lifecycle: lifecycle?,
             logging: logging?,
             mcp: mcp?,
+            metrics: metrics?,
             api_keys_file: self.optional("auth.api_keys_file").map(PathBuf::from),
         })
     }

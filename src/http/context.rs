@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, web};
 use vllm_responses_actors::env::SystemIds;
@@ -41,12 +41,8 @@ pub(super) async fn identify(
             .insert(Caller { request_id, owner });
         next.call(request).await?.map_into_left_body()
     } else {
-        let denied = ApiError::new(
-            ApiErrorCode::InvalidApiKey,
-            "this gateway needs a valid API key: send it as `Authorization: Bearer KEY`",
-        );
         request
-            .into_response(error::answer(&denied))
+            .into_response(error::answer(&denied()))
             .map_into_right_body()
     };
     let headers = response.headers_mut();
@@ -61,17 +57,25 @@ pub(super) async fn identify(
     Ok(response)
 }
 
+/// What a stranger is told.
+pub(super) fn denied() -> ApiError {
+    ApiError::new(
+        ApiErrorCode::InvalidApiKey,
+        "this gateway needs a valid API key: send it as `Authorization: Bearer KEY`",
+    )
+}
+
 /// Whose request this is; `None` for a stranger.
 fn owner(request: &ServiceRequest) -> Option<Owner> {
     let state = request.app_data::<web::Data<AppState>>()?;
-    let authorization = request.headers().get(header::AUTHORIZATION);
-    let bearer = authorization
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| {
-            let (scheme, key) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-        });
-    state.owner(bearer)
+    state.owner(bearer(request.headers()))
+}
+
+/// The key that a request shows.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 /// The client's id where it is short and printable: it goes into logs and headers.

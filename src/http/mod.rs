@@ -7,6 +7,7 @@ mod error;
 mod extract;
 mod health;
 mod mcp;
+pub(crate) mod metrics;
 mod models;
 mod responses;
 pub mod state;
@@ -27,6 +28,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/responses")
                         .route(web::post().to(responses::create::create))
+                        .default_service(wrong_method()),
+                )
+                .service(
+                    web::resource("/responses/compact")
+                        .route(web::post().to(responses::create::compact))
                         .default_service(wrong_method()),
                 )
                 .service(

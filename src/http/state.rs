@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
+use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
@@ -55,6 +56,10 @@ pub struct AppState {
     pub body_limit: usize,
     /// Age at which responses expire.
     pub retention: Option<Duration>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where it is shown; `None` where it is not.
+    pub metrics_door: Option<MetricsDoor>,
 }
 
 impl AppState {

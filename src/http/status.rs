@@ -93,7 +93,7 @@ fn upstream_status(
     url: &Url,
 ) -> status::UpstreamStatus {
     let (model, last_error) = match own {
-        Some(Ok(own)) => (own.model, own.last_error),
+        Some(Ok(own)) => (own.models.into_iter().next(), own.last_error),
         Some(Err(silent)) => (None, Some(silent.to_string())),
         None => (None, None),
     };
@@ -128,7 +128,7 @@ fn store_status(
         Some(Ok(Ok(own))) => StoreStatus {
             phase,
             backend: Some(own.backend),
-            queued_writes: own.queued_writes,
+            queued_writes: own.facts.queued,
             queue_capacity: own.queue_capacity,
             last_error: own.last_error,
         },

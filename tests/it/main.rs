@@ -25,3 +25,5 @@ mod faults;
 mod harness;
 #[cfg(test)]
 mod mcp;
+#[cfg(test)]
+mod metrics;

@@ -2,13 +2,7 @@
 
 use std::time::Duration;
 
-use actix::Message;
 use serde::{Deserialize, Serialize};
-
-/// How does the cache fare? Sender: whoever shows metrics. All zero without Redis.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "CacheFacts")]
-pub struct ReadFacts;
 
 /// See the module. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::facts::CacheFacts;
 
-/// How is the cache? Sender: the status page.
+/// How is the cache? Sender: the status page, metrics, tests.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "CacheObservation")]
 pub struct Observe;

@@ -67,10 +67,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{
-    Actor, Addr, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture,
-    WrapFuture as _,
-};
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use actix_rt::Arbiter;
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::record::{Chain, Stored};
@@ -82,7 +79,6 @@ use crate::store::settings::StoreSettings;
 use crate::store::{StoreActor, StoreStartError};
 pub use behind::Behind;
 use behind::ask;
-use facts::ReadFacts;
 use fill::Fill;
 use messages::{CacheObservation, Observe};
 use read_through::ReadThrough;
@@ -251,16 +247,6 @@ impl Handler<Observe> for CacheActor {
         CacheObservation {
             redis: self.cached.as_ref().map(|cached| cached.redis.facts()),
         }
-    }
-}
-
-/// Answered from memory.
-impl Handler<ReadFacts> for CacheActor {
-    type Result = MessageResult<ReadFacts>;
-
-    fn handle(&mut self, ReadFacts: ReadFacts, _: &mut Self::Context) -> Self::Result {
-        let facts = self.cached.as_ref().map(|cached| cached.redis.facts());
-        MessageResult::<ReadFacts>(facts.unwrap_or_default())
     }
 }
 

@@ -141,4 +141,19 @@ pub struct ServerSummary {
     pub always_approve: bool,
     /// Where it is.
     pub phase: ServerPhase,
+    /// How often it was seen to come up, since the runtime is known.
+    pub came_up: u64,
+    /// How often it was seen to fail, likewise.
+    pub failed: u64,
+}
+
+impl ServerSummary {
+    /// Counts what has changed since it looked like `before`.
+    pub(super) fn count_since(&mut self, before: Option<&Self>) {
+        let (came_up, failed) = before.map_or((0, 0), |before| (before.came_up, before.failed));
+        let news = before.is_none_or(|before| before.phase != self.phase);
+        self.came_up = came_up + u64::from(news && self.phase == ServerPhase::Available);
+        let down = matches!(self.phase, ServerPhase::Unavailable { .. });
+        self.failed = failed + u64::from(news && down);
+    }
 }

@@ -1,13 +1,14 @@
 //! What the store has done so far: plain numbers, for metrics and tests.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Upper bounds of the buckets of [`StoreFacts::group_sizes`]; the last bucket has none.
 pub const GROUP_SIZES: [usize; 6] = [1, 4, 16, 64, 128, 256];
 
-/// Upper bounds of the buckets of [`StoreFacts::commit_times`]; the last bucket has none.
-pub const COMMIT_TIMES: [Duration; 8] = [
+/// Upper bounds of the buckets of [`StoreFacts::commit_times`] and [`StoreFacts::read_times`]; the
+/// last bucket has none.
+pub const TIMES: [Duration; 8] = [
     Duration::from_micros(250),
     Duration::from_millis(1),
     Duration::from_millis(4),
@@ -31,6 +32,8 @@ pub struct StoreFacts {
     pub timed_out: u64,
     /// Attempts after the first, because a connection broke.
     pub retries: u64,
+    /// Reads that succeeded.
+    pub reads: u64,
     /// Reads that failed.
     pub failed_reads: u64,
     /// Ended responses that were removed for good.
@@ -38,7 +41,13 @@ pub struct StoreFacts {
     /// How many writes each transaction had, in buckets, not cumulated.
     pub group_sizes: [u64; GROUP_SIZES.len() + 1],
     /// How long each transaction took, retries included, in buckets, not cumulated.
-    pub commit_times: [u64; COMMIT_TIMES.len() + 1],
+    pub commit_times: [u64; TIMES.len() + 1],
+    /// All transactions together.
+    pub commit_time: Duration,
+    /// How long each read took, in buckets, not cumulated.
+    pub read_times: [u64; TIMES.len() + 1],
+    /// All reads together.
+    pub read_time: Duration,
     /// Writes that wait now.
     pub queued: usize,
     /// Connections of the pool that are open now; of SQLite the readers only.
@@ -63,16 +72,39 @@ impl Counters {
     pub(super) fn note_group(&self, writes: usize, took: Duration) {
         self.note(|facts| {
             let size = GROUP_SIZES.iter().position(|bound| writes <= *bound);
-            let time = COMMIT_TIMES.iter().position(|bound| took <= *bound);
             count(&mut facts.group_sizes, size);
-            count(&mut facts.commit_times, time);
+            count(&mut facts.commit_times, time_bucket(took));
+            facts.commit_time += took;
         });
+    }
+
+    /// Counts a read, and how long it takes.
+    pub(super) async fn timed<T, E>(
+        &self,
+        read: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let began = Instant::now();
+        let answer = read.await;
+        let took = began.elapsed();
+        self.note(|facts| {
+            match answer {
+                Ok(_) => facts.reads += 1,
+                Err(_) => facts.failed_reads += 1,
+            }
+            count(&mut facts.read_times, time_bucket(took));
+            facts.read_time += took;
+        });
+        answer
     }
 
     /// The counts so far; what is measured now is the caller's to fill in.
     pub(super) fn snapshot(&self) -> StoreFacts {
         self.0.get()
     }
+}
+
+fn time_bucket(took: Duration) -> Option<usize> {
+    TIMES.iter().position(|bound| took <= *bound)
 }
 
 /// Counts in this bucket, or in the last.

@@ -73,22 +73,22 @@ pub struct Remove {
     pub id: ResponseId,
 }
 
-/// How is the store? Sender: the status page, through `CacheActor`.
+/// How is the store? Sender: the status page and metrics, through `CacheActor`; tests.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<StoreObservation, StoreError>")]
 pub struct Observe;
 
 /// State of the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreObservation {
     /// Which database.
     pub backend: Backend,
-    /// Writes that wait for their group.
-    pub queued_writes: usize,
     /// Writes that may wait; beyond it the store is busy.
     pub queue_capacity: usize,
     /// Why a read or a write last failed.
     pub last_error: Option<String>,
+    /// What it has done so far.
+    pub facts: StoreFacts,
 }
 
 /// Which database keeps the responses.
@@ -112,8 +112,3 @@ pub struct ReadEpoch;
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), StoreError>")]
 pub struct BeginEpoch(pub String);
-
-/// What the store has done so far. `StoreActor` answers it at once. Sender: metrics, tests.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "StoreFacts")]
-pub struct ReadFacts;

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use tokio::sync::{mpsc, oneshot, watch};
 use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Stored};
@@ -33,8 +33,8 @@ use crate::env::{Clock as _, SystemClock};
 use backend::{Engine, Readers};
 use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, ReadFacts, Remove,
-    StoreError, StoreObservation,
+    BeginEpoch, Commit, Extent, Fetch, LoadChain, Observe, ReadEpoch, Remove, StoreError,
+    StoreObservation,
 };
 use rows::{MAX_LINKS, Prepared};
 use settings::StoreSettings;
@@ -207,8 +207,8 @@ impl Handler<LoadChain> for StoreActor {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let rows = readers.chain(owner.clone(), id.clone(), now_ms).await;
-            let rows = rows.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
+            let read = readers.chain(owner.clone(), id.clone(), now_ms);
+            let rows = counters.timed(read).await?;
             if rows.len() > MAX_LINKS {
                 return Err(StoreError::Corrupt);
             }
@@ -244,8 +244,7 @@ impl Handler<Fetch> for StoreActor {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let row = readers.fetch(owner, id, now_ms).await;
-            let row = row.inspect_err(|_| counters.note(|facts| facts.failed_reads += 1))?;
+            let row = counters.timed(readers.fetch(owner, id, now_ms)).await?;
             Ok(row.map(Stored::from))
         })
     }
@@ -257,25 +256,17 @@ impl Handler<Observe> for StoreActor {
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
         let queue_capacity = self.writes.max_capacity();
+        let (connections, idle) = self.readers.connections();
         Ok(StoreObservation {
             backend: self.readers.backend(),
-            queued_writes: queue_capacity - self.writes.capacity(),
             queue_capacity,
             last_error: self.last_error.borrow().clone(),
-        })
-    }
-}
-
-impl Handler<ReadFacts> for StoreActor {
-    type Result = MessageResult<ReadFacts>;
-
-    fn handle(&mut self, ReadFacts: ReadFacts, _: &mut Self::Context) -> Self::Result {
-        let (connections, idle) = self.readers.connections();
-        MessageResult(StoreFacts {
-            queued: self.writes.max_capacity() - self.writes.capacity(),
-            connections,
-            idle,
-            ..self.counters.snapshot()
+            facts: StoreFacts {
+                queued: queue_capacity - self.writes.capacity(),
+                connections,
+                idle,
+                ..self.counters.snapshot()
+            },
         })
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::mcp::messages::ListTools;
+use crate::metrics::Metrics;
 use crate::process::ExitKind;
 use crate::process::messages::Phase;
 use crate::store::messages::{Commit, LoadChain};
@@ -44,6 +45,8 @@ pub struct Peers {
     pub tools: Toolbox,
     /// What a turn says of itself in the log.
     pub log: TurnLog,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What a turn says of itself in the log, beside its faults.

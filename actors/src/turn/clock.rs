@@ -25,10 +25,7 @@ impl TurnActor {
         }
         if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
             self.upstream = None;
-            self.feed(
-                Input::UpstreamFailed(UpstreamFault::TimedOut(self.silence())),
-                ctx,
-            );
+            self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
         }
         if self.until_overdue().is_some_and(|left| left.is_zero()) {
             self.cancel(Cancel::ToolTimeSpent, ctx);

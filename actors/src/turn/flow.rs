@@ -92,10 +92,10 @@ impl TurnActor {
                 Poll::Ready(read) => read,
             };
             // One look at the clock for all that is ready: there may be hundreds of tokens.
-            let now_ms = *now.get_or_insert_with(|| {
-                self.heard = Instant::now();
-                SystemClock.now_ms()
-            });
+            let now_ms = match now {
+                Some(now_ms) => now_ms,
+                None => *now.insert(self.note_read(&read)),
+            };
             match read {
                 Read::Bytes(mut bytes) if self.part == Part::Beginning => {
                     if bytes.len() > beginning {
@@ -155,15 +155,35 @@ impl TurnActor {
             }
             (Read::Broken, _) => {
                 self.upstream = None;
-                self.feed(Input::UpstreamFailed(UpstreamFault::Reset), ctx);
+                self.upstream_broke(UpstreamFault::Reset, ctx);
             }
         }
+    }
+
+    /// Looks at the clock, and counts the time since the last read of a stream; gives Unix
+    /// milliseconds.
+    fn note_read(&mut self, read: &Read) -> i64 {
+        self.heard = Instant::now();
+        if matches!(read, Read::Bytes(_)) && self.turn.delivery() == Delivery::Events {
+            self.timings.first_read.get_or_insert(self.heard);
+            if let Some(before) = self.last_read.replace(self.heard) {
+                let turns = self.permit.peers.metrics.turns();
+                turns.gap(self.heard - before);
+            }
+        }
+        SystemClock.now_ms()
+    }
+
+    /// An answer ends in a fault.
+    pub(super) fn upstream_broke(&mut self, fault: UpstreamFault, ctx: &mut Context<Self>) {
+        self.permit.peers.metrics.turns().upstream_broke(&fault);
+        self.feed(Input::UpstreamFailed(fault), ctx);
     }
 
     fn keep_whole(&mut self, bytes: &[u8], ctx: &mut Context<Self>) {
         if self.whole.len() + bytes.len() > MAX_WHOLE {
             self.upstream = None;
-            self.feed(Input::UpstreamFailed(UpstreamFault::TooLong), ctx);
+            self.upstream_broke(UpstreamFault::TooLong, ctx);
         } else {
             self.whole.extend_from_slice(bytes);
         }

@@ -35,6 +35,7 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::mcp::messages::ListTools;
+use crate::metrics::{self, TurnEnd};
 use crate::store::messages::{Commit, Extent, LoadChain};
 use crate::supervisor::messages::{Permit, StopStage};
 use crate::tools::CallContext;
@@ -130,6 +131,8 @@ pub(crate) struct TurnActor {
     spoke: Instant,
     /// When the upstream last said something.
     heard: Instant,
+    /// When the running answer was last read from; `None` before its first bytes.
+    last_read: Option<Instant>,
 }
 
 impl TurnActor {
@@ -165,6 +168,7 @@ impl TurnActor {
             timings: Timings::begin(now),
             spoke: now,
             heard: now,
+            last_read: None,
         }
     }
 
@@ -205,10 +209,7 @@ impl TurnActor {
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
-            Action::LeftOut(turns) => log::info!(
-                request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
-                "the prompt was too long: its oldest turns are left out (`truncation`)"
-            ),
+            Action::LeftOut(turns) => self.left_out(turns),
             Action::FindItems(responses) => self.find_items(responses, ctx),
             Action::Begin => self.answer(Head::Stream),
             Action::Answer => {
@@ -222,6 +223,14 @@ impl TurnActor {
         }
     }
 
+    fn left_out(&self, turns: usize) {
+        self.permit.peers.metrics.turns().shortened();
+        log::info!(
+            request_id = &*self.request_id, response_id = self.turn.identity().id.as_str(), turns;
+            "the prompt was too long: its oldest turns are left out (`truncation`)"
+        );
+    }
+
     fn answer(&mut self, head: Head) {
         if let Some(sender) = self.head.take() {
             // A client that left is noticed elsewhere.
@@ -232,6 +241,7 @@ impl TurnActor {
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
+        self.last_read = None;
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.model_messages {
@@ -252,8 +262,11 @@ impl TurnActor {
 
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
-        self.heard = Instant::now();
+        let called = std::mem::replace(&mut self.heard, Instant::now());
         self.timings.answered.get_or_insert(self.heard);
+        let counted = answer.as_ref().map(|_| ());
+        let turns = self.permit.peers.metrics.turns();
+        turns.upstream_answered(self.heard - called, counted);
         match answer {
             Ok(answer) => {
                 self.upstream = Some(answer);
@@ -293,9 +306,13 @@ impl TurnActor {
             request_id: self.request_id.clone(),
             cancel: self.tools.clone(),
         };
+        let running = metrics::Running::of(&call);
         let run = self.permit.peers.tools.run(&context, call);
         let ended = run.into_actor(self).map(move |outcome, act, ctx| {
-            act.timings.tools += began.elapsed();
+            let took = began.elapsed();
+            act.timings.tools += took;
+            let tools = act.permit.peers.metrics.tools();
+            tools.ran(running, took, &outcome);
             act.feed(
                 Input::ToolEnded {
                     output_index,
@@ -322,6 +339,7 @@ impl TurnActor {
     }
 
     fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
+        self.permit.peers.metrics.turns().not_stored();
         log::warn!(request_id = &*self.request_id, response_id = self.turn.identity().id.as_str();
             "response not stored: {error}");
         Kept::No
@@ -436,6 +454,10 @@ impl Actor for TurnActor {
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }
+        let end = TurnEnd {
+            first_token: self.timings.first_read(),
+        };
+        self.permit.peers.metrics.turn_ended(&self.turn, end);
         let log = self.permit.peers.log;
         if log.timings {
             self.timings

@@ -13,6 +13,8 @@ pub(super) struct Timings {
     pub(super) hydrated: Option<Instant>,
     /// The upstream's first status line, or its refusal.
     pub(super) answered: Option<Instant>,
+    /// The first bytes of a streamed answer.
+    pub(super) first_read: Option<Instant>,
     /// The first bytes for a streaming client.
     pub(super) first_byte: Option<Instant>,
     /// The record went to the store.
@@ -29,11 +31,17 @@ impl Timings {
             begun,
             hydrated: None,
             answered: None,
+            first_read: None,
             first_byte: None,
             decided: None,
             ended: None,
             tools: Duration::ZERO,
         }
+    }
+
+    /// How long the model's first words took.
+    pub(super) fn first_read(&self) -> Option<Duration> {
+        self.first_read.map(|first| first - self.begun)
     }
 
     /// One line; what did not happen is -1. Times are milliseconds since the turn began.

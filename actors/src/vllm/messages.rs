@@ -24,8 +24,8 @@ pub struct Observe;
 pub struct UpstreamObservation {
     /// Its base URL, which holds no secret.
     pub url: String,
-    /// The first model it listed when it became ready.
-    pub model: Option<String>,
+    /// The models it listed when it became ready.
+    pub models: Vec<String>,
     /// What the last look that failed brought.
     pub last_error: Option<String>,
 }

@@ -45,8 +45,8 @@ pub struct VllmActor {
     /// The next look; `None` until start-up is done.
     watch: Option<SpawnHandle>,
     failed_looks: u32,
-    /// The first model of the list that made it ready.
-    model: Option<String>,
+    /// The models of the list that made it ready.
+    models: Vec<String>,
     /// Shared with the wait for readiness, which runs beside the actor.
     last_error: watch::Sender<Option<String>>,
 }
@@ -76,7 +76,7 @@ impl VllmActor {
             client: None,
             watch: None,
             failed_looks: 0,
-            model: None,
+            models: Vec::new(),
             last_error: watch::Sender::new(None),
         }
     }
@@ -159,10 +159,10 @@ impl Handler<AwaitReady> for VllmActor {
         let trouble = self.last_error.clone();
         let ready = async move {
             await_ready(&client, &settings, &trouble).await?;
-            Ok(first_model(&client, &settings).await)
+            Ok(models(&client, &settings).await.unwrap_or_default())
         };
         Box::pin(ready.into_actor(self).map(|outcome, act, ctx| {
-            act.model = outcome?;
+            act.models = outcome?;
             act.report(Health::Ready);
             act.look_in(WATCH_PAUSE, ctx);
             Ok(())
@@ -189,7 +189,7 @@ impl Handler<Observe> for VllmActor {
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> UpstreamObservation {
         UpstreamObservation {
             url: self.settings.base_url.to_string(),
-            model: self.model.clone(),
+            models: self.models.clone(),
             last_error: self.last_error.borrow().clone(),
         }
     }
@@ -206,9 +206,9 @@ struct Model {
     id: String,
 }
 
-/// The first model of the list; `None` when the list is no such list, since the gateway works without
+/// The models of the list; `None` when the list is no such list, since the gateway works without
 /// knowing it.
-async fn first_model(client: &Client, settings: &UpstreamSettings) -> Option<String> {
+async fn models(client: &Client, settings: &UpstreamSettings) -> Option<Vec<String>> {
     let request = settings.authorize(client.get(settings.endpoint("/models")));
     let body = async {
         request
@@ -222,7 +222,7 @@ async fn first_model(client: &Client, settings: &UpstreamSettings) -> Option<Str
     };
     let body = tokio::time::timeout(POLL_LIMIT, body).await.ok()??;
     let list: ModelList = serde_json::from_slice(&body).ok()?;
-    Some(list.data.into_iter().next()?.id)
+    Some(list.data.into_iter().map(|model| model.id).collect())
 }
 
 async fn await_ready(

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
-use vllm_responses_actors::cache::facts::{CacheFacts, ReadFacts};
+use vllm_responses_actors::cache::facts::CacheFacts;
+use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::cache::{Behind, CacheActor};
 use vllm_responses_actors::secret::Secret;
@@ -257,9 +258,8 @@ impl Replica {
     }
 
     pub(crate) async fn facts(&self) -> CacheFacts {
-        ask_actor(&self.cache, ReadFacts, DEADLINE)
-            .await
-            .expect("an answer")
+        let seen = ask_actor(&self.cache, cache::Observe, DEADLINE).await;
+        seen.expect("an answer").redis.unwrap_or_default()
     }
 
     pub(crate) fn gate(&self) -> Gate {

@@ -59,7 +59,7 @@ async fn d4_long_lock_is_answered_busy_while_reads_go_on() {
         assert!(!lock.is_finished(), "the reads were to meet the lock");
         // The first is with the writer, the second waits behind it.
         let seen = store.observe().await;
-        assert_eq!((seen.queued_writes, seen.last_error), (1, None));
+        assert_eq!((seen.facts.queued, seen.last_error), (1, None));
         reads
     };
     let ((first, second), reads) = join(join(first, second), reads).await;

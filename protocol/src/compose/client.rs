@@ -230,6 +230,8 @@ fn whole(mut item: Item) -> Item {
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
         | Item::Kept(_) => {}
     }
     item

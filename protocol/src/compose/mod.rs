@@ -8,6 +8,7 @@
 
 mod call;
 mod client;
+mod compaction;
 mod gateway;
 mod mcp;
 mod message;
@@ -26,6 +27,7 @@ use crate::seal::{Bond, SealKeys};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
 use call::{CallDraft, Closed};
+use compaction::SummaryDraft;
 pub use gateway::PendingCall;
 use message::MessageDraft;
 use reasoning::ReasoningDraft;
@@ -121,6 +123,8 @@ pub struct Composer {
     calls: Vec<CallDraft>,
     held_text: Held,
     held_reasoning: String,
+    /// Set where the conversation is summed up: then nothing else is made.
+    summary: Option<SummaryDraft>,
     /// Calls for the gateway that are not done, in `output_index` order.
     pending: Vec<PendingCall>,
     parallel: ParallelCalls,
@@ -143,6 +147,7 @@ impl Composer {
             calls: Vec::new(),
             held_text: Held::default(),
             held_reasoning: String::new(),
+            summary: None,
             pending: Vec::new(),
             parallel,
             code_outputs,
@@ -152,8 +157,19 @@ impl Composer {
         }
     }
 
+    /// An empty output whose one item will be a summary of the conversation.
+    pub(crate) fn of_summary() -> Self {
+        Self {
+            summary: Some(SummaryDraft::default()),
+            ..Self::new(ParallelCalls::FirstOnly, CodeOutputs::Hidden)
+        }
+    }
+
     /// Takes one thing the model did.
     pub(crate) fn apply(&mut self, event: ModelEvent<'_>, out: &mut Out<'_>) {
+        if let Some(summary) = &mut self.summary {
+            return summary.take(&event);
+        }
         match event {
             ModelEvent::Text(text, logprobs) => self.text(text, logprobs, out),
             ModelEvent::Refusal(text) => self.refusal(text, out),
@@ -295,6 +311,12 @@ impl Composer {
     /// Ends the answer: every open item is closed, except calls for the gateway, which wait to be
     /// run when the answer is whole.
     pub(crate) fn finish(&mut self, ending: Ending, out: &mut Out<'_>) {
+        if let Some(summary) = self.summary.take_if(|_| ending == Ending::Whole)
+            && let Some(item) = summary.close(self.slots.len(), out)
+        {
+            let index = self.new_slot();
+            self.put(index, item, out);
+        }
         let nothing_else = self.slots.is_empty() && self.calls.is_empty();
         if nothing_else && !self.held_text.text.is_empty() {
             self.release_text(out);
@@ -404,8 +426,13 @@ impl Composer {
     }
 
     /// The closed items in order. Only whole after [`Composer::finish`].
+    pub fn closed(&self) -> impl Iterator<Item = &Item> {
+        self.slots.iter().flatten()
+    }
+
+    /// The same, copied.
     pub fn items(&self) -> Vec<Item> {
-        self.slots.iter().flatten().cloned().collect()
+        self.closed().cloned().collect()
     }
 
     fn close_message(&mut self, ending: Ending, out: &mut Out<'_>) {

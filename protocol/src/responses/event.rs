@@ -71,6 +71,8 @@ pub enum Event<'a> {
     CodeInterpreting(ItemPlace<'a>),
     /// `response.code_interpreter_call.completed`
     CodeCompleted(ItemPlace<'a>),
+    /// `response.compaction.compacting`
+    Compacting(ItemPlace<'a>),
     /// `response.mcp_list_tools.in_progress`
     McpListing(ItemPlace<'a>),
     /// `response.mcp_list_tools.completed`
@@ -384,6 +386,7 @@ impl Event<'_> {
             (Self::CodeDone(_), _) => "response.code_interpreter_call_code.done",
             (Self::CodeInterpreting(_), _) => "response.code_interpreter_call.interpreting",
             (Self::CodeCompleted(_), _) => "response.code_interpreter_call.completed",
+            (Self::Compacting(_), _) => "response.compaction.compacting",
             (Self::McpListing(_), _) => "response.mcp_list_tools.in_progress",
             (Self::McpListed(_), _) => "response.mcp_list_tools.completed",
             (Self::McpListFailed(_), _) => "response.mcp_list_tools.failed",

@@ -6,6 +6,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::compaction::{Compaction, CompactionTrigger};
 use super::content::Part;
 use super::emulated::EmulatedCall;
 use super::kept::KeptItem;
@@ -49,6 +50,10 @@ pub enum Item {
     ConfigurationUpdate(ConfigurationUpdate),
     /// Stands for an item that is stored; only in a request.
     ItemReference(ItemReference),
+    /// Earlier turns, summed up.
+    Compaction(Compaction),
+    /// Asks for that in place of an answer; only in a request, at its end.
+    CompactionTrigger(CompactionTrigger),
     /// A call of a shell or patch tool.
     #[serde(untagged)]
     EmulatedCall(EmulatedCall),
@@ -76,6 +81,8 @@ impl Item {
             Self::AdditionalTools(item) => &item.id,
             Self::ConfigurationUpdate(item) => &item.id,
             Self::ItemReference(item) => &item.id,
+            Self::Compaction(item) => &item.id,
+            Self::CompactionTrigger(item) => &item.id,
             Self::EmulatedCall(item) => &item.id,
             Self::Kept(item) => &item.id,
         }
@@ -100,6 +107,8 @@ impl Item {
             | Self::ToolSearchCall(_)
             | Self::ConfigurationUpdate(_)
             | Self::ItemReference(_)
+            | Self::Compaction(_)
+            | Self::CompactionTrigger(_)
             | Self::EmulatedCall(_)
             | Self::Kept(_) => &[],
         }
@@ -138,6 +147,8 @@ impl Item {
             | Self::AdditionalTools(_)
             | Self::ConfigurationUpdate(_)
             | Self::ItemReference(_)
+            | Self::Compaction(_)
+            | Self::CompactionTrigger(_)
             | Self::EmulatedCall(_)
             | Self::Kept(_) => Cow::Borrowed(self),
         }

@@ -91,6 +91,21 @@ struct OutputDetails {
 }
 
 impl Usage {
+    /// Tokens of the prompts.
+    pub fn input_tokens(self) -> u64 {
+        self.input_tokens
+    }
+
+    /// Those of them that the model server had read before.
+    pub fn cached_tokens(self) -> u64 {
+        self.input_tokens_details.cached_tokens
+    }
+
+    /// Tokens of thinking, a part of the output.
+    pub fn reasoning_tokens(self) -> u64 {
+        self.output_tokens_details.reasoning_tokens
+    }
+
     /// Tokens that the model wrote.
     pub fn output_tokens(self) -> u64 {
         self.output_tokens

@@ -92,6 +92,7 @@ fn part(item: &Item) -> Part<'_> {
         Item::CodeInterpreterCall(_) | Item::McpCall(_) => Part::Hosted,
         Item::McpApprovalRequest(_) => Part::Asked,
         Item::McpApprovalResponse(response) => Part::Decided(response),
+        Item::Compaction(item) => item.opened.as_deref().map_or(Part::Nothing, Part::Said),
         Item::Kept(item) => match item.kind.role() {
             KeptRole::Call => Part::Call(&item.call_id),
             KeptRole::Output => Part::Output(&item.call_id),
@@ -101,7 +102,8 @@ fn part(item: &Item) -> Part<'_> {
         Item::McpListTools(_)
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
-        | Item::ItemReference(_) => Part::Nothing,
+        | Item::ItemReference(_)
+        | Item::CompactionTrigger(_) => Part::Nothing,
     }
 }
 
@@ -125,7 +127,9 @@ fn is_whole(call: &Item) -> bool {
         | Item::ToolSearchOutput(_)
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
-        | Item::ItemReference(_) => true,
+        | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_) => true,
     }
 }
 

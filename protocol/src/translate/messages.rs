@@ -64,6 +64,11 @@ fn plain<'a>(role: &'static str, content: ChatContent<'a>) -> ChatMessage<'a> {
     }
 }
 
+/// A message of the user's.
+pub(super) fn user(text: &str) -> ChatMessage<'_> {
+    plain("user", ChatContent::Text(Cow::Borrowed(text)))
+}
+
 /// Later instructions are sent as the user's: templates that refuse a system message after the first
 /// place are more than those that would tell the two apart.
 fn said(message: &Message) -> ChatMessage<'_> {
@@ -150,6 +155,8 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
         | Item::McpListTools(_)
         | Item::McpApprovalResponse(_) => return None,
     };
@@ -200,6 +207,8 @@ fn chat_id(call: &Item) -> &str {
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
         | Item::McpListTools(_)
         | Item::McpCall(_)
         | Item::McpApprovalRequest(_)
@@ -240,6 +249,8 @@ fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>>
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
         | Item::McpListTools(_)
         | Item::McpApprovalRequest(_)
         | Item::McpApprovalResponse(_) => return None,

@@ -40,6 +40,8 @@ pub enum ChoiceMode {
     Auto,
     /// The model chooses among the client's functions only: the last round.
     WithoutGatewayTools,
+    /// There are no tools, and the model is asked to sum the conversation up.
+    Summary,
 }
 
 /// What the model is asked to go on from.
@@ -63,6 +65,14 @@ pub struct Ask<'a> {
     pub left_out: usize,
 }
 
+/// What the model is asked when a conversation is summed up.
+const SUM_UP: &str = "\
+Write a summary of the conversation above. It will take the place of the conversation: whoever goes on has \
+nothing but your summary and the user's own messages. Keep, in this order and in few words: what the user \
+wants, with every condition and preference; what was decided and why; what was done and what came of it, \
+with names, paths, numbers and other facts exactly as they were; what is known to be wrong or open; what \
+comes next. Do not answer the user, do not call tools, and write nothing but the summary.";
+
 /// The body of one model call.
 ///
 /// Fails when calls and outputs do not match, or nothing is there to answer.
@@ -73,6 +83,7 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
     let tools = ask.catalogue.chat_tools(ask.choice);
     let has_tools = !tools.is_empty();
     let logprobs = request.includes(Include::Logprobs) || settings.top_logprobs > Some(0);
+    let logprobs = logprobs && ask.choice != ChoiceMode::Summary;
     let streamed = ask.mode == StreamMode::Stream;
     let (thinking, format) = configured(&ask);
     let forced = forced(&ask);
@@ -88,8 +99,9 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         frequency_penalty: settings.frequency_penalty,
         max_completion_tokens: ask.max_output_tokens,
         logprobs: logprobs.then_some(true),
-        top_logprobs: settings.top_logprobs.filter(|count| *count > 0),
-        response_format: response_format(format).filter(|_| forced.is_none()),
+        top_logprobs: settings.top_logprobs.filter(|count| *count > 0 && logprobs),
+        response_format: response_format(format)
+            .filter(|_| forced.is_none() && ask.choice != ChoiceMode::Summary),
         reasoning_effort: thinking.and_then(effort),
         chat_template_kwargs: template_switches(request, thinking),
         structured_outputs: forced,
@@ -136,7 +148,11 @@ fn prompt<'a>(ask: &Ask<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
         conversation::forget_thinking(&mut entries);
     }
     let instructions = ask.request.settings.instructions.as_deref();
-    Ok(messages::render(instructions, &entries, ask.catalogue))
+    let mut messages = messages::render(instructions, &entries, ask.catalogue);
+    if ask.choice == ChoiceMode::Summary {
+        messages.push(messages::user(SUM_UP));
+    }
+    Ok(messages)
 }
 
 fn written<T: Serialize>(body: &T) -> Result<Vec<u8>, ApiError> {

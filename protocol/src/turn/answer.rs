@@ -44,6 +44,7 @@ impl Turn {
         }
         while let Some(frame) = decoder.next_frame() {
             if frame.data == b"[DONE]" {
+                self.extra_bytes += decoder.pending();
                 return Err(fault::cut_short());
             }
             self.chunk(frame.data, effects)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::effect::{Action, Effects, Kept, Refusal};
 use super::fault::{self, Explained};
-use super::{CallState, Downstream, Phase, Turn};
+use super::{CallState, Downstream, Phase, Purpose, Turn};
 use crate::compose::Ending;
 use crate::normalize::FinishReason;
 use crate::record::{Record, Status};
@@ -13,6 +13,15 @@ use crate::responses::item::Item;
 use crate::responses::request::Include;
 use crate::responses::response::{IncompleteReason, ResponseError, State};
 use crate::sse::DONE;
+
+/// How a turn ended, in words for people who watch the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The final status, or `refused` where the client was answered with an HTTP error.
+    pub status: &'static str,
+    /// The public code of what went wrong.
+    pub code: Option<&'static str>,
+}
 
 /// How the turn ends.
 #[derive(Debug)]
@@ -47,6 +56,9 @@ impl Turn {
             Ending::Whole
         };
         self.close_answer(ending, effects);
+        if self.compacts() && self.composer.items().is_empty() {
+            return self.fail(fault::no_summary(), effects);
+        }
         if self.composer.pending().is_empty() {
             self.complete(now_ms, status, incomplete, effects);
         } else {
@@ -107,6 +119,10 @@ impl Turn {
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal, effects: &mut Effects) {
+        self.ended = Some(Ended {
+            status: "refused",
+            code: refusal.error.code.wire(),
+        });
         effects.actions.push(Action::Refuse(refusal));
         self.end(effects);
     }
@@ -158,6 +174,32 @@ impl Turn {
         }
     }
 
+    /// How the turn ended; `None` before that, and where the client left before anything was made.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.filter(|_| self.purpose != Purpose::Count)
+    }
+
+    /// Bytes that came together with the end of an answer and were ignored (fault U10).
+    pub fn extra_bytes(&self) -> usize {
+        self.extra_bytes
+    }
+
+    /// The closed items.
+    pub fn output(&self) -> impl Iterator<Item = &Item> {
+        self.composer.closed()
+    }
+
+    /// What the turn took, by kind of token; all zero where the model server told nothing.
+    pub fn tokens(&self) -> [(&'static str, u64); 4] {
+        let usage = self.usage.unwrap_or_default();
+        [
+            ("input", usage.input_tokens()),
+            ("output", usage.output_tokens()),
+            ("cached", usage.cached_tokens()),
+            ("reasoning", usage.reasoning_tokens()),
+        ]
+    }
+
     pub(super) fn stored(&mut self, kept: Kept, effects: &mut Effects) {
         if let Phase::Storing(terminal) = std::mem::replace(&mut self.phase, Phase::Over) {
             self.finish(terminal, kept, effects);
@@ -166,11 +208,19 @@ impl Turn {
 
     /// Says how the turn ended.
     fn finish(&mut self, mut terminal: Terminal, kept: Kept, effects: &mut Effects) {
+        let fault = terminal.fault.as_ref();
+        self.ended = Some(Ended {
+            status: terminal.status.as_str(),
+            code: fault.and_then(|fault| fault.error.code.wire()),
+        });
         if !self.request.includes(Include::CodeInterpreterOutputs) {
             terminal.output.iter_mut().for_each(Item::hide_code_outputs);
         }
         match (terminal.status, self.delivery) {
             (Status::Cancelled, _) => {}
+            (_, Delivery::Whole) if self.is_compact_request() => {
+                self.tell_compacted(&terminal.output, effects);
+            }
             (_, Delivery::Whole) => {
                 self.identity
                     .write_resource(&self.state(&terminal, kept), &mut effects.bytes);

@@ -127,6 +127,15 @@ pub(super) fn cut_short() -> Explained {
     )
 }
 
+/// The conversation was to be summed up, and was not.
+pub(super) fn no_summary() -> Explained {
+    Explained::new(
+        ApiErrorCode::ServerError,
+        "the model gave no whole summary of the conversation: try again, with more \
+         `max_output_tokens` if they were limited",
+    )
+}
+
 /// The wall-clock cap of the tool loop is reached (decision 2).
 pub(super) fn tool_time_spent() -> Explained {
     Explained::new(

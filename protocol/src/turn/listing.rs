@@ -41,7 +41,8 @@ impl Turn {
     pub(super) fn list_tools(&mut self, history: Vec<Item>, effects: &mut Effects) {
         let servers: Vec<(usize, Arc<McpServer>)> = mcp_servers(&self.request.settings.tools);
         self.history = history;
-        if servers.is_empty() {
+        // A summary is made without tools.
+        if servers.is_empty() || self.compacts() {
             return self.after_lists(effects);
         }
         self.phase = Phase::Listing {
@@ -100,8 +101,10 @@ impl Turn {
         let (settings, lists) = (&self.request.settings, &self.mcp.lists);
         self.catalogue = Catalogue::of(settings, &self.offers, lists, loaded)?;
         self.choose_container();
-        self.mcp.tell = self.lists_to_tell();
-        self.mcp.approved = self.approved()?;
+        if !self.compacts() {
+            self.mcp.tell = self.lists_to_tell();
+            self.mcp.approved = self.approved()?;
+        }
         Ok(())
     }
 

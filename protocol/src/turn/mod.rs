@@ -20,6 +20,7 @@
 //! ```
 
 mod answer;
+mod compaction;
 pub mod effect;
 mod ending;
 mod fault;
@@ -48,8 +49,9 @@ use crate::seal::{Bond, SealKeys};
 use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
-use crate::translate::{self, StreamMode};
+use crate::translate::{self, ChoiceMode, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
+pub use ending::Ended;
 use ending::Terminal;
 use fault::Explained;
 use listing::Mcp;
@@ -63,6 +65,8 @@ pub enum Purpose {
     Answer,
     /// To tell how many tokens its prompt has; nothing is kept.
     Count,
+    /// To sum the conversation up for a client that goes on from there; nothing is kept.
+    Compact,
 }
 
 /// What a turn is made from.
@@ -104,6 +108,10 @@ pub struct Turn {
     template: Template,
     composer: Composer,
     usage: Option<Usage>,
+    /// How it ended.
+    ended: Option<Ended>,
+    /// Bytes behind the end of an answer.
+    extra_bytes: usize,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
     catalogue: Catalogue,
@@ -176,7 +184,7 @@ impl std::fmt::Debug for Turn {
 
 impl Turn {
     /// A turn that waits for its history.
-    pub fn new(seed: Seed) -> Self {
+    pub fn new(mut seed: Seed) -> Self {
         let delivery = if seed.request.stream {
             Delivery::Events
         } else {
@@ -192,6 +200,17 @@ impl Turn {
         } else {
             CodeOutputs::Hidden
         };
+        let compacts = seed.request.take_trigger() || seed.purpose == Purpose::Compact;
+        let composer = if compacts {
+            Composer::of_summary()
+        } else {
+            Composer::new(parallel, code_outputs)
+        };
+        let choice = if compacts {
+            ChoiceMode::Summary
+        } else {
+            ChoiceMode::AsAsked
+        };
         Self {
             purpose: seed.purpose,
             identity: seed.identity,
@@ -204,12 +223,14 @@ impl Turn {
             writer: Writer::new(delivery, seed.reasoning_events),
             decoder: Decoder::default(),
             template: Template::default(),
-            composer: Composer::new(parallel, code_outputs),
+            composer,
             usage: None,
+            ended: None,
+            extra_bytes: 0,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
-            call: Shortening::default(),
+            call: Shortening::new(choice),
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
             mcp: Mcp::default(),
@@ -329,7 +350,7 @@ impl Turn {
                 self.shorten_or(now_ms, fault::explain(fault), effects);
             }
             Input::Counted(count) => match self.purpose {
-                Purpose::Answer => self.counted(count, effects),
+                Purpose::Answer | Purpose::Compact => self.counted(count, effects),
                 Purpose::Count => self.tell_count(count, effects),
             },
             Input::History(_)
@@ -346,17 +367,20 @@ impl Turn {
     fn call_model(&mut self, effects: &mut Effects) {
         self.call.max_output_tokens = self.request.settings.max_output_tokens;
         let asked = match self.purpose {
-            Purpose::Answer => self.body(),
+            Purpose::Answer | Purpose::Compact => self.body(),
             Purpose::Count => self.with_ask(0, translate::tokenize_body),
         };
         match asked {
             Ok(body) => {
-                if !self.catalogue.has_gateway_tools() && !self.may_leave_out() {
+                let needed = self.catalogue.has_gateway_tools()
+                    || self.may_leave_out()
+                    || self.purpose == Purpose::Compact;
+                if !needed {
                     self.history = Vec::new();
                 }
                 self.phase = Phase::Calling(CallState::default());
                 effects.actions.push(match self.purpose {
-                    Purpose::Answer => Action::CallModel(body),
+                    Purpose::Answer | Purpose::Compact => Action::CallModel(body),
                     Purpose::Count => Action::CountTokens(body),
                 });
             }
@@ -379,18 +403,23 @@ impl Turn {
 
     /// The composer, and where it writes.
     fn composing<'a>(&'a mut self, effects: &'a mut Effects) -> (&'a mut Composer, Out<'a>) {
+        let compacts = self.compacts();
         let wanted = self.request.includes(Include::EncryptedReasoning) || !self.request.store;
         let seal = Sealing {
             keys: &self.seal_keys,
-            bond: Bond {
-                owner: &self.owner,
-                model: &self.request.model,
+            bond: if compacts {
+                Bond::of_summary(&self.owner)
+            } else {
+                Bond {
+                    owner: &self.owner,
+                    model: &self.request.model,
+                }
             },
             at_ms: self.identity.created_at_ms,
         };
         let out = Out {
             summary: self.request.settings.summary,
-            seal: wanted.then_some(seal),
+            seal: (wanted || compacts).then_some(seal),
             buffer: &mut effects.bytes,
             writer: &mut self.writer,
             ids: &mut *self.ids,

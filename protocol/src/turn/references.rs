@@ -61,7 +61,7 @@ impl Turn {
         }
     }
 
-    fn resolve(&mut self, found: &[Item], history: Vec<Item>, effects: &mut Effects) {
+    fn resolve(&mut self, found: &[Item], mut history: Vec<Item>, effects: &mut Effects) {
         for (index, item) in self.request.input.iter_mut().enumerate() {
             if let Item::ItemReference(reference) = item {
                 match found.iter().find(|known| known.id() == &*reference.id) {
@@ -69,6 +69,9 @@ impl Turn {
                     None => return self.refuse_unread(unknown(index), effects),
                 }
             }
+        }
+        if let Err(error) = self.open_summaries(&mut history) {
+            return self.refuse_unread(error, effects);
         }
         self.list_tools(history, effects);
     }

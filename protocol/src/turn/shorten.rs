@@ -38,10 +38,10 @@ pub(super) struct Shortening {
     refused: Option<Explained>,
 }
 
-impl Default for Shortening {
-    fn default() -> Self {
+impl Shortening {
+    pub(super) fn new(choice: ChoiceMode) -> Self {
         Self {
-            choice: ChoiceMode::AsAsked,
+            choice,
             max_output_tokens: None,
             left_out: 0,
             attempts: 0,

@@ -270,6 +270,8 @@ fn last_container(history: &[Item]) -> Option<&str> {
         | Item::AdditionalTools(_)
         | Item::ConfigurationUpdate(_)
         | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
         | Item::EmulatedCall(_)
         | Item::Kept(_) => None,
     })

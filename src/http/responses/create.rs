@@ -1,4 +1,5 @@
-//! `POST /v1/responses`, and `POST /v1/responses/input_tokens`: the same request, counted only.
+//! `POST /v1/responses`, and the same request for another end: `POST /v1/responses/input_tokens`
+//! counts it, `POST /v1/responses/compact` sums its conversation up.
 
 use std::sync::Arc;
 
@@ -46,6 +47,24 @@ pub(in crate::http) async fn input_tokens(
     run(Purpose::Count, (request, payload), caller, &state, client.0).await
 }
 
+/// Sums the conversation up.
+pub(in crate::http) async fn compact(
+    request: HttpRequest,
+    payload: web::Payload,
+    caller: Caller,
+    state: web::Data<AppState>,
+    client: web::ThinData<awc::Client>,
+) -> HttpResponse {
+    run(
+        Purpose::Compact,
+        (request, payload),
+        caller,
+        &state,
+        client.0,
+    )
+    .await
+}
+
 /// Reads the request, asks for a permit, starts a turn on this worker, and answers as it says.
 async fn run(
     purpose: Purpose,
@@ -63,11 +82,14 @@ async fn run(
         Ok(request) => request,
         Err(fault) => return error::answer(&fault),
     };
-    if purpose == Purpose::Count {
+    if purpose != Purpose::Answer {
         request.stream = false;
         request.store = false;
     }
     drop(body);
+    for kind in request.unserved_tools() {
+        state.metrics.tools().unserved(kind);
+    }
     for warning in &request.warnings {
         log::warn!(request_id = &*caller.request_id; "{warning}");
     }

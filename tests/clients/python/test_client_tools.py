@@ -2,6 +2,8 @@
 
 import pytest
 
+import strict
+
 SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
 CUSTOM = {"type": "custom", "name": "patch", "description": "Applies a patch.",
           "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}}
@@ -111,3 +113,32 @@ def test_references(client, upstream):
 def test_count(client):
     counted = client.responses.input_tokens.count(model="text", input="one two three", instructions="four")
     assert counted.input_tokens == 4 and counted.object == "response.input_tokens"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_conversation_is_summed_up_on_request(client, upstream, stream):
+    turn = [{"role": "user", "content": "paint it red"}, {"role": "assistant", "content": "painted"}]
+    request = {"model": "text", "input": [*turn, {"type": "compaction_trigger"}]}
+    if stream:
+        response = list(client.responses.create(stream=True, **request))[-1].response
+    else:
+        response = client.responses.create(**request)
+    (summary,) = response.output
+    assert summary.type == "compaction"
+    after = [turn[0], summary.to_dict(), {"role": "user", "content": "and now?"}]
+    client.responses.create(model="tools", input=after)
+    told = [message["content"] for message in upstream.last_body()["messages"]]
+    assert told[0] == "paint it red" and told[1].startswith("Summary of the conversation so far:\n\n") and len(told) == 3
+    client.responses.create(model="text", input="and now?", previous_response_id=response.id)
+    assert [message["content"] for message in upstream.last_body()["messages"]] == told
+
+
+def test_compact(client, upstream):
+    first = client.responses.create(model="text", input="paint it red")
+    compacted = client.responses.compact(model="text", previous_response_id=first.id)
+    assert compacted.object == "response.compaction" and compacted.usage.output_tokens > 0
+    kept, summary = compacted.output
+    assert (kept.role, kept.content[0].text, summary.type) == ("user", "paint it red", "compaction")
+    client.responses.create(model="text", input=[*(i.to_dict() for i in compacted.output), {"role": "user", "content": "go"}])
+    assert len(upstream.last_body()["messages"]) == 3
+    strict.validate(strict.ITEM, summary.to_dict(), "compaction")  # the user's messages are no output items to the type

@@ -300,3 +300,46 @@ fn a_forced_grammar_goes_through_the_model_server() {
         "start: \"a\"+"
     );
 }
+
+#[test]
+fn a_conversation_goes_on_from_its_summary_after_a_restart() {
+    let fake = Fake::start();
+    fake.on(
+        "m",
+        [
+            Script::completion("said"),
+            Script::completion("In short: red."),
+            Script::completion("ok"),
+        ],
+    );
+    let mut gateway = TestGateway::on(&fake.url()).start();
+    let first = create(
+        gateway.client(),
+        &json!({"model": "m", "input": "paint it red"}),
+    );
+    let body = json!({"model": "m", "previous_response_id": first["id"], "input": [{"type": "compaction_trigger"}]});
+    let summary = create(gateway.client(), &body);
+    assert_eq!(summary["output"][0]["type"], "compaction");
+    gateway.restart();
+    let body = json!({"model": "m", "previous_response_id": summary["id"], "input": "and now?"});
+    create(gateway.client(), &body);
+    let messages = asked(&fake, "m")["messages"].clone();
+    let told: Vec<&str> = messages
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(told[0], "paint it red");
+    assert!(told[1].ends_with("In short: red."), "{told:?}");
+    assert_eq!(told[2..], ["and now?"]);
+    let listed = gateway.client().get(&format!(
+        "/v1/responses/{}/input_items",
+        summary["id"].as_str().unwrap()
+    ));
+    assert_eq!(
+        listed.json()["data"].as_array().unwrap().len(),
+        2,
+        "the trigger is no item of the conversation"
+    );
+}

@@ -32,6 +32,7 @@ enum Belongs {
 
 const ROUTES: &[(&str, &str, Belongs)] = &[
     ("POST", "/v1/responses", Belongs::Body),
+    ("POST", "/v1/responses/compact", Belongs::Body),
     ("POST", "/v1/responses/input_tokens", Belongs::Body),
     ("GET", "/v1/responses/{id}", Belongs::Path),
     ("DELETE", "/v1/responses/{id}", Belongs::Path),
@@ -213,7 +214,9 @@ impl Case {
                             (field, false, false),
                         ]
                     }) {
-                        let model = if stream { "s" } else { "m" };
+                        // Only this one streams, whatever the others are asked.
+                        let streams = stream && *path == "/v1/responses";
+                        let model = if streams { "s" } else { "m" };
                         let mut body =
                             json!({"model": model, "input": "b", "stream": stream, "store": store});
                         body[*field] = json!(id);

@@ -112,7 +112,7 @@ fn talk(gateway: &TestGateway, key: &str, told: &mut Vec<u8>) {
             take(ask(gateway, Some(key), ("GET", &path), ""));
         }
     }
-    for path in ["/health/ready", "/v1/models", "/v1/nowhere"] {
+    for path in ["/health/ready", "/v1/models", "/v1/nowhere", "/metrics"] {
         take(ask(gateway, Some(key), ("GET", path), ""));
     }
 }

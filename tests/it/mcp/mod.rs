@@ -9,7 +9,7 @@ mod built_in;
 mod docs;
 mod faults;
 mod guard;
-mod peer;
+pub(crate) mod peer;
 mod remote;
 
 use std::net::TcpListener;
@@ -22,13 +22,13 @@ use crate::harness::{Client, Script};
 
 const STDIO: &str = include_str!("stdio.py");
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("port");
     listener.local_addr().expect("address").port()
 }
 
 /// Writes an `mcp.json` with these servers and the stdio server beside it.
-fn write_file(folder: &Path, servers: &Value) -> PathBuf {
+pub(crate) fn write_file(folder: &Path, servers: &Value) -> PathBuf {
     std::fs::write(folder.join("stdio.py"), STDIO).expect("script");
     let path = folder.join("mcp.json");
     std::fs::write(&path, json!({ "mcpServers": servers }).to_string()).expect("file");
@@ -41,7 +41,7 @@ fn stdio(folder: &Path, env: &Value) -> Value {
 }
 
 /// The model calls these tools.
-fn calls(calls: &[(&str, &str)]) -> Script {
+pub(crate) fn calls(calls: &[(&str, &str)]) -> Script {
     let calls = calls.iter().enumerate().map(|(at, (name, arguments))| {
         json!({"id": format!("call_{at}"), "type": "function", "function": {"name": name, "arguments": arguments}})
     });
@@ -78,7 +78,7 @@ fn is_available(servers: &Value, label: &str) -> bool {
 
 /// Waits until a built-in server is available.
 #[track_caller]
-fn wait_available(client: Client, label: &str) {
+pub(crate) fn wait_available(client: Client, label: &str) {
     eventually(client, "/v1/mcp/servers", |_, body| {
         is_available(body, label)
     });

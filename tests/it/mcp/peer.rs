@@ -21,7 +21,7 @@ pub(super) enum Hang {
 
 /// A running server; it lives as long as the test process.
 #[derive(Clone)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pub(super) address: SocketAddr,
     state: Arc<State>,
 }
@@ -45,7 +45,7 @@ pub(super) fn tools(names: &[&str]) -> Value {
 }
 
 impl Peer {
-    pub(super) fn start(names: &[&str]) -> Self {
+    pub(crate) fn start(names: &[&str]) -> Self {
         Self::with(tools(names), Hang::Never, None)
     }
 
@@ -72,7 +72,7 @@ impl Peer {
         peer
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/mcp", self.address)
     }
 

@@ -110,20 +110,27 @@ impl Link {
 
     fn take(&self, snapshot: Snapshot) {
         let mut servers = BTreeMap::new();
+        let view = self.view.borrow();
+        let known = view.servers.as_ref();
         for state in snapshot.servers {
-            let summary = ServerSummary {
+            let mut summary = ServerSummary {
                 label: state.label.clone(),
                 transport: state.transport,
                 required: state.required,
                 always_approve: state.always_approve,
                 phase: state.phase,
+                came_up: 0,
+                failed: 0,
             };
+            let before = known.and_then(|known| known.get(&state.label));
+            summary.count_since(before.map(|before| &before.summary));
             let tools = Arc::new(Catalogue {
                 tools: state.tools.into_iter().map(Arc::new).collect(),
                 notices: Vec::new(),
             });
             servers.insert(state.label, BuiltInServer { summary, tools });
         }
+        drop(view);
         self.view.send_replace(View {
             servers: Some(servers),
             down: false,

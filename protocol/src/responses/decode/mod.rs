@@ -4,6 +4,7 @@
 //! it becomes the one normalised shape of [`super::item`], in which every item has an id.
 
 mod calls;
+mod compaction;
 mod emulated;
 mod hosted;
 mod kept;
@@ -48,6 +49,8 @@ const TYPES: &[(&str, ReadItem)] = &[
     ("additional_tools", loaded::read_additional),
     ("configuration_update", loaded::read_configuration),
     ("item_reference", loaded::read_reference),
+    ("compaction", compaction::read),
+    ("compaction_trigger", compaction::read_trigger),
     ("local_shell_call", emulated::read_local_shell),
     ("local_shell_call_output", kept::read_local_shell_output),
     ("shell_call", emulated::read_shell),

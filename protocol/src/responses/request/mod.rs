@@ -138,6 +138,34 @@ impl CreateRequest {
         self.settings.parallel_tool_calls.unwrap_or(true)
     }
 
+    /// Whether the conversation is to be summed up instead of answered; takes the item that says so
+    /// away, since it is no part of the conversation.
+    pub fn take_trigger(&mut self) -> bool {
+        let last = self
+            .input
+            .pop_if(|item| matches!(item, Item::CompactionTrigger(_)));
+        last.is_some()
+    }
+
+    /// Types of its tools that the model is not shown, each as often as it is there.
+    pub fn unserved_tools(&self) -> impl Iterator<Item = &str> {
+        let loaded = self.input.iter().flat_map(Item::loaded_tools);
+        self.settings
+            .tools
+            .iter()
+            .chain(loaded)
+            .filter_map(|tool| match tool {
+                Tool::Unserved(tool) => Some(&*tool.kind),
+                Tool::Function(_)
+                | Tool::Custom(_)
+                | Tool::Namespace(_)
+                | Tool::ToolSearch(_)
+                | Tool::Emulated(_)
+                | Tool::CodeInterpreter(_)
+                | Tool::Mcp(_) => None,
+            })
+    }
+
     /// Whether the client asked for this extra data.
     pub fn includes(&self, wanted: Include) -> bool {
         self.include.contains(&wanted)
@@ -288,6 +316,11 @@ fn decode_input(
     };
     let mut reader = Reader { ids, problems };
     let items = reader.input(raw, &place);
+    for (index, item) in items.iter().enumerate().rev().skip(1) {
+        if let Item::CompactionTrigger(_) = item {
+            problems.invalid(&place.element(index), "the last item");
+        }
+    }
     let is_empty = raw.get().strip_prefix('[').map(str::trim_ascii) == Some("]");
     if is_empty && previous.is_none() {
         problems.invalid(

@@ -354,7 +354,8 @@ impl Catalogue {
     /// The functions as chat completions take them; without the gateway's own in a last round.
     pub(crate) fn chat_tools(&self, choice: ChoiceMode) -> Vec<ChatTool<'_>> {
         let with_gateway = choice != ChoiceMode::WithoutGatewayTools;
-        let shown = self.entries.iter();
+        let any = choice != ChoiceMode::Summary;
+        let shown = self.entries.iter().filter(|_| any);
         let shown = shown.filter(|entry| with_gateway || !entry.route.is_gateway());
         shown
             .map(|entry| ChatTool {

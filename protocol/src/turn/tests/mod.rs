@@ -1,6 +1,7 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
 mod client_tools;
+mod compaction;
 mod items;
 mod mcp;
 mod thinking;
@@ -40,6 +41,14 @@ impl Bench {
     }
 
     fn with(body: &Value, limits: LoopLimits) -> Self {
+        Self::made(Purpose::Answer, body, limits)
+    }
+
+    fn of(purpose: Purpose, body: &Value) -> Self {
+        Self::made(purpose, body, LoopLimits::default())
+    }
+
+    fn made(purpose: Purpose, body: &Value, limits: LoopLimits) -> Self {
         let bytes = body.to_string();
         let request = CreateRequest::decode(
             bytes.as_bytes(),
@@ -56,7 +65,7 @@ impl Bench {
             settings: request.settings.echo(),
         };
         let turn = Turn::new(Seed {
-            purpose: Purpose::Answer,
+            purpose,
             request,
             owner: Owner::new("o"),
             identity,
