@@ -23,6 +23,7 @@ pub(crate) fn listen(
     state: AppState,
     connections: usize,
 ) -> Result<(Server, Vec<SocketAddr>), String> {
+    let url = state.upstream.base_url.to_string();
     let connect = state.upstream.deadlines.connect;
     let write_stall = gateway.write_stall;
     let origins = gateway.cors.clone();
@@ -31,7 +32,7 @@ pub(crate) fn listen(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
-            .app_data(web::ThinData(client::client(connect)))
+            .app_data(web::ThinData(client::client(&url, connect)))
             .wrap(from_fn(http::metrics::count))
             .configure(|config| http::metrics::route(config, door.as_ref()))
             .configure(http::routes)

@@ -1,10 +1,10 @@
 //! What a right answer is: every one that is measured must pass.
 
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 use serde::Deserialize;
 
+use crate::answers::WORD;
 use crate::client::Answer;
-use crate::stub::WORD;
 
 /// Whose API a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub(crate) struct Response {
 
 #[derive(Deserialize)]
 struct Output {
+    r#type: String,
+    #[serde(default)]
+    status: String,
     #[serde(default)]
     content: Vec<Part>,
 }
@@ -80,6 +83,16 @@ pub(crate) fn response(tokens: usize, answer: &Answer) -> Result<Response, Strin
     Ok(response)
 }
 
+/// The response in `answer`, when it is completed, has `tokens` tokens, and ran `calls` MCP tools.
+pub(crate) fn tool_response(tokens: usize, calls: usize, answer: &Answer) -> Result<(), String> {
+    let response = response(tokens, answer)?;
+    let ran = |item: &&Output| item.r#type == "mcp_call" && item.status == "completed";
+    match response.output.iter().filter(ran).count() {
+        ran if ran == calls => Ok(()),
+        ran => Err(format!("{ran} tools were run instead of {calls}")),
+    }
+}
+
 /// Whether `answer` is a whole and right stream of `tokens` tokens.
 pub(crate) fn stream(api: Api, tokens: usize, answer: &Answer) -> Result<(), String> {
     status(answer)?;
@@ -95,22 +108,33 @@ pub(crate) fn stream(api: Api, tokens: usize, answer: &Answer) -> Result<(), Str
     }
 }
 
-/// Dense sequence numbers from 0, exactly one terminal event and that the last, the whole text.
+/// Dense sequence numbers from 0, exactly one terminal event and that the last, the whole text; of
+/// each event its name before its data.
 fn events(tokens: usize, body: &[u8]) -> Result<(), String> {
-    let (mut next, mut terminal, mut text) = (0, None, 0);
-    for line in body.split(|byte| *byte == b'\n') {
+    let (mut next, mut terminal, mut text, mut start) = (0, None, 0, 0);
+    let mut name: &[u8] = b"";
+    for end in memchr_iter(b'\n', body) {
+        let line = body.get(start..end).unwrap_or_default();
+        start = end + 1;
+        if let Some(named) = line.strip_prefix(b"event: ") {
+            name = named;
+        }
         let Some(data) = line.strip_prefix(b"data: {") else {
             continue;
         };
+        let typed = data.strip_prefix(b"\"type\":\"");
+        if !typed.is_some_and(|rest| rest.starts_with(name)) {
+            return Err(format!("event {next} is named otherwise than its data"));
+        }
         let number = number_after(data, b"\"sequence_number\":");
         if number != Some(next) {
             return Err(format!("event {next} does not have that sequence number"));
         }
-        if memmem::find(data, b"\"response.output_text.delta\"").is_some() {
+        if name == b"response.output_text.delta" {
             text += after(data, b"\"delta\":")
                 .and_then(|rest| rest.split(|byte| *byte == b'"').nth(1))
                 .map_or(0, <[u8]>::len);
-        } else if ends(data) && terminal.replace(next).is_some() {
+        } else if ends(name) && terminal.replace(next).is_some() {
             return Err("a stream has two terminal events".to_owned());
         }
         next += 1;
@@ -121,9 +145,13 @@ fn events(tokens: usize, body: &[u8]) -> Result<(), String> {
     length(text, tokens)
 }
 
-fn ends(data: &[u8]) -> bool {
-    let is = |name: &[u8]| memmem::find(data, name).is_some();
-    is(b"\"response.completed\"") || is(b"\"response.failed\"") || is(b"\"response.incomplete\"")
+fn ends(name: &[u8]) -> bool {
+    [
+        &b"response.completed"[..],
+        b"response.failed",
+        b"response.incomplete",
+    ]
+    .contains(&name)
 }
 
 fn after<'a>(data: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
@@ -160,8 +188,8 @@ fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, String> {
 mod tests {
     use super::*;
 
-    const DELTA: &str = "data: {\"type\":\"response.output_text.delta\",\"sequence_number\":0,\"delta\":\" word\"}\n\n";
-    const END: &str = "data: {\"type\":\"response.completed\",\"sequence_number\":1}\n\n";
+    const DELTA: &str = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":0,\"delta\":\" word\"}\n\n";
+    const END: &str = "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":1}\n\n";
 
     #[test]
     fn a_right_stream_passes() {
@@ -176,6 +204,7 @@ mod tests {
             format!("{DELTA}{late}"),
             format!("{DELTA}{END}{late}"),
             END.replace(":1}", ":0}"),
+            format!("{DELTA}{END}").replacen("event: response.output_text.delta", "event: x", 1),
         ] {
             assert!(events(1, wrong.as_bytes()).is_err(), "{wrong}");
         }

@@ -7,6 +7,9 @@ use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+/// Longest answer that is waited for.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// A connection that sends one request after another.
 pub(crate) struct Client {
     stream: TcpStream,
@@ -19,8 +22,10 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
-    /// From sending until the marker was seen, or else the first byte of the body.
-    pub(crate) first: Duration,
+    /// From sending until the first byte of the body.
+    pub(crate) byte: Duration,
+    /// From sending until the marker was seen; until the end where there was none.
+    pub(crate) delta: Duration,
     /// From sending until the end.
     pub(crate) whole: Duration,
 }
@@ -43,7 +48,7 @@ impl Client {
         Ok(Self {
             stream,
             host: host.to_owned(),
-            unread: Vec::with_capacity(64 << 10),
+            unread: Vec::with_capacity(4 << 10),
         })
     }
 
@@ -53,7 +58,7 @@ impl Client {
         self.exchange(head.as_bytes(), b"").await
     }
 
-    /// Sends a JSON body and reads the answer; `marker` is what [`Answer::first`] looks for.
+    /// Sends a JSON body and reads the answer; `marker` is what [`Answer::delta`] looks for.
     pub(crate) async fn post(
         &mut self,
         path: &str,
@@ -71,7 +76,14 @@ impl Client {
         self.exchange(&request, marker).await
     }
 
+    /// One exchange, within [`LIMIT`]: a server that hangs is a fault, and the run goes on.
     async fn exchange(&mut self, request: &[u8], marker: &[u8]) -> Result<Answer, String> {
+        let answered = tokio::time::timeout(LIMIT, self.answered(request, marker));
+        let late = |_elapsed| format!("no answer within {} s", LIMIT.as_secs());
+        answered.await.map_err(late)?
+    }
+
+    async fn answered(&mut self, request: &[u8], marker: &[u8]) -> Result<Answer, String> {
         let start = Instant::now();
         self.stream
             .write_all(request)
@@ -86,14 +98,17 @@ impl Client {
         let head: Vec<u8> = self.unread.drain(..end).collect();
         let (status, framing) = parse_head(&head)?;
         let mut body = Vec::new();
-        let mut first = None;
+        let (mut byte, mut delta) = (None, None);
         loop {
             let before = body.len();
             let done = take(&framing, &mut self.unread, &mut body)?;
+            if byte.is_none() && !body.is_empty() {
+                byte = Some(start.elapsed());
+            }
             let from = before.saturating_sub(marker.len());
             let new = body.get(from..).unwrap_or_default();
-            if first.is_none() && !new.is_empty() && memmem::find(new, marker).is_some() {
-                first = Some(start.elapsed());
+            if delta.is_none() && !marker.is_empty() && memmem::find(new, marker).is_some() {
+                delta = Some(start.elapsed());
             }
             if done {
                 break;
@@ -104,7 +119,8 @@ impl Client {
         Ok(Answer {
             status,
             body,
-            first: first.unwrap_or(whole),
+            byte: byte.unwrap_or(whole),
+            delta: delta.unwrap_or(whole),
             whole,
         })
     }

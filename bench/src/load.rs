@@ -5,38 +5,32 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::answers::WORD;
 use crate::check::{self, Api};
 use crate::client::Client;
-use crate::process;
-use crate::scenario::{Delivery, Keep, Scenario, body, path};
-use crate::stub::WORD;
+use crate::process::Tree;
+use crate::scenario::{Delivery, Scenario, body, path};
+use crate::servers::Target;
 
-/// Tokens of a paced stream come this far apart; connections start spread over it.
-const PACE_MICROS: usize = 20_000;
-
-/// A server under measurement.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    /// Its row in the table.
-    pub(crate) name: String,
-    /// `host:port`.
-    pub(crate) address: String,
-    /// Of the process whose CPU and memory count; unknown for servers that we did not start.
-    pub(crate) pid: Option<u32>,
-    pub(crate) api: Api,
-    pub(crate) keep: Keep,
-}
+/// Connections that are opened at the same time.
+const OPENING: usize = 64;
 
 /// What a round found.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     /// µs from sending to the end, ascending.
     pub(crate) wholes: Vec<u64>,
-    /// µs from sending to the first token of a stream, or the first byte; ascending.
-    pub(crate) firsts: Vec<u64>,
+    /// µs from sending to the first byte of the body, ascending.
+    pub(crate) bytes: Vec<u64>,
+    /// µs from sending to the first token of a stream, ascending.
+    pub(crate) deltas: Vec<u64>,
     pub(crate) seconds: f64,
     pub(crate) cpu_micros: Option<u64>,
     pub(crate) peak_mib: Option<f64>,
+    /// Of the peak, what was not there before the round.
+    pub(crate) grown_mib: Option<f64>,
+    /// Half-way through.
+    pub(crate) descriptors: Option<usize>,
     /// Answers that were not right, as sentences.
     pub(crate) faults: Vec<String>,
 }
@@ -57,11 +51,13 @@ pub(crate) async fn round(
     target: &Target,
     lasting: Duration,
 ) -> Result<Round, String> {
+    let tree = target.pid.map(Tree::of);
+    let resident = tree.as_ref().and_then(|tree| tree.memory_mib("VmRSS:"));
     let clients = connect(scenario, target).await?;
-    if let Some(pid) = target.pid {
-        process::reset_peak(pid);
+    if let Some(tree) = &tree {
+        tree.reset_peak();
     }
-    let before = target.pid.and_then(process::cpu_micros);
+    let before = tree.as_ref().and_then(Tree::cpu_micros);
     let begun = Instant::now();
     let plan = Arc::new(Plan {
         api: target.api,
@@ -70,55 +66,93 @@ pub(crate) async fn round(
         tokens: scenario.tokens,
         until: begun + lasting,
     });
+    let spread = scenario.delivery.spread().as_micros() as usize;
     let mut connections = JoinSet::new();
-    for (number, client) in clients.into_iter().enumerate() {
-        let offset = match scenario.delivery {
-            Delivery::Paced => PACE_MICROS * number / scenario.concurrency,
-            Delivery::Plain | Delivery::Burst => 0,
-        };
-        let offset = Duration::from_micros(offset as u64);
-        connections.spawn(drive(client, Arc::clone(&plan), offset));
+    let mut clients = clients.into_iter();
+    for number in 0..scenario.concurrency {
+        let offset = Duration::from_micros((spread * number / scenario.concurrency) as u64);
+        let plan = Arc::clone(&plan);
+        let (address, client) = (target.address.clone(), clients.next());
+        connections.spawn(async move {
+            tokio::time::sleep(offset).await;
+            begin(client, &address, &plan).await
+        });
     }
-    let mut total = Round::default();
-    for part in connections.join_all().await {
+    let half_way = async {
+        tokio::time::sleep(scenario.delivery.spread() + lasting / 2).await;
+        tree.as_ref().and_then(Tree::descriptors)
+    };
+    let (parts, descriptors) = tokio::join!(connections.join_all(), half_way);
+    let mut total = Round {
+        descriptors,
+        seconds: begun.elapsed().as_secs_f64(),
+        ..Round::default()
+    };
+    let after = tree.as_ref().and_then(Tree::cpu_micros);
+    total.cpu_micros = before.zip(after).map(|(before, after)| after - before);
+    total.peak_mib = tree.as_ref().and_then(|tree| tree.memory_mib("VmHWM:"));
+    total.grown_mib = total.peak_mib.zip(resident).map(|(peak, was)| peak - was);
+    for part in parts {
         total.wholes.extend(part.wholes);
-        total.firsts.extend(part.firsts);
+        total.bytes.extend(part.bytes);
+        total.deltas.extend(part.deltas);
         total.faults.extend(part.faults);
     }
-    total.seconds = begun.elapsed().as_secs_f64();
-    let after = target.pid.and_then(process::cpu_micros);
-    total.cpu_micros = before.zip(after).map(|(before, after)| after - before);
-    total.peak_mib = target
-        .pid
-        .and_then(|pid| process::memory_mib(pid, "VmHWM:"));
-    total.wholes.sort_unstable();
-    total.firsts.sort_unstable();
+    for times in [&mut total.wholes, &mut total.bytes, &mut total.deltas] {
+        times.sort_unstable();
+    }
     Ok(total)
 }
 
-/// Warm connections: each has one plain answer behind it.
+/// Open connections, each with one plain answer behind it; none for those that ask only once.
 async fn connect(scenario: &Scenario, target: &Target) -> Result<Vec<Client>, String> {
-    let warm = body(scenario.model, target.api, target.keep, Delivery::Plain);
     let mut clients = Vec::new();
-    for _ in 0..scenario.concurrency {
-        let mut client = Client::connect(&target.address).await?;
-        let answer = client.post(path(target.api), &warm, b"").await?;
-        check::plain(target.api, scenario.tokens, &answer)
-            .map_err(|fault| format!("{} answers wrongly: {fault}", target.name))?;
-        clients.push(client);
+    if matches!(scenario.delivery, Delivery::Held(_)) {
+        return Ok(clients);
+    }
+    while clients.len() < scenario.concurrency {
+        let mut opening = JoinSet::new();
+        for _ in 0..OPENING.min(scenario.concurrency - clients.len()) {
+            opening.spawn(warm(*scenario, target.clone()));
+        }
+        for client in opening.join_all().await {
+            clients.push(client?);
+        }
     }
     Ok(clients)
 }
 
-/// One connection until the round is over, or until it breaks.
-async fn drive(mut client: Client, plan: Arc<Plan>, offset: Duration) -> Round {
-    let mut found = Round::default();
-    tokio::time::sleep(offset).await;
-    let marker = match plan.delivery {
-        Delivery::Plain => "",
-        Delivery::Burst | Delivery::Paced => WORD,
+async fn warm(scenario: Scenario, target: Target) -> Result<Client, String> {
+    let mut client = Client::connect(&target.address).await?;
+    // A paced model answers what is not streamed at once.
+    let body = body(scenario.model, target.api, target.keep, Delivery::Plain);
+    let answer = client.post(path(target.api), &body, b"").await?;
+    check::plain(target.api, scenario.tokens, &answer)
+        .map_err(|fault| format!("{} answers wrongly: {fault}", target.name))?;
+    Ok(client)
+}
+
+/// Connects where that is still to be done: a server gives up on connections that stay silent.
+async fn begin(client: Option<Client>, address: &str, plan: &Plan) -> Round {
+    let client = match client {
+        Some(client) => Ok(client),
+        None => Client::connect(address).await,
     };
-    while Instant::now() < plan.until {
+    match client {
+        Ok(client) => drive(client, plan).await,
+        Err(fault) => Round {
+            faults: vec![fault],
+            ..Round::default()
+        },
+    }
+}
+
+/// One connection until the round is over, or until it breaks.
+async fn drive(mut client: Client, plan: &Plan) -> Round {
+    let mut found = Round::default();
+    let streams = plan.delivery.streams();
+    let marker = if streams { WORD } else { "" };
+    loop {
         let sent = client.post(path(plan.api), &plan.body, marker.as_bytes());
         let answer = match sent.await {
             Ok(answer) => answer,
@@ -128,12 +162,16 @@ async fn drive(mut client: Client, plan: Arc<Plan>, offset: Duration) -> Round {
             }
         };
         found.wholes.push(answer.whole.as_micros() as u64);
-        found.firsts.push(answer.first.as_micros() as u64);
-        let right = match plan.delivery {
-            Delivery::Plain => check::plain(plan.api, plan.tokens, &answer),
-            Delivery::Burst | Delivery::Paced => check::stream(plan.api, plan.tokens, &answer),
+        found.bytes.push(answer.byte.as_micros() as u64);
+        let right = if streams {
+            found.deltas.push(answer.delta.as_micros() as u64);
+            check::stream(plan.api, plan.tokens, &answer)
+        } else {
+            check::plain(plan.api, plan.tokens, &answer)
         };
         found.faults.extend(right.err());
+        if matches!(plan.delivery, Delivery::Held(_)) || Instant::now() >= plan.until {
+            return found;
+        }
     }
-    found
 }

@@ -9,17 +9,25 @@
     reason = "measurements are far below the limits of their types and are rounded for print"
 )]
 
+mod answers;
 mod chain;
 mod check;
 mod client;
+mod interpreter;
 mod load;
+mod markdown;
+mod noop;
 mod process;
 mod relay;
 mod report;
 mod run;
 mod scenario;
+mod servers;
+mod services;
 mod stub;
+mod table;
 mod targets;
+mod toolloop;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -51,6 +59,8 @@ enum Command {
         #[arg(long)]
         upstream: String,
     },
+    /// Speaks MCP over standard input and output; its one tool does nothing.
+    Noop,
     /// Starts stub, relay and gateway, measures them in turn and prints one table.
     Run(RunArguments),
 }
@@ -61,12 +71,16 @@ pub(crate) struct RunArguments {
     /// One short round instead of three.
     #[arg(long)]
     quick: bool,
-    /// Measure only scenarios whose name contains this; may be repeated. `chain` is one.
-    #[arg(long)]
-    scenario: Vec<String>,
+    /// Measure only scenarios whose name contains this; may be repeated. Beside those of the table
+    /// there are `process`, `chain`, `history-5mb`, `tool-loop` and `interpreter`.
+    #[arg(long, value_name = "SCENARIO")]
+    only: Vec<String>,
     /// Write everything measured as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Put the figures between the markers of docs/performance.md and README.md.
+    #[arg(long)]
+    markdown: bool,
     /// Another server of the Responses API that has the stub as its model server; may be repeated.
     #[arg(long, value_name = "NAME=URL")]
     against: Vec<String>,
@@ -76,22 +90,30 @@ pub(crate) struct RunArguments {
     /// The gateway's program; by default the one beside this program.
     #[arg(long)]
     gateway: Option<PathBuf>,
+    /// Folder of the code interpreter's bundle; by default the newest that is installed.
+    #[arg(long)]
+    bundle: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Stub { port } => on_one_thread(stub::serve(port)),
         Command::Relay { port, upstream } => relay::serve(port, upstream),
+        Command::Noop => noop::serve(),
         Command::Run(arguments) => on_one_thread(run::run(arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            let written = writeln!(std::io::stderr(), "error: {problem}");
-            drop(written);
+            say(&format!("error: {problem}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Progress and problems; the table alone goes to standard output.
+fn say(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
 }
 
 fn on_one_thread(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {

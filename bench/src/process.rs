@@ -1,10 +1,12 @@
 //! The processes under measurement: start, readiness, CPU and memory from `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 
 use crate::client::Client;
@@ -59,39 +61,112 @@ pub(crate) fn free_port() -> Result<u16, String> {
         .map_err(|error| format!("no port is free: {error}"))
 }
 
-/// CPU time that the process and its threads, ended ones too, have used; in µs, steps of 10 ms.
-pub(crate) fn cpu_micros(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold blanks; user and system time are the 12th and 13th after it.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields.split_whitespace().skip(11);
-    let user: u64 = times.next()?.parse().ok()?;
-    let system: u64 = times.next()?.parse().ok()?;
-    Some((user + system) * TICK_MICROS)
-}
+/// A process with all its descendants, as they were when this was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree(Vec<u32>);
 
-/// CPU time of the threads that live now, in µs; finer than [`cpu_micros`], blind to ended ones.
-pub(crate) fn cpu_micros_fine(pid: u32) -> Option<u64> {
-    let mut nanos = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        nanos += text.split_whitespace().next()?.parse::<u64>().ok()?;
+impl Tree {
+    /// The process and whatever it has started, and they.
+    pub(crate) fn of(pid: u32) -> Self {
+        let children = children();
+        let mut found = vec![pid];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            found.extend(children.get(&parent).into_iter().flatten());
+            at += 1;
+        }
+        Self(found)
     }
-    Some(nanos / 1000)
+
+    /// CPU time that the processes and their threads, ended ones too, have used; in µs, steps of
+    /// 10 ms.
+    pub(crate) fn cpu_micros(&self) -> Option<u64> {
+        self.sum(|pid| {
+            let fields = stat(pid)?;
+            // User and system time are the 12th and 13th field behind the name.
+            let mut times = fields.split_whitespace().skip(11);
+            let user: u64 = times.next()?.parse().ok()?;
+            let system: u64 = times.next()?.parse().ok()?;
+            Some((user + system) * TICK_MICROS)
+        })
+    }
+
+    /// CPU time of the threads that live now, in µs; finer, and blind to ended ones.
+    pub(crate) fn cpu_micros_fine(&self) -> Option<u64> {
+        self.sum(|pid| {
+            let mut nanos = 0;
+            for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+                let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+                nanos += text.split_whitespace().next()?.parse::<u64>().ok()?;
+            }
+            Some(nanos / 1000)
+        })
+    }
+
+    /// `VmRSS` or `VmHWM` of all, in MiB.
+    pub(crate) fn memory_mib(&self, field: &str) -> Option<f64> {
+        self.sum(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+            Some(kib / 1024.0)
+        })
+    }
+
+    /// Open descriptors of all.
+    pub(crate) fn descriptors(&self) -> Option<usize> {
+        self.sum(|pid| Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()))
+    }
+
+    /// Makes `VmHWM` count from now.
+    pub(crate) fn reset_peak(&self) {
+        for pid in &self.0 {
+            // Where the kernel refuses, the peak since the start is reported, which is no smaller.
+            drop(fs::write(format!("/proc/{pid}/clear_refs"), "5"));
+        }
+    }
+
+    /// Over all that are there still; `None` when the first, which is under measurement, is gone.
+    fn sum<T: std::iter::Sum>(&self, of: impl Fn(u32) -> Option<T>) -> Option<T> {
+        let (first, others) = self.0.split_first()?;
+        let first = of(*first)?;
+        Some(
+            std::iter::once(first)
+                .chain(others.iter().filter_map(|pid| of(*pid)))
+                .sum(),
+        )
+    }
 }
 
-/// `VmRSS` or `VmHWM`, in MiB.
-pub(crate) fn memory_mib(pid: u32, field: &str) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024.0)
+/// Fields of `/proc/PID/stat` behind the name, which stands in parentheses and may hold blanks.
+fn stat(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')').map(|(_, fields)| fields.to_owned())
 }
 
-/// Makes `VmHWM` count from now.
-pub(crate) fn reset_peak(pid: u32) {
-    // Where the kernel refuses, the peak since the start is reported, which is no smaller.
-    drop(fs::write(format!("/proc/{pid}/clear_refs"), "5"));
+/// Who has which children, on the whole machine.
+fn children() -> HashMap<u32, Vec<u32>> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let parent = pid.and_then(|pid| stat(pid)?.split_whitespace().nth(1)?.parse().ok());
+        if let (Some(pid), Some(parent)) = (pid, parent) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    children
+}
+
+/// Lets this process and those it starts have as many descriptors as may be; says how many.
+pub(crate) fn raise_descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    usize::try_from(raised).unwrap_or(usize::MAX)
 }
 
 /// Processor, cores, kernel and load of this machine, in one line.

@@ -1,5 +1,7 @@
 //! The floor: the gateway's HTTP stack and settings, and nothing else. Bytes pass unread.
 
+use std::time::Duration;
+
 use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use awc::{Client, Connector};
@@ -7,12 +9,11 @@ use awc::{Client, Connector};
 /// Largest body taken in; the default of 256 KiB is less than what a gateway would pass on.
 const BODY_LIMIT: usize = 32 << 20;
 
+/// As the gateway's.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
 /// Serves on `127.0.0.1:port` until the process is killed.
 pub(crate) fn serve(port: u16, upstream: String) -> Result<(), String> {
-    // As the gateway does, so that it is the same stack however it was built.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_other| "another TLS provider is already installed".to_owned())?;
     let upstream = web::Data::new(upstream);
     let server = HttpServer::new(move || {
         let client = Client::builder()
@@ -29,6 +30,7 @@ pub(crate) fn serve(port: u16, upstream: String) -> Result<(), String> {
     .workers(1)
     .backlog(4096)
     .max_connections(usize::MAX)
+    .client_request_timeout(HEAD_LIMIT)
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
     .bind(("127.0.0.1", port))

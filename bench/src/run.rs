@@ -1,239 +1,260 @@
-//! One benchmark run: start everything, measure the servers in turn, print the report.
+//! One benchmark run: measure the servers in turn, print the report.
 
-use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tokio::process::Command;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::RunArguments;
-use crate::chain;
-use crate::check::Api;
-use crate::load::{self, Target};
-use crate::process::{self, Served};
-use crate::report::{self, Process, RELAY, Report, Row};
-use crate::scenario::{Keep, SCENARIOS, Scenario};
-use crate::targets::{self, DIRECT, GATEWAY, STORED};
+use crate::chain::{self, Chain, Long};
+use crate::interpreter::{self, Interpreter};
+use crate::load;
+use crate::markdown;
+use crate::process;
+use crate::report::{Report, Row};
+use crate::say;
+use crate::scenario::{Delivery, HELD_STREAMS, SCENARIOS, Scenario};
+use crate::servers::{self, Fleet, Kind, Target};
+use crate::table;
+use crate::targets;
+use crate::toolloop::{self, ToolLoop};
 
-/// Starts of the gateway of which the median counts.
-const STARTS: usize = 5;
+/// Descriptors that a gateway needs for each open stream, and for everything else.
+const DESCRIPTORS: usize = 2;
+const OTHER_DESCRIPTORS: usize = 500;
 
 /// How much is measured.
 struct Effort {
     rounds: usize,
     lasting: Duration,
     chains: usize,
+    turns: usize,
+    tool_responses: usize,
+    held: usize,
+    /// Tokens of paced streams.
+    paced: (&'static str, usize),
 }
 
-/// A temporary folder that goes when this does.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self, String> {
-        let name = format!("vllm-responses-bench-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).map_err(|error| format!("no temporary folder: {error}"))?;
-        Ok(Self(path))
+impl Effort {
+    fn of(arguments: &RunArguments) -> Self {
+        if arguments.quick {
+            return Self {
+                rounds: 1,
+                lasting: Duration::from_millis(800),
+                chains: 1,
+                turns: 5,
+                tool_responses: 40,
+                held: 1000,
+                paced: ("stub-t64-r50", 64),
+            };
+        }
+        Self {
+            rounds: 3,
+            lasting: Duration::from_secs(2),
+            chains: 6,
+            turns: 21,
+            tool_responses: 200,
+            held: HELD_STREAMS,
+            paced: ("stub-t256-r50", 256),
+        }
     }
-}
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed stays in the temporary folder of the machine.
-        drop(fs::remove_dir_all(&self.0));
+    /// The scenario as this run measures it.
+    fn adapted(&self, scenario: &Scenario, descriptors: usize) -> Scenario {
+        let mut scenario = *scenario;
+        if let Delivery::Paced(_) = scenario.delivery {
+            (scenario.model, scenario.tokens) = self.paced;
+        }
+        if let Delivery::Held(_) = scenario.delivery {
+            let most = descriptors.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS;
+            scenario.concurrency = self.held.min(most);
+            if most < self.held {
+                say(&format!(
+                    "{most} open streams: the limit of descriptors allows no more"
+                ));
+            }
+        }
+        scenario
+    }
+
+    fn rounds_of(&self, scenario: &Scenario) -> usize {
+        match scenario.delivery {
+            Delivery::Held(_) => 1,
+            Delivery::Plain | Delivery::Burst | Delivery::Paced(_) => self.rounds,
+        }
     }
 }
 
 /// Runs what the command line asks for.
 pub(crate) async fn run(arguments: RunArguments) -> Result<(), String> {
-    let folder = Folder::new()?;
-    let effort = effort(&arguments);
-    let ours = own_program()?;
+    let begun = Instant::now();
+    let effort = Effort::of(&arguments);
+    let descriptors = process::raise_descriptors();
     let machine = process::machine();
-
-    let port = arguments.stub_port.map_or_else(process::free_port, Ok)?;
-    let mut stub = Command::new(&ours);
-    stub.args(["stub", "--port", &port.to_string()]);
-    let (stub, _) = process::start(stub, port, "/v1/models").await?;
-    let upstream = format!("http://{}", stub.address);
-
-    let port = process::free_port()?;
-    let mut relay = Command::new(&ours);
-    relay.args([
-        "relay",
-        "--port",
-        &port.to_string(),
-        "--upstream",
-        &upstream,
-    ]);
-    let (relay, _) = process::start(relay, port, "/v1/models").await?;
-
-    let program = gateway_program(&arguments, &ours);
-    let (gateway, facts) = start_gateway(&program, &upstream, &folder.0).await?;
-
-    let servers = servers(&stub, &relay, &gateway, &arguments.against)?;
-    let mut rows = Vec::new();
-    for scenario in SCENARIOS.iter().filter(|it| wanted(&arguments, it.name)) {
-        say(&format!("{} ...", scenario.name));
-        rows.extend(measure(scenario, &servers, &effort).await?);
-    }
-    let chain = if wanted(&arguments, "chain") {
-        say("chain ...");
-        Some(chain::measure(&gateway.address, gateway.pid, effort.chains).await?)
+    let mut fleet = Fleet::new(arguments.stub_port, arguments.gateway.as_deref()).await?;
+    let others = servers::others(&arguments.against)?;
+    let facts = if wanted(&arguments, "process") {
+        say("start ...");
+        Some(fleet.facts().await?)
     } else {
         None
     };
-    let report = Report {
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS.iter().filter(|it| wanted(&arguments, it.name)) {
+        say(&format!("{} ...", scenario.name));
+        let scenario = effort.adapted(scenario, descriptors);
+        rows.extend(measure(&scenario, &mut fleet, &others, &effort).await?);
+    }
+    let mut report = Report {
         machine,
-        load_after: process::load_average(),
-        goals: targets::judge(&rows, &facts, chain.as_ref()),
+        load_after: String::new(),
+        command: command(),
+        seconds: 0.0,
         process: facts,
         rows,
-        chain,
+        chains: chains(&arguments, &mut fleet, &effort).await?,
+        long: long(&arguments, &mut fleet, &effort).await?,
+        tools: tools(&arguments, &mut fleet, &effort).await?,
+        interpreter: code_interpreter(&arguments).await,
+        goals: Vec::new(),
     };
-    finish(&report, arguments.json.as_deref())
+    report.goals = targets::judge(&report);
+    report.load_after = process::load_average();
+    report.seconds = begun.elapsed().as_secs_f64();
+    finish(&report, &arguments)
 }
 
-fn effort(arguments: &RunArguments) -> Effort {
-    if arguments.quick {
-        return Effort {
-            rounds: 1,
-            lasting: Duration::from_secs(1),
-            chains: 2,
-        };
-    }
-    Effort {
-        rounds: 3,
-        lasting: Duration::from_secs(2),
-        chains: 8,
-    }
+/// As it can be typed again.
+fn command() -> String {
+    let given: Vec<String> = std::env::args().skip(2).collect();
+    format!("bench/run {}", given.join(" "))
+        .trim_end()
+        .to_owned()
 }
 
 /// Whether the command line asks for a scenario.
 fn wanted(arguments: &RunArguments, name: &str) -> bool {
-    let asked = &arguments.scenario;
+    let asked = &arguments.only;
     asked.is_empty() || asked.iter().any(|part| name.contains(part.as_str()))
 }
 
 /// Servers take turns within each round, so that a disturbance of the machine meets all of them.
 async fn measure(
     scenario: &Scenario,
-    servers: &[Target],
+    fleet: &mut Fleet,
+    others: &[Target],
     effort: &Effort,
 ) -> Result<Vec<Row>, String> {
-    let mut found: Vec<Vec<load::Round>> = servers.iter().map(|_| Vec::new()).collect();
-    for _ in 0..effort.rounds {
-        for (server, rounds) in servers.iter().zip(&mut found) {
-            rounds.push(load::round(scenario, server, effort.lasting).await?);
+    let mut targets = Vec::new();
+    for kind in scenario.servers {
+        if matches!(scenario.delivery, Delivery::Held(_)) {
+            // Memory that earlier loads left allocated would be taken for these streams'.
+            fleet.stop(*kind);
+        }
+        targets.extend(fleet.target(*kind).await?);
+    }
+    targets.extend(others.iter().cloned());
+    let mut found: Vec<Vec<load::Round>> = targets.iter().map(|_| Vec::new()).collect();
+    for _ in 0..effort.rounds_of(scenario) {
+        for (target, rounds) in targets.iter().zip(&mut found) {
+            rounds.push(load::round(scenario, target, effort.lasting).await?);
         }
     }
-    let rows = servers.iter().zip(&found);
+    let rows = targets.iter().zip(&found);
     Ok(rows
-        .map(|(server, rounds)| Row::new(scenario, &server.name, rounds))
+        .map(|(target, rounds)| Row::new(scenario, &target.name, rounds))
         .collect())
 }
 
-/// Starts the gateway several times, each with a new database; the last one stays.
-async fn start_gateway(
-    program: &Path,
-    upstream: &str,
-    folder: &Path,
-) -> Result<(Served, Process), String> {
-    let mut times = Vec::new();
-    loop {
-        let port = process::free_port()?;
-        let log = File::create(folder.join("gateway.log"));
-        let mut gateway = Command::new(program);
-        gateway
-            .args(["serve", "--upstream", upstream])
-            .args(["--gateway-host", "127.0.0.1"])
-            .args(["--gateway-port", &port.to_string()])
-            // Neither `.env` nor a variable of this shell may change what is measured.
-            .current_dir(folder)
-            .env_clear()
-            .env("VR_DB_PATH", folder.join(format!("{}.db", times.len())))
-            .stderr(log.map_err(|error| format!("cannot write a log: {error}"))?);
-        let (served, ready) = process::start(gateway, port, "/health/ready").await?;
-        times.push(ready.as_secs_f64() * 1000.0);
-        if times.len() == STARTS {
-            let idle = process::memory_mib(served.pid, "VmRSS:");
-            let size = fs::metadata(program).map_err(|error| format!("no program: {error}"))?;
-            let facts = Process {
-                ready_ms: report::median(times),
-                idle_mib: idle.ok_or("the gateway is gone")?,
-                binary_mb: size.len() as f64 / 1e6,
-            };
-            return Ok((served, facts));
+async fn chains(
+    arguments: &RunArguments,
+    fleet: &mut Fleet,
+    effort: &Effort,
+) -> Result<Vec<Chain>, String> {
+    let mut chains = Vec::new();
+    if wanted(arguments, "chain") {
+        say("chain ...");
+        for kind in [Kind::Stored, Kind::Postgres, Kind::Redis] {
+            if let Some(target) = fleet.target(kind).await? {
+                chains.push(chain::measure(&target, effort.chains).await?);
+            }
         }
     }
-}
-
-fn servers(
-    stub: &Served,
-    relay: &Served,
-    gateway: &Served,
-    against: &[String],
-) -> Result<Vec<Target>, String> {
-    let target = |name: &str, served: &Served, api, keep| Target {
-        name: name.to_owned(),
-        address: served.address.clone(),
-        pid: Some(served.pid),
-        api,
-        keep,
-    };
-    let mut servers = vec![
-        target(DIRECT, stub, Api::Chat, Keep::No),
-        target(RELAY, relay, Api::Chat, Keep::No),
-        target(GATEWAY, gateway, Api::Responses, Keep::No),
-        target(STORED, gateway, Api::Responses, Keep::Yes),
-    ];
-    for other in against {
-        let (name, url) = other
-            .split_once('=')
-            .ok_or("`--against` wants NAME=URL, such as other=http://127.0.0.1:9000")?;
-        servers.push(Target {
-            name: name.to_owned(),
-            address: url
-                .trim_start_matches("http://")
-                .trim_end_matches('/')
-                .to_owned(),
-            pid: None,
-            api: Api::Responses,
-            keep: Keep::Yes,
-        });
+    for kind in [Kind::Postgres, Kind::Redis, Kind::TwoWorkers] {
+        fleet.stop(kind);
     }
-    Ok(servers)
+    Ok(chains)
 }
 
-fn own_program() -> Result<PathBuf, String> {
-    std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))
+async fn long(
+    arguments: &RunArguments,
+    fleet: &mut Fleet,
+    effort: &Effort,
+) -> Result<Option<Long>, String> {
+    if !wanted(arguments, "history-5mb") {
+        return Ok(None);
+    }
+    say("history-5mb ...");
+    let direct = fleet.target(Kind::Direct).await?;
+    let relay = fleet.target(Kind::Relay).await?;
+    let stored = fleet.target(Kind::Stored).await?;
+    let (Some(direct), Some(relay), Some(stored)) = (direct, relay, stored) else {
+        return Ok(None);
+    };
+    let measured = chain::long(&stored, (&direct, &relay), effort.turns).await?;
+    Ok(Some(measured))
 }
 
-fn gateway_program(arguments: &RunArguments, ours: &Path) -> PathBuf {
-    let beside = || ours.with_file_name("vllm-responses");
-    let program = arguments.gateway.clone().unwrap_or_else(beside);
-    // The gateway is started in another folder.
-    fs::canonicalize(&program).unwrap_or(program)
+async fn tools(
+    arguments: &RunArguments,
+    fleet: &mut Fleet,
+    effort: &Effort,
+) -> Result<Option<ToolLoop>, String> {
+    if !wanted(arguments, "tool-loop") {
+        return Ok(None);
+    }
+    say("tool-loop ...");
+    let Some(target) = fleet.target(Kind::Tools).await? else {
+        return Ok(None);
+    };
+    let measured = toolloop::measure(&target, effort.tool_responses).await?;
+    fleet.stop(Kind::Tools);
+    Ok(Some(measured))
 }
 
-fn finish(report: &Report, json: Option<&Path>) -> Result<(), String> {
-    if let Some(path) = json {
-        let text = serde_json::to_vec_pretty(report)
-            .map_err(|error| format!("cannot write JSON: {error}"))?;
-        fs::write(path, text).map_err(|error| format!("cannot write the JSON file: {error}"))?;
+async fn code_interpreter(arguments: &RunArguments) -> Option<Interpreter> {
+    let by_name = arguments
+        .only
+        .iter()
+        .any(|part| "interpreter".contains(part.as_str()));
+    if !(by_name || arguments.only.is_empty() && !arguments.quick) {
+        return None;
+    }
+    say("interpreter ...");
+    let measured = interpreter::measure(arguments.bundle.as_deref()).await;
+    measured
+        .inspect_err(|why| say(&format!("left out: the code interpreter ({why})")))
+        .ok()
+}
+
+fn finish(report: &Report, arguments: &RunArguments) -> Result<(), String> {
+    if let Some(path) = &arguments.json {
+        write_json(report, path)?;
     }
     std::io::stdout()
-        .write_all(report::table(report).as_bytes())
+        .write_all(table::whole(report).as_bytes())
         .map_err(|error| format!("cannot print: {error}"))?;
     let faults: usize = report.rows.iter().map(|row| row.faults).sum();
-    match faults {
-        0 => Ok(()),
-        _ => Err(format!("{faults} answers were not right")),
+    if faults > 0 {
+        return Err(format!("{faults} answers were not right"));
     }
+    if arguments.markdown {
+        markdown::update(report)?;
+    }
+    Ok(())
 }
 
-/// Progress; the table alone goes to standard output.
-fn say(line: &str) {
-    drop(writeln!(std::io::stderr(), "{line}"));
+fn write_json(report: &Report, path: &Path) -> Result<(), String> {
+    let text =
+        serde_json::to_vec_pretty(report).map_err(|error| format!("cannot write JSON: {error}"))?;
+    std::fs::write(path, text).map_err(|error| format!("cannot write the JSON file: {error}"))
 }

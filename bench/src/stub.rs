@@ -1,56 +1,63 @@
 //! A model server that costs next to nothing: answers are serialised once and written whole.
 //!
-//! The model's name steers it: `-t64` tokens (16 by default), `-r50` tokens a second, without it
-//! all at once. `usage.prompt_tokens` is the number of messages seen, so that a chain is checkable.
+//! The model's name steers it, see [`crate::answers`]. `usage.prompt_tokens` is the number of
+//! messages seen, so that a chain is checkable.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// Each token of every answer.
-pub(crate) const WORD: &str = " word";
-
-const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nserver: stub\r\n\
-    content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
-const MODELS: &str = r#"{"object":"list","data":[{"id":"stub","object":"model","created":1,"owned_by":"stub","root":"stub","parent":null,"max_model_len":1000000}]}"#;
+use crate::answers::{MODELS, Prepared, STREAM_HEAD, plain};
 
 /// Serves on `127.0.0.1:port` until the process is killed.
 pub(crate) async fn serve(port: u16) -> Result<(), String> {
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|error| format!("the stub cannot listen: {error}"))?;
+    LocalSet::new().run_until(accept(listener)).await
+}
+
+async fn accept(listener: TcpListener) -> Result<(), String> {
+    let cache = Rc::new(Cache::default());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _peer) = accepted.map_err(|error| format!("cannot accept: {error}"))?;
-                connections.spawn(connection(stream));
+                connections.spawn_local(connection(stream, Rc::clone(&cache)));
             }
             Some(_ended) = connections.join_next() => {}
         }
     }
 }
 
-/// Answers of one model, ready to be written.
-struct Prepared {
-    model: String,
-    /// Tokens a second; all at once without it.
-    rate: Option<u32>,
-    /// The role, then one event a token, then the finish; each an HTTP chunk.
-    events: Vec<Vec<u8>>,
-    /// Status line to the end of the text.
-    whole: String,
-    tokens: usize,
+/// Answers by model, shared by all connections.
+#[derive(Default)]
+struct Cache(RefCell<HashMap<String, Rc<Prepared>>>);
+
+impl Cache {
+    fn answers_of(&self, model: &str) -> Rc<Prepared> {
+        let mut known = self.0.borrow_mut();
+        if let Some(known) = known.get(model) {
+            return Rc::clone(known);
+        }
+        let prepared = Rc::new(Prepared::new(model));
+        known.insert(model.to_owned(), Rc::clone(&prepared));
+        prepared
+    }
 }
 
-async fn connection(mut stream: TcpStream) -> std::io::Result<()> {
+async fn connection(mut stream: TcpStream, cache: Rc<Cache>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut unread = Vec::with_capacity(16 << 10);
-    let mut prepared = Prepared::new("stub");
+    let mut unread = Vec::with_capacity(4 << 10);
+    let mut answers = cache.answers_of("stub");
     loop {
         let (head, length) = loop {
             if let Some(at) = memmem::find(&unread, b"\r\n\r\n") {
@@ -60,6 +67,7 @@ async fn connection(mut stream: TcpStream) -> std::io::Result<()> {
                 return Ok(());
             }
         };
+        unread.reserve((head + length).saturating_sub(unread.len()));
         while unread.len() < head + length {
             if stream.read_buf(&mut unread).await? == 0 {
                 return Ok(());
@@ -71,105 +79,68 @@ async fn connection(mut stream: TcpStream) -> std::io::Result<()> {
             continue;
         }
         let model = text_after(&request, b"\"model\":");
-        if prepared.model != model {
-            prepared = Prepared::new(&model);
+        if answers.model != model {
+            answers = cache.answers_of(&model);
         }
-        let messages = memmem::find_iter(&request, b"\"role\":").count();
-        if memmem::find(&request, b"\"stream\":true").is_none() {
-            stream.write_all(&prepared.answer(messages)).await?;
+        answer(&mut stream, &answers, &request).await?;
+    }
+}
+
+async fn answer(stream: &mut TcpStream, answers: &Prepared, request: &[u8]) -> std::io::Result<()> {
+    tokio::time::sleep(answers.delay).await;
+    let messages = memmem::find_iter(request, b"\"role\":").count();
+    let streamed = memmem::find(request, b"\"stream\":true").is_some();
+    if let Some(round) = tool_round(answers, request) {
+        let name = text_after(request, b"\"function\":{\"name\":");
+        let bytes = if streamed {
+            answers.call_stream(&name, round)
         } else {
-            prepared.stream(&mut stream, messages).await?;
-        }
-    }
-}
-
-impl Prepared {
-    fn new(model: &str) -> Self {
-        let tokens = knob(model, 't').unwrap_or(16) as usize;
-        let event = |choice: &str| {
-            chunk(&format!(
-                r#"{{"id":"chatcmpl-b3918194d0472041","object":"chat.completion.chunk","created":1795336662,"model":"{model}","choices":[{choice}]}}"#
-            ))
+            answers.call(&name, round)
         };
-        let role = event(
-            r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#,
-        );
-        let token = event(&format!(
-            r#"{{"index":0,"delta":{{"content":"{WORD}"}},"logprobs":null,"finish_reason":null,"token_ids":null}}"#
-        ));
-        let finish = event(
-            r#"{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null}"#,
-        );
-        let mut events = vec![role];
-        events.extend(std::iter::repeat_n(token, tokens));
-        events.push(finish);
-        let text = WORD.repeat(tokens);
-        let whole = format!(
-            r#"{{"id":"chatcmpl-b3918194d0472041","object":"chat.completion","created":1795336662,"model":"{model}","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null}},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null}}],"#
-        );
-        Self {
-            model: model.to_owned(),
-            rate: knob(model, 'r'),
-            events,
-            whole,
-            tokens,
+        return stream.write_all(&bytes).await;
+    }
+    if !streamed {
+        return stream.write_all(&answers.answer(messages)).await;
+    }
+    match answers.period {
+        None => {
+            let end = answers.end(messages);
+            stream
+                .write_all(&[STREAM_HEAD, &answers.burst, &end].concat())
+                .await
         }
-    }
-
-    fn usage(&self, messages: usize) -> String {
-        format!(
-            r#""usage":{{"prompt_tokens":{messages},"total_tokens":{},"completion_tokens":{}}}"#,
-            messages + self.tokens,
-            self.tokens
-        )
-    }
-
-    fn answer(&self, messages: usize) -> Vec<u8> {
-        plain(&format!("{}{}}}", self.whole, self.usage(messages))).into_bytes()
-    }
-
-    async fn stream(&self, stream: &mut TcpStream, messages: usize) -> std::io::Result<()> {
-        let mut end = chunk(&format!(
-            r#"{{"id":"chatcmpl-b3918194d0472041","object":"chat.completion.chunk","created":1795336662,"model":"{}","choices":[],{}}}"#,
-            self.model,
-            self.usage(messages)
-        ));
-        end.extend_from_slice(&chunk("[DONE]"));
-        end.extend_from_slice(b"0\r\n\r\n");
-        let Some(rate) = self.rate else {
-            let parts = [STREAM_HEAD, &self.events.concat(), &end];
-            return stream.write_all(&parts.concat()).await;
-        };
-        let period = Duration::from_secs(1) / rate.max(1);
-        let mut ticks = interval_at(Instant::now(), period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        stream.write_all(STREAM_HEAD).await?;
-        for event in &self.events {
-            ticks.tick().await;
-            stream.write_all(event).await?;
-        }
-        stream.write_all(&end).await
+        Some(period) => paced(stream, answers, messages, period).await,
     }
 }
 
-/// One event as one HTTP chunk, which is how vLLM sends them.
-fn chunk(data: &str) -> Vec<u8> {
-    let event = format!("data: {data}\n\n");
-    format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
+/// How many results the request already has, when the script wants a further call.
+fn tool_round(answers: &Prepared, request: &[u8]) -> Option<usize> {
+    if answers.calls == 0 || memmem::find(request, b"\"tools\":[").is_none() {
+        return None;
+    }
+    let results = memmem::find_iter(request, b"\"role\":\"tool\"").count();
+    (results < answers.calls).then_some(results)
 }
 
-fn plain(json: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\nserver: stub\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{json}",
-        json.len()
-    )
-}
-
-/// The number after `-` and `letter` in the model's name.
-fn knob(model: &str, letter: char) -> Option<u32> {
-    let mut parts = model.split('-');
-    parts.find_map(|part| part.strip_prefix(letter)?.parse().ok())
+async fn paced(
+    stream: &mut TcpStream,
+    answers: &Prepared,
+    messages: usize,
+    period: Duration,
+) -> std::io::Result<()> {
+    let mut ticks = interval_at(Instant::now(), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    stream
+        .write_all(&[STREAM_HEAD, &answers.role].concat())
+        .await?;
+    for _ in 0..answers.tokens {
+        ticks.tick().await;
+        stream.write_all(&answers.token).await?;
+    }
+    ticks.tick().await;
+    stream
+        .write_all(&[&answers.finish[..], &answers.end(messages)].concat())
+        .await
 }
 
 /// The JSON string that follows `key`; empty without one.
@@ -181,12 +152,37 @@ fn text_after(request: &[u8], key: &[u8]) -> String {
 }
 
 fn body_length(head: &[u8]) -> usize {
-    let head = String::from_utf8_lossy(head);
-    let lines = head.lines().take_while(|line| !line.is_empty());
-    let mut lengths = lines.filter_map(|line| {
+    let end = memmem::find(head, b"\r\n\r\n").unwrap_or(head.len());
+    let head = String::from_utf8_lossy(head.get(..end).unwrap_or_default());
+    let mut lengths = head.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length")
             .then(|| value.trim().parse().ok())?
     });
     lengths.next().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_of_calls_ends_with_an_answer() {
+        let answers = Prepared::new("stub-c2");
+        let with = |results: usize| {
+            let mut request = br#"{"tools":[{"type":"function","function":{"name":"n"}}]"#.to_vec();
+            request.extend(br#",{"role":"tool"}"#.repeat(results));
+            request
+        };
+        let rounds: Vec<_> = (0..3).map(|it| tool_round(&answers, &with(it))).collect();
+        assert_eq!(rounds, [Some(0), Some(1), None]);
+        assert_eq!(tool_round(&answers, b"{}"), None);
+        assert_eq!(text_after(&with(0), b"\"function\":{\"name\":"), "n");
+    }
+
+    #[test]
+    fn lengths_are_read_from_the_head_alone() {
+        let request = b"POST / HTTP/1.1\r\nContent-Length: 7\r\n\r\ncontent-length: 9";
+        assert_eq!(body_length(request), 7);
+    }
 }

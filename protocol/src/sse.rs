@@ -78,6 +78,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// Whether the next byte pushed begins a frame: nothing of one is kept here.
+    pub fn is_between_frames(&self) -> bool {
+        let nothing_kept = self.frame == self.buffer.len() && matches!(self.data, Data::None);
+        nothing_kept && self.begun && !self.after_cr
+    }
+
     /// Bytes that were pushed and are part of no frame handed out.
     pub fn pending(&self) -> usize {
         self.buffer.len().saturating_sub(self.frame)
@@ -290,6 +296,25 @@ mod tests {
             assert!(pushed <= MAX_FRAME);
         }
         assert!(pushed > MAX_FRAME / 2);
+    }
+
+    #[test]
+    fn between_frames_nothing_is_kept() {
+        let mut decoder = Decoder::default();
+        // A BOM may still come.
+        assert!(!decoder.is_between_frames());
+        for (piece, between) in [
+            ("data: a\n", false),
+            ("\n", true),
+            (": note\n", false),
+            ("\r", false),
+            ("\ndata: b\n\n", true),
+            ("event: e\n", false),
+        ] {
+            decoder.push(piece.as_bytes()).unwrap();
+            while decoder.next_frame().is_some() {}
+            assert_eq!(decoder.is_between_frames(), between, "{piece:?}");
+        }
     }
 
     proptest! {

@@ -130,7 +130,7 @@ fn own_program() -> std::path::PathBuf {
 }
 
 fn probe(link: RuntimeLink) -> Probe {
-    let client = client::client(CONNECT);
+    let client = client::client(&link.endpoint(""), CONNECT);
     Box::new(move || {
         let request = link.authorize(client.get(link.endpoint("/health")));
         Box::pin(async move {

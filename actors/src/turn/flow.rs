@@ -2,9 +2,9 @@
 
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use actix::{ActorContext, ActorFuture, Context};
+use actix::{ActorContext, ActorFuture, AsyncContext as _, Context};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use vllm_responses_protocol::chat::fault::UpstreamFault;
@@ -12,6 +12,7 @@ use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Input;
 
 use super::{Piece, TurnActor, call};
+use crate::env::{Clock as _, SystemClock};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
 /// nothing, and it bounds what a full channel holds.
@@ -21,11 +22,22 @@ const SPARE: usize = 4 * 1024;
 /// How much of an answer's beginning is translated before the client is handed anything: a model
 /// server may have much ready at once, and the first token is not to wait for the last.
 const BEGINNING: usize = 1024;
+/// A buffer beyond this will probably be filled.
+const SMALL: usize = 2048;
+/// How long the end of an answer's body is waited for once its last event was there.
+const LINGER: Duration = Duration::from_millis(100);
 /// Longest whole answer that is buffered.
 const MAX_WHOLE: usize = 64 * 1024 * 1024;
 
 /// Runs as long as the actor, in its context; see the module of [`TurnActor`].
 pub(super) struct Flow;
+
+/// Which part of a stream is being handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Beginning,
+    Rest,
+}
 
 /// What one read of the upstream brought.
 enum Read {
@@ -57,14 +69,14 @@ impl TurnActor {
             let more = self.gather(ctx, task);
             if !self.effects.bytes.is_empty() {
                 ready!(self.hand_over(task));
-                if !self.unread.is_empty() {
+                let goes_on = more && !self.turn.is_over();
+                if goes_on && std::mem::replace(&mut self.part, Part::Rest) == Part::Beginning {
                     // The HTTP layer is to write the beginning before the rest is translated.
                     task.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             } else if self.turn.is_over() {
-                ctx.stop();
-                return Poll::Ready(());
+                return self.linger(ctx, task);
             } else if !more {
                 return Poll::Pending;
             }
@@ -74,46 +86,64 @@ impl TurnActor {
     /// Feeds the machine with what the upstream has ready, up to one buffer's worth. Says whether
     /// the upstream may have more ready. Nothing is read while the client owes a read.
     fn gather(&mut self, ctx: &mut Context<Self>, task: &mut TaskContext<'_>) -> bool {
-        if !self.unread.is_empty() {
-            let rest = std::mem::take(&mut self.unread);
-            self.take(Read::Bytes(rest), ctx);
-        }
+        let mut beginning = BEGINNING;
+        let mut now: Option<i64> = None;
         while self.effects.bytes.len() < GATHER && !self.turn.is_over() {
-            let Some(upstream) = &mut self.upstream else {
-                return false;
-            };
-            let read = match upstream.body.poll_next_unpin(task) {
+            let read = match self.read(task) {
                 Poll::Pending => return false,
-                Poll::Ready(Some(Ok(bytes))) if self.begins(&bytes) => {
-                    let mut beginning = bytes;
-                    self.unread = beginning.split_off(BEGINNING);
-                    self.take(Read::Bytes(beginning), ctx);
-                    return true;
-                }
-                Poll::Ready(Some(Ok(bytes))) => Read::Bytes(bytes),
-                Poll::Ready(Some(Err(_broken))) => Read::Broken,
-                Poll::Ready(None) => Read::Ended,
+                Poll::Ready(read) => read,
             };
-            self.take(read, ctx);
+            // One look at the clock for all that is ready: there may be hundreds of tokens.
+            let now_ms = match now {
+                Some(now_ms) => now_ms,
+                None => *now.insert(self.note_read(&read)),
+            };
+            match read {
+                Read::Bytes(mut bytes) if self.part == Part::Beginning => {
+                    if bytes.len() > beginning {
+                        self.unread = bytes.split_off(beginning);
+                    }
+                    beginning -= bytes.len();
+                    self.take(Read::Bytes(bytes), now_ms, ctx);
+                }
+                Read::Bytes(_) | Read::Ended | Read::Broken => self.take(read, now_ms, ctx),
+            }
+            if beginning == 0 {
+                return true;
+            }
+            self.make_room();
         }
         true
     }
 
-    /// Whether these bytes begin a stream's answer and are more than its beginning.
-    fn begins(&mut self, bytes: &Bytes) -> bool {
-        let first = !std::mem::replace(&mut self.begun, true);
-        first && bytes.len() > BEGINNING && self.turn.delivery() == Delivery::Events
+    /// The next bytes of the answer.
+    fn read(&mut self, task: &mut TaskContext<'_>) -> Poll<Read> {
+        if !self.unread.is_empty() {
+            return Poll::Ready(Read::Bytes(std::mem::take(&mut self.unread)));
+        }
+        let Some(upstream) = &mut self.upstream else {
+            return Poll::Pending;
+        };
+        upstream.body.poll_next_unpin(task).map(|read| match read {
+            Some(Ok(bytes)) => Read::Bytes(bytes),
+            Some(Err(_broken)) => Read::Broken,
+            None => Read::Ended,
+        })
     }
 
-    fn take(&mut self, read: Read, ctx: &mut Context<Self>) {
-        self.heard = Instant::now();
-        if matches!(read, Read::Bytes(_)) {
-            self.timings.first_token.get_or_insert(self.heard);
+    /// A buffer that fills grows to its full size at once, instead of by doubling. One that does not,
+    /// because the upstream writes a token at a time, stays small.
+    fn make_room(&mut self) {
+        let bytes = &mut self.effects.bytes;
+        if bytes.len() > SMALL && bytes.capacity() < GATHER {
+            bytes.reserve_exact(GATHER + SMALL - bytes.len());
         }
+    }
+
+    fn take(&mut self, read: Read, now_ms: i64, ctx: &mut Context<Self>) {
         match (read, self.turn.delivery()) {
             (Read::Bytes(bytes), Delivery::Events) => {
-                self.note_read();
-                self.feed(Input::UpstreamBytes(&bytes), ctx);
+                self.feed_at(now_ms, Input::UpstreamBytes(&bytes), ctx);
             }
             (Read::Bytes(bytes), Delivery::Whole) => self.keep_whole(&bytes, ctx),
             (Read::Ended, Delivery::Events) => {
@@ -131,13 +161,22 @@ impl TurnActor {
         }
     }
 
-    /// Counts the time since the last read.
-    fn note_read(&mut self) {
-        self.timings.first_read.get_or_insert(self.heard);
-        if let Some(before) = self.last_read.replace(self.heard) {
-            let turns = self.permit.peers.metrics.turns();
-            turns.gap(self.heard - before);
+    /// Looks at the clock, and counts the time since the last read of a stream; gives Unix
+    /// milliseconds.
+    fn note_read(&mut self, read: &Read) -> i64 {
+        self.heard = Instant::now();
+        let bytes = matches!(read, Read::Bytes(_));
+        if bytes {
+            self.timings.first_token.get_or_insert(self.heard);
         }
+        if bytes && self.turn.delivery() == Delivery::Events {
+            self.timings.first_read.get_or_insert(self.heard);
+            if let Some(before) = self.last_read.replace(self.heard) {
+                let turns = self.permit.peers.metrics.turns();
+                turns.gap(self.heard - before);
+            }
+        }
+        SystemClock.now_ms()
     }
 
     /// An answer ends in a fault.
@@ -177,6 +216,24 @@ impl TurnActor {
         if room.is_ok() && self.outlet.send_item(Piece { bytes, held }).is_ok() {
             self.spoke = Instant::now();
         }
+        Poll::Ready(())
+    }
+
+    /// Ends the client's body, then waits a moment for the end of the upstream's: only a connection
+    /// that was read to its end is used again, and servers write that end apart from the last event.
+    fn linger(&mut self, ctx: &mut Context<Self>, task: &mut TaskContext<'_>) -> Poll<()> {
+        if let Some(upstream) = &mut self.upstream
+            && upstream.body.poll_next_unpin(task).is_pending()
+        {
+            if let Some(watch) = self.client_watch.take() {
+                self.timings.ended = Some(Instant::now());
+                ctx.cancel_future(watch);
+                self.outlet.close();
+                ctx.run_later(LINGER, |_, ctx| ctx.stop());
+            }
+            return Poll::Pending;
+        }
+        ctx.stop();
         Poll::Ready(())
     }
 }

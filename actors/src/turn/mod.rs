@@ -27,6 +27,7 @@ use tokio_util::sync::{CancellationToken, PollSender};
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Record, Status};
+use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::Turn;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
 
@@ -41,7 +42,7 @@ use crate::trace::{Fact, Side, Span};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
-use flow::Flow;
+use flow::{Flow, Part};
 use timings::{Timings, log_messages};
 
 /// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, about 16 KiB or one
@@ -136,13 +137,14 @@ pub(crate) struct TurnActor {
     upstream: Option<Answer>,
     /// What was read and is not translated yet; see `flow`.
     unread: Bytes,
-    /// Whether anything of an answer was read.
-    begun: bool,
+    part: Part,
     /// A whole answer so far, for a client that does not stream.
     whole: Vec<u8>,
     /// Wakes [`Flow`] after effects that something else caused.
     flow: Option<Waker>,
     calling: Option<SpawnHandle>,
+    /// Holds the body's channel open.
+    client_watch: Option<SpawnHandle>,
     /// Cancelled when the answer is decided: tools that still run end.
     tools: CancellationToken,
     timings: Timings,
@@ -162,6 +164,7 @@ impl TurnActor {
         body: mpsc::Sender<Piece>,
     ) -> Self {
         let now = Instant::now();
+        let delivery = job.turn.delivery();
         Self {
             turn: job.turn,
             effects: Effects::default(),
@@ -176,10 +179,14 @@ impl TurnActor {
             outlet: PollSender::new(body),
             upstream: None,
             unread: Bytes::new(),
-            begun: false,
+            part: match delivery {
+                Delivery::Events => Part::Beginning,
+                Delivery::Whole => Part::Rest,
+            },
             whole: Vec::new(),
             flow: None,
             calling: None,
+            client_watch: None,
             tools: CancellationToken::new(),
             timings: Timings::begin(now, job.queued),
             spoke: now,
@@ -194,14 +201,26 @@ impl TurnActor {
 
     /// Steps the machine and does what it asks for.
     fn feed(&mut self, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.turn
-            .step(SystemClock.now_ms(), input, &mut self.effects);
+        self.feed_at(SystemClock.now_ms(), input, ctx);
+    }
+
+    /// As [`Self::feed`], by a clock that was read before; Unix milliseconds.
+    fn feed_at(&mut self, now_ms: i64, input: Input<'_>, ctx: &mut Context<Self>) {
+        self.turn.step(now_ms, input, &mut self.effects);
+        if self.effects.actions.is_empty() {
+            // As after almost every token: nothing has changed that anything waits for.
+            return self.wake_flow();
+        }
         for action in std::mem::take(&mut self.effects.actions) {
             self.perform(action, ctx);
         }
         if self.turn.is_decided() {
             self.tools.cancel();
         }
+        self.wake_flow();
+    }
+
+    fn wake_flow(&self) {
         if let Some(flow) = &self.flow {
             flow.wake_by_ref();
         }
@@ -238,7 +257,7 @@ impl TurnActor {
             }
             Action::Persist(record) => self.persist(record, ctx),
             // `Flow` ends the actor once the last byte is handed over.
-            Action::End => self.upstream = None,
+            Action::End => {}
         }
     }
 

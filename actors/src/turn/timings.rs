@@ -27,6 +27,8 @@ pub(super) struct Timings {
     pub(super) decided: Option<Instant>,
     /// The store acknowledged it, or did not.
     pub(super) stored: Option<Instant>,
+    /// The last byte was handed over.
+    pub(super) ended: Option<Instant>,
 }
 
 impl Timings {
@@ -40,6 +42,7 @@ impl Timings {
             tools: Duration::ZERO,
             decided: None,
             stored: None,
+            ended: None,
         }
     }
 
@@ -65,7 +68,7 @@ impl Timings {
             output_tokens = count(usage.map(Usage::output_tokens)),
             tools_ms = millis(self.tools),
             store_ms = since(self.decided, self.stored),
-            total_ms = since(begun, Some(Instant::now()));
+            total_ms = since(begun, self.ended.or_else(|| Some(Instant::now())));
             "timings"
         );
     }

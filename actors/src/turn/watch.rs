@@ -18,10 +18,10 @@ impl TurnActor {
             return;
         };
         let left = async move { body.closed().await };
-        ctx.spawn(
-            left.into_actor(self)
-                .map(|(), act, ctx| act.cancel(Cancel::ClientLeft, ctx)),
-        );
+        let left = left
+            .into_actor(self)
+            .map(|(), act, ctx| act.cancel(Cancel::ClientLeft, ctx));
+        self.client_watch = Some(ctx.spawn(left));
     }
 
     /// Watches for the supervisor's word that memory is short. A client that takes nothing is not

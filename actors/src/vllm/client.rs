@@ -6,15 +6,24 @@ use awc::{Client, ClientRequest, Connector};
 use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::settings::UpstreamSettings;
+use crate::tls;
 
 /// Unused connections are dropped before uvicorn's own 5 s keep-alive would close them under us:
 /// a request sent into a closing connection costs a retry.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// A client for this thread. The defaults that would break streaming are off: the 5 s head deadline,
-/// the limit of 100 requests, redirects (fault U13). The callers have deadlines of their own.
-pub fn client(connect: Duration) -> Client {
-    let connector = Connector::new()
+/// A client for this thread, for servers below `url`.
+///
+/// The defaults that would break streaming are off: the 5 s head deadline, the limit of 100 requests,
+/// redirects (fault U13). The callers have deadlines of their own.
+pub fn client(url: &str, connect: Duration) -> Client {
+    let scheme = url.split(':').next().unwrap_or_default();
+    let connector = if scheme.eq_ignore_ascii_case("https") {
+        Connector::new().rustls_0_23(tls::trusting_system())
+    } else {
+        Connector::new()
+    };
+    let connector = connector
         .timeout(connect)
         .limit(0)
         .conn_keep_alive(KEEP_ALIVE)

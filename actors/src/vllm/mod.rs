@@ -145,7 +145,7 @@ impl Actor for VllmActor {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        self.client = Some(client::client(POLL_LIMIT));
+        self.client = Some(client::client(self.settings.base_url.as_str(), POLL_LIMIT));
     }
 }
 

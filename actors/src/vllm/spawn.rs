@@ -104,7 +104,7 @@ fn numbers(settings: &SpawnSettings) -> ChildSettings {
 
 /// Asks for the model list, from the thread the actor lives on.
 fn probe(upstream: UpstreamSettings) -> Probe {
-    let client = client::client(upstream.deadlines.connect);
+    let client = client::client(upstream.base_url.as_str(), upstream.deadlines.connect);
     Box::new(move || {
         let (client, upstream) = (client.clone(), upstream.clone());
         Box::pin(async move {

@@ -40,6 +40,21 @@ impl Template {
         Some((self.piece, text))
     }
 
+    /// As [`Self::recognise`] for the frame of an event stream at the beginning of `bytes`, as most
+    /// servers write it; also gives what follows the frame.
+    pub fn recognise_frame<'a>(&self, bytes: &'a [u8]) -> Option<(Piece, &'a str, &'a [u8])> {
+        if self.around.is_empty() {
+            return None;
+        }
+        let (before, behind) = self.around.split_at_checked(self.before)?;
+        let inner = bytes.strip_prefix(b"data: ")?.strip_prefix(before)?;
+        let length = inner.iter().position(|byte| needs_escape(*byte))?;
+        let (inner, rest) = inner.split_at_checked(length)?;
+        let rest = rest.strip_prefix(behind)?.strip_prefix(b"\n\n")?;
+        let text = std::str::from_utf8(inner).ok()?;
+        (!text.is_empty()).then_some((self.piece, text, rest))
+    }
+
     /// Takes a parsed chunk for the template if it says one thing only. `chunk` is borrowed from
     /// `data`.
     pub fn learn(&mut self, data: &[u8], chunk: &Chunk<'_>) {
@@ -101,6 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::sse::Decoder;
 
     fn learnt(data: &str) -> Template {
         let mut template = Template::default();
@@ -120,6 +136,9 @@ mod tests {
             let next = chunk(text);
             let known = template.recognise(next.as_bytes());
             assert_eq!(known, Some((Piece::Text, text)));
+            let frame = format!("data: {next}\n\nmore");
+            let known = template.recognise_frame(frame.as_bytes());
+            assert_eq!(known, Some((Piece::Text, text, &b"more"[..])));
         }
     }
 
@@ -138,6 +157,8 @@ mod tests {
             "",
         ] {
             assert_eq!(template.recognise(data.as_bytes()), None, "{data}");
+            let frame = format!("data: {data}\n\n");
+            assert_eq!(template.recognise_frame(frame.as_bytes()), None, "{data}");
         }
         let mut bad_utf8 = chunk("b").into_bytes();
         let place = bad_utf8.iter().position(|byte| *byte == b'b').unwrap();
@@ -160,6 +181,25 @@ mod tests {
     }
 
     proptest! {
+        /// A frame that is recognised is the frame that decoding would have given, and what follows it
+        /// is what would have been left.
+        #[test]
+        fn recognising_a_frame_is_decoding(first in any::<String>(), next in "\\PC{0,9}", rest in "(data: |\n|\r|\\{){0,3}", cut in any::<prop::sample::Index>()) {
+            let template = learnt(&chunk(&first));
+            let mut frame = format!("data: {}\n\n{rest}", chunk(&next));
+            if cut.index(4) == 0 {
+                frame.truncate(frame.floor_char_boundary(cut.index(frame.len())));
+            }
+            if let Some((piece, text, left)) = template.recognise_frame(frame.as_bytes()) {
+                let mut decoder = Decoder::default();
+                decoder.push(frame.as_bytes()).unwrap();
+                let decoded = decoder.next_frame().unwrap();
+                prop_assert_eq!(template.recognise(decoded.data), Some((piece, text)));
+                let whole = frame.len() - left.len();
+                prop_assert_eq!(whole, "data: \n\n".len() + decoded.data.len());
+            }
+        }
+
         /// What is recognised is what parsing would have said.
         #[test]
         fn recognising_is_parsing(first in any::<String>(), next in any::<String>(), cut in any::<prop::sample::Index>()) {

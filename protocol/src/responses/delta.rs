@@ -52,7 +52,7 @@ impl DeltaFrame {
         let fixed = self.head.len() + self.middle.len() + self.tail.len() + numbers_and_quotes;
         buffer.reserve(fixed + delta.len());
         buffer.extend_from_slice(&self.head);
-        json_text::append(buffer, &sequence);
+        append_number(buffer, sequence);
         buffer.extend_from_slice(&self.middle);
         if delta.bytes().any(needs_escape) {
             json_text::append(buffer, &delta);
@@ -65,12 +65,37 @@ impl DeltaFrame {
     }
 }
 
+/// Appends a number in decimal digits.
+fn append_number(buffer: &mut Vec<u8>, mut number: u64) {
+    // As many as the greatest number has.
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        start -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    buffer.extend_from_slice(digits.get(start..).unwrap_or_default());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::responses::event::{Delivery, ReasoningEvents, TextDelta, Writer};
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 7, 10, 99, 100, 12_345, u64::MAX] {
+            let mut buffer = Vec::new();
+            append_number(&mut buffer, number);
+            assert_eq!(buffer, number.to_string().as_bytes());
+        }
+    }
 
     proptest! {
         /// A cut frame is byte for byte the event as it is written whole.

@@ -31,6 +31,14 @@ impl Turn {
         bytes: &[u8],
         effects: &mut Effects,
     ) -> Result<(), Explained> {
+        let bytes = if decoder.is_between_frames() {
+            self.known_frames(bytes, effects)
+        } else {
+            bytes
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if decoder.push(bytes).is_err() {
             return Err(fault::explain(UpstreamFault::TooLong));
         }
@@ -44,15 +52,30 @@ impl Turn {
         Ok(())
     }
 
+    /// Takes the frames at the beginning of `bytes` that are known by their bytes, without decoding
+    /// them; gives the rest.
+    fn known_frames<'b>(&mut self, bytes: &'b [u8], effects: &mut Effects) -> &'b [u8] {
+        let mut rest = bytes;
+        while let Some((piece, text, behind)) = self.template.recognise_frame(rest) {
+            self.known(piece, text, effects);
+            rest = behind;
+        }
+        rest
+    }
+
+    fn known(&mut self, piece: Piece, text: &str, effects: &mut Effects) {
+        let event = match piece {
+            Piece::Text => ModelEvent::Text(text, Vec::new()),
+            Piece::Reasoning => ModelEvent::Reasoning(text),
+        };
+        let (composer, mut out) = self.composing(effects);
+        composer.apply(event, &mut out);
+    }
+
     /// Takes one chunk of the stream.
     fn chunk(&mut self, data: &[u8], effects: &mut Effects) -> Result<(), Explained> {
         if let Some((piece, text)) = self.template.recognise(data) {
-            let (composer, mut out) = self.composing(effects);
-            let event = match piece {
-                Piece::Text => ModelEvent::Text(text, Vec::new()),
-                Piece::Reasoning => ModelEvent::Reasoning(text),
-            };
-            composer.apply(event, &mut out);
+            self.known(piece, text, effects);
             return Ok(());
         }
         // A derived struct would also be read from an array.

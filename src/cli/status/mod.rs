@@ -136,7 +136,7 @@ async fn shown(base: &str, key: Option<&Secret>, wanted: Wanted) -> Result<Strin
         Wanted::Readiness => "/health/ready",
         Wanted::Page | Wanted::Json => "/v1/status",
     };
-    let client = client::client(CONNECT_LIMIT);
+    let client = client::client(base, CONNECT_LIMIT);
     let (status, body) = tokio::time::timeout(LIMIT, get(&client, base, path, key))
         .await
         .unwrap_or_else(|_elapsed| {

@@ -22,7 +22,7 @@ const KEYS: &[Case] = &[
         &["line 1: the hash must be 64 hexadecimal digits"],
     ),
     ("a/b HASH", &["line 1: "]),
-    ("ann HASH extra", &["line 1: must be `NAME SHA256HEX`"]),
+    ("ann HASH extra", &["line 1: behind the hash may stand"]),
     ("ann HASH\n\nann HASH", &["line 3: a name occurs twice"]),
     ("ann HASH\nbob HASH", &["line 2: a key occurs twice"]),
     ("x\ny", &["line 1: must be", "line 2: must be"]),

@@ -67,8 +67,8 @@ impl fmt::Debug for Link {
 impl Link {
     pub(super) fn new(service: Service) -> Self {
         Self {
+            http: client(service.url.as_str(), CONNECT),
             service,
-            http: client(CONNECT),
         }
     }
 

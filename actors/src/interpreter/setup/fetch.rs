@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::error::{Doing as _, SetupError};
 use super::hash;
 use super::progress::Progress;
+use crate::tls;
 
 /// Longest wait for a connection, and then for the status line.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -75,7 +76,9 @@ impl Downloads {
     /// Downloads into `folder`, which is made if need be.
     pub(super) fn new(folder: PathBuf, npm: Option<PathBuf>) -> Result<Self, SetupError> {
         fs::create_dir_all(&folder).doing("make", &folder)?;
-        let connector = Connector::new().timeout(CONNECT);
+        let connector = Connector::new()
+            .rustls_0_23(tls::trusting_system())
+            .timeout(CONNECT);
         let client = Client::builder()
             .connector(connector)
             .disable_timeout()

@@ -73,8 +73,12 @@ impl Link {
             servers: runtime.is_none().then(BTreeMap::new),
             down: false,
         };
+        let with_client = |link: RuntimeLink| {
+            let client = RuntimeClient(client(link.url.as_str(), CONNECT));
+            (link, client)
+        };
         Self {
-            runtime: runtime.map(|link| (link, RuntimeClient(client(CONNECT)))),
+            runtime: runtime.map(with_client),
             settings,
             view: watch::Sender::new(view),
             mentions: RefCell::default(),
