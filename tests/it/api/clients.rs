@@ -2,6 +2,8 @@
 //! in which each client's way of sending a history back is kept.
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -461,13 +463,16 @@ fn what_is_unknown_is_left_out_or_refused_as_the_operator_says() {
                 );
             }
         }
-        let warned = gateway.log();
-        assert_eq!(
-            warned.contains("`carrier_pigeon` of `tools`"),
-            !refused[0],
-            "{warned}"
-        );
-        assert_eq!(warned.contains("`frobnicate`"), !refused[1], "{warned}");
+        let warns = |words: &str, expected: bool| {
+            // A line is read a moment after it was written.
+            let until = Instant::now() + Duration::from_secs(5);
+            while expected && !gateway.log().contains(words) && Instant::now() < until {
+                thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(gateway.log().contains(words), expected, "{words}");
+        };
+        warns("`carrier_pigeon` of `tools`", !refused[0]);
+        warns("`frobnicate`", !refused[1]);
     }
     assert!(
         fake.seen("m")
