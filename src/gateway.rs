@@ -20,6 +20,7 @@ use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
+use vllm_responses_actors::supervisor::gate::{FindGate, Gate};
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
 };
@@ -110,7 +111,9 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
     let watched = (keys_seen, doors_seen, observers_seen);
-    let chiefs = (supervisor.clone(), mcp_actor.clone());
+    let gate = ask_actor(&supervisor, FindGate, START_LIMIT).await;
+    let gate = gate.map_err(|gone| gone.to_string())?;
+    let chiefs = (supervisor.clone(), gate, mcp_actor.clone());
     let (tracing, exporter) = config.tracing.as_ref().map(trace::start).unzip();
     let state = AppState {
         tracing: tracing.unwrap_or_default(),
@@ -286,11 +289,12 @@ type Watched = (
 fn app_state(
     config: &Config,
     upstream: UpstreamSettings,
-    (supervisor, mcp): (Addr<SupervisorActor>, Addr<McpActor>),
+    (supervisor, gate, mcp): (Addr<SupervisorActor>, Gate, Addr<McpActor>),
     (keys, store, observers): Watched,
 ) -> AppState {
     AppState {
         keys,
+        gate,
         supervisor,
         mcp: McpDoors {
             servers: mcp.clone().recipient(),

@@ -6,16 +6,21 @@
 //! What is counted is what was asked for, not what the allocator makes of it.
 
 use std::cmp::Reverse;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use actix::{Message, Recipient};
 use tokio_util::sync::CancellationToken;
 
 /// No new responses above this part of the budget, in per cent.
 const TIGHT: usize = 95;
 /// Responses are ended above this one.
 const SHORT: usize = 98;
+
+/// Accounts below this part of the budget, whose clients take what they are sent, need not be known:
+/// not even as many as there are places for come to much.
+const UNLISTED: usize = 20_000;
 
 /// The budget; cheap to clone.
 #[derive(Clone, Debug)]
@@ -100,7 +105,10 @@ impl Held {
         self.bytes += bytes;
         self.memory.0.used.fetch_add(bytes, Ordering::Relaxed);
         if let Some(account) = &self.account {
-            account.held.fetch_add(bytes, Ordering::Relaxed);
+            let before = account.held.fetch_add(bytes, Ordering::Relaxed);
+            if before + bytes > account.memory.0.limit / UNLISTED {
+                account.enroll();
+            }
         }
     }
 
@@ -142,10 +150,18 @@ impl Drop for Held {
     }
 }
 
+/// An account that is worth looking at when memory is short. Sender: itself, at most once.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Enroll(pub Weak<Account>);
+
 /// What the supervisor knows of one running response.
 #[derive(Debug)]
 pub struct Account {
     memory: Memory,
+    /// The account itself, and the supervisor, which does not know it yet.
+    unlisted: Option<(Weak<Account>, Recipient<Enroll>)>,
+    listed: AtomicBool,
     held: AtomicUsize,
     /// Since when its client takes nothing, in milliseconds of the budget's clock; 0 while it does.
     waits_since: AtomicU64,
@@ -154,6 +170,30 @@ pub struct Account {
 }
 
 impl Account {
+    fn new(memory: Memory, unlisted: Option<(Weak<Self>, Recipient<Enroll>)>) -> Self {
+        Self {
+            memory,
+            unlisted,
+            listed: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            waits_since: AtomicU64::new(0),
+            shed: CancellationToken::new(),
+        }
+    }
+
+    /// An account that the supervisor need not know before it is large or slow.
+    pub(crate) fn unlisted(memory: Memory, supervisor: Recipient<Enroll>) -> Arc<Self> {
+        Arc::new_cyclic(|own| Self::new(memory, Some((Weak::clone(own), supervisor))))
+    }
+
+    fn enroll(&self) {
+        if let Some((own, supervisor)) = &self.unlisted
+            && !self.listed.swap(true, Ordering::Relaxed)
+        {
+            supervisor.do_send(Enroll(Weak::clone(own)));
+        }
+    }
+
     /// The budget.
     pub fn memory(&self) -> &Memory {
         &self.memory
@@ -171,6 +211,7 @@ impl Account {
         // One that waits already waits longer; the response is its only writer.
         if self.waits_since.load(order) == 0 {
             self.waits_since.store(now, order);
+            self.enroll();
         }
     }
 
@@ -209,18 +250,18 @@ impl Accounts {
 
     /// An account of a response that begins.
     pub(crate) fn open(&mut self) -> Arc<Account> {
+        let account = Arc::new(Account::new(self.memory.clone(), None));
+        self.enroll(Arc::downgrade(&account));
+        account
+    }
+
+    /// Takes an account that was opened elsewhere.
+    pub(crate) fn enroll(&mut self, account: Weak<Account>) {
         if self.open.len() >= self.prune_at {
             self.open.retain(|account| account.strong_count() > 0);
             self.prune_at = (self.open.len() * 2).max(64);
         }
-        let account = Arc::new(Account {
-            memory: self.memory.clone(),
-            held: AtomicUsize::new(0),
-            waits_since: AtomicU64::new(0),
-            shed: CancellationToken::new(),
-        });
-        self.open.push(Arc::downgrade(&account));
-        account
+        self.open.push(account);
     }
 
     /// Ends the slowest until what they hold makes up for the excess: those whose clients take
@@ -309,5 +350,48 @@ mod tests {
             drop(accounts.open());
         }
         assert!(accounts.open.len() <= 64);
+    }
+
+    /// Counts who enrolls.
+    #[derive(Default)]
+    struct Roll(usize);
+
+    impl actix::Actor for Roll {
+        type Context = actix::Context<Self>;
+    }
+
+    impl actix::Handler<Enroll> for Roll {
+        type Result = ();
+
+        fn handle(&mut self, Enroll(account): Enroll, _: &mut Self::Context) {
+            assert!(account.upgrade().is_some());
+            self.0 += 1;
+        }
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "usize")]
+    struct Enrolled;
+
+    impl actix::Handler<Enrolled> for Roll {
+        type Result = usize;
+
+        fn handle(&mut self, _: Enrolled, _: &mut Self::Context) -> usize {
+            self.0
+        }
+    }
+
+    #[actix_rt::test]
+    async fn b4_an_account_enrolls_once_when_it_is_large_or_slow() {
+        use actix::Actor as _;
+        let roll = Roll::default().start();
+        let memory = Memory::new(UNLISTED * 100);
+        let open = || Account::unlisted(memory.clone(), roll.clone().recipient());
+        let (small, large, slow) = (open(), open(), open());
+        let _held = [small.hold(100), large.hold(60), large.hold(41)];
+        slow.note_waiting();
+        slow.note_taken();
+        slow.note_waiting();
+        assert_eq!(roll.send(Enrolled).await, Ok(2));
     }
 }

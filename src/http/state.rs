@@ -14,6 +14,7 @@ use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
 use vllm_responses_actors::supervisor::SupervisorActor;
+use vllm_responses_actors::supervisor::gate::Gate;
 use vllm_responses_actors::supervisor::messages::Refused;
 use vllm_responses_actors::tools::Toolbox;
 use vllm_responses_actors::trace::Scope;
@@ -30,7 +31,9 @@ use crate::keys::KeyRing;
 pub struct AppState {
     /// Who may come in; `None` lets everyone. Changes when the keys file is read again.
     pub keys: watch::Receiver<Option<Arc<KeyRing>>>,
-    /// Asked once per response, and for health.
+    /// Lets most responses in.
+    pub gate: Gate,
+    /// Asked for the others, and for health.
     pub supervisor: Addr<SupervisorActor>,
     /// MCP servers.
     pub mcp: McpDoors,

@@ -59,6 +59,13 @@ impl LimitSettings {
             },
         }
     }
+
+    /// Whether anything is limited for a key that says this of itself.
+    pub fn apply_to(&self, own: OwnLimits) -> bool {
+        let key = self.of(own);
+        let none = Rates::default();
+        key.concurrent.is_some() || key.rates != none || self.all != none
+    }
 }
 
 /// What may happen in one window.
@@ -199,6 +206,10 @@ impl Limiter {
             all: Default::default(),
             keys: HashMap::new(),
         }
+    }
+
+    pub(crate) fn settings(&self) -> LimitSettings {
+        self.settings
     }
 
     /// Whether model calls of this caller are counted.

@@ -14,12 +14,13 @@ use actix::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::SupervisorActor;
+use super::gate::{FindGate, Gate};
 use super::messages::{
     Acquire, Charge, LimitFacts, Meter, Peers, Permit, ReadLimitFacts, Refused, StopStage,
 };
 use crate::cache::settings::CacheSettings;
 use crate::limits::{Asker, LimitSettings, Limited, Limiter, Quota, Shared, What};
-use crate::memory::{Accounts, Memory};
+use crate::memory::{Accounts, Enroll, Memory};
 
 /// How often the budget for buffered bytes is looked at. A client that reads frees its bytes sooner.
 pub(super) const LOOK_AT_MEMORY: Duration = Duration::from_millis(250);
@@ -90,7 +91,7 @@ impl SupervisorActor {
         if matches!(*self.stop.borrow(), StopStage::Draining | StopStage::Ending) {
             return Err(Refused::Draining);
         }
-        let peers = self.peers.as_ref().ok_or(Refused::Starting)?;
+        let peers = self.peers.borrow().clone().ok_or(Refused::Starting)?;
         if self.admission.accounts.memory().is_tight() {
             return Err(Refused::Memory);
         }
@@ -103,7 +104,7 @@ impl SupervisorActor {
             .try_acquire_owned()
             .map_err(|_full| Refused::Full)?;
         Ok(Seat {
-            peers: Arc::clone(peers),
+            peers,
             place,
             key_place,
         })
@@ -210,6 +211,31 @@ impl Handler<Acquire> for SupervisorActor {
             };
             act.permit(seat, asker, judged, ctx)
         }))
+    }
+}
+
+/// Synchronous.
+impl Handler<FindGate> for SupervisorActor {
+    type Result = MessageResult<FindGate>;
+
+    fn handle(&mut self, _: FindGate, ctx: &mut Self::Context) -> Self::Result {
+        MessageResult(Gate {
+            peers: self.peers.subscribe(),
+            stop: self.stop.subscribe(),
+            places: Arc::clone(&self.places),
+            limits: self.admission.limiter.settings(),
+            memory: self.admission.accounts.memory().clone(),
+            enroll: ctx.address().recipient(),
+        })
+    }
+}
+
+/// Synchronous.
+impl Handler<Enroll> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, Enroll(account): Enroll, _: &mut Self::Context) {
+        self.admission.accounts.enroll(account);
     }
 }
 

@@ -5,6 +5,7 @@
 //! watch.
 
 mod admission;
+pub mod gate;
 pub mod messages;
 pub mod restart;
 
@@ -32,7 +33,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// See the module.
 #[derive(Debug)]
 pub struct SupervisorActor {
-    peers: Option<Arc<Peers>>,
+    peers: watch::Sender<Option<Arc<Peers>>>,
     places: Arc<Semaphore>,
     capacity: usize,
     stop: watch::Sender<StopStage>,
@@ -50,7 +51,7 @@ impl SupervisorActor {
         let capacity = settings.places;
         Self {
             admission: Admission::new(settings),
-            peers: None,
+            peers: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(capacity)),
             capacity,
             stop: watch::Sender::new(StopStage::Running),
@@ -65,7 +66,7 @@ impl SupervisorActor {
         let stop = *self.stop.borrow();
         let up = self.store == Health::Ready && self.upstream == Health::Ready;
         Observation {
-            ready: up && self.peers.is_some() && stop == StopStage::Running,
+            ready: up && self.peers.borrow().is_some() && stop == StopStage::Running,
             stop,
             in_flight: self.capacity - self.places.available_permits(),
             capacity: self.capacity,
@@ -119,7 +120,7 @@ impl Handler<Opened> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, Opened(peers): Opened, _: &mut Self::Context) {
-        self.peers = Some(peers);
+        self.peers.send_replace(Some(peers));
     }
 }
 

@@ -124,7 +124,11 @@ pub(in crate::http) async fn permit(
     origin: &Origin,
     state: &AppState,
 ) -> Result<Permit, HttpResponse> {
-    match ask_actor(&state.supervisor, Acquire(caller.asker()), PERMIT_LIMIT).await {
+    let asker = caller.asker();
+    if let Some(permit) = state.gate.enter(&asker) {
+        return Ok(permit);
+    }
+    match ask_actor(&state.supervisor, Acquire(asker), PERMIT_LIMIT).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(refused)) => Err(error::refused(refused)),
         Err(gone) => Err(error::no_answer(origin, gone)),
