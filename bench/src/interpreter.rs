@@ -1,5 +1,6 @@
 //! Figures of the code interpreter, by the program that measures it alone.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -16,13 +17,12 @@ pub(crate) struct Interpreter {
     pub(crate) figures: Vec<(String, String)>,
 }
 
-/// One figure of its JSON.
+/// One figure of its JSON; several where each process has its own.
 #[derive(Deserialize)]
-struct Figure {
-    name: String,
-    value: f64,
-    #[serde(default)]
-    unit: String,
+#[serde(untagged)]
+enum Figure {
+    One(f64),
+    Each(Vec<f64>),
 }
 
 /// Runs it; the reason where that cannot be.
@@ -50,23 +50,18 @@ pub(crate) async fn measure(bundle: Option<&Path>) -> Result<Interpreter, String
     Ok(Interpreter { figures })
 }
 
-/// A JSON array of figures, or one object a line, or lines of a name, many blanks and a figure.
+/// One object of figures, whose names end with their unit; none where it is something else.
 fn read(printed: &str) -> Vec<(String, String)> {
-    let told = |figure: Figure| {
-        let value = format!("{:.2} {}", figure.value, figure.unit);
-        (figure.name, value.trim().to_owned())
-    };
-    if let Ok(figures) = serde_json::from_str::<Vec<Figure>>(printed) {
-        return figures.into_iter().map(told).collect();
-    }
-    let figure = |line: &str| {
-        if let Ok(figure) = serde_json::from_str::<Figure>(line) {
-            return Some(told(figure));
-        }
-        let (name, figure) = line.split_once("  ")?;
-        Some((name.trim().to_owned(), figure.trim().to_owned()))
-    };
-    printed.lines().filter_map(figure).collect()
+    let figures: BTreeMap<String, Figure> = serde_json::from_str(printed).unwrap_or_default();
+    let told = figures.into_iter().map(|(name, figure)| {
+        let values = match figure {
+            Figure::One(value) => vec![value],
+            Figure::Each(values) => values,
+        };
+        let values: Vec<String> = values.iter().map(|value| format!("{value:.2}")).collect();
+        (name.replace('_', " "), values.join(", "))
+    });
+    told.collect()
 }
 
 /// The newest bundle in the user's cache.
@@ -89,10 +84,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_of_figures_is_read() {
-        let wanted = vec![("a b".to_owned(), "1.50 ms".to_owned())];
-        assert_eq!(read(r#"[{"name":"a b","value":1.5,"unit":"ms"}]"#), wanted);
-        assert_eq!(read(r#"{"name":"a b","value":1.5,"unit":"ms"}"#), wanted);
-        assert_eq!(read("a b          1.50 ms\nnothing"), wanted);
+    fn figures_are_read_as_they_are_printed() {
+        let printed = r#"{"cold_start_ms":475.1,"memory_mib":[223.0,232.25]}"#;
+        let wanted = [
+            ("cold start ms", "475.10"),
+            ("memory mib", "223.00, 232.25"),
+        ];
+        assert_eq!(
+            read(printed),
+            wanted.map(|(name, figure)| (name.to_owned(), figure.to_owned()))
+        );
+        assert_eq!(read("no figures"), []);
     }
 }

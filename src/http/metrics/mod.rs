@@ -22,7 +22,7 @@ use vllm_responses_actors::mcp::messages::ListServers;
 use vllm_responses_actors::metrics::MetricsDoor;
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages as store;
-use vllm_responses_actors::supervisor::messages::Observe;
+use vllm_responses_actors::supervisor::messages::{Observe, ReadLimitFacts};
 
 use super::context;
 use super::error;
@@ -68,8 +68,9 @@ async fn look(state: &AppState) -> Snapshot {
     let observers = state.observers.borrow().clone();
     let children = observers.children.iter();
     let children = children.map(|(_, child)| ask(child, process::Observe, LIMIT));
-    let (seen, store, cache, python, children, servers, descriptors) = futures_util::join!(
+    let (seen, limits, store, cache, python, children, servers, descriptors) = futures_util::join!(
         ask_actor(&state.supervisor, Observe, LIMIT),
+        ask_actor(&state.supervisor, ReadLimitFacts, LIMIT),
         optional(observers.store.as_ref(), store::Observe),
         optional(observers.cache.as_ref(), cache::Observe),
         optional(
@@ -82,6 +83,7 @@ async fn look(state: &AppState) -> Snapshot {
     );
     Snapshot {
         gateway: seen.ok(),
+        limits: limits.ok(),
         store: store.and_then(Result::ok),
         redis: cache.and_then(|seen| seen.redis),
         python,

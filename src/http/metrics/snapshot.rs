@@ -15,7 +15,7 @@ use vllm_responses_actors::metrics::PREFIX;
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
 use vllm_responses_actors::store::facts::{GROUP_SIZES, StoreFacts, TIMES};
 use vllm_responses_actors::store::messages::StoreObservation;
-use vllm_responses_actors::supervisor::messages::{Health, Observation};
+use vllm_responses_actors::supervisor::messages::{Health, LimitFacts, Observation};
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
 use super::write::{Counts, Page, seconds};
@@ -24,6 +24,7 @@ use super::write::{Counts, Page, seconds};
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) gateway: Option<Observation>,
+    pub(super) limits: Option<LimitFacts>,
     pub(super) store: Option<StoreObservation>,
     /// `None` without Redis, too.
     pub(super) redis: Option<CacheFacts>,
@@ -55,6 +56,9 @@ impl Collector for Snapshot {
         self.process(&mut page)?;
         if let Some(seen) = &self.gateway {
             gateway(seen, &mut page)?;
+        }
+        if let Some(facts) = &self.limits {
+            limits(facts, &mut page)?;
         }
         if let Some(seen) = &self.store {
             store(&seen.facts, &mut page)?;
@@ -152,6 +156,36 @@ fn gateway(seen: &Observation, page: &mut Page<'_>) -> Result<(), Error> {
     page.gauge(about, &[(&[], size(seen.in_flight))])?;
     let about = ("response_places", "Responses that may run at once");
     page.gauge(about, &[(&[], size(seen.capacity))])
+}
+
+fn limits(facts: &LimitFacts, page: &mut Page<'_>) -> Result<(), Error> {
+    page.counter(
+        (
+            "refused_requests",
+            "Requests that were not let in, by what was spent",
+        ),
+        &[
+            (&[("reason", "places")], facts.refused_full),
+            (&[("reason", "memory")], facts.refused_memory),
+            (&[("reason", "concurrent")], facts.refused_concurrent),
+            (&[("reason", "requests")], facts.refused_requests),
+            (&[("reason", "tokens")], facts.refused_tokens),
+        ],
+    )?;
+    let about = ("responses_shed", "Responses ended because memory was short");
+    page.counter(about, &[(&[], facts.shed)])?;
+    let about = (
+        "limits_judged_alone",
+        "Requests judged without the Redis that shares limits",
+    );
+    page.counter(about, &[(&[], facts.judged_alone)])?;
+    let about = (
+        "buffered_bytes",
+        "Bytes that requests make the gateway buffer",
+    );
+    page.gauge(about, &[(&[], size(facts.memory_used))])?;
+    let about = ("buffered_bytes_limit", "Bytes that they may");
+    page.gauge(about, &[(&[], size(facts.memory_limit))])
 }
 
 fn store(facts: &StoreFacts, page: &mut Page<'_>) -> Result<(), Error> {

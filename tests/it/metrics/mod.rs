@@ -16,6 +16,8 @@ use page::Page;
 
 /// Every family that a gateway with SQLite alone has after it has worked, without the prefix.
 const FAMILIES: &[(&str, &str)] = &[
+    ("buffered_bytes", "gauge"),
+    ("buffered_bytes_limit", "gauge"),
     ("build_info", "gauge"),
     ("child_restarts", "counter"),
     ("child_up", "gauge"),
@@ -24,16 +26,19 @@ const FAMILIES: &[(&str, &str)] = &[
     ("http_request_duration_seconds", "histogram"),
     ("http_requests", "counter"),
     ("inter_token_gap_seconds", "histogram"),
+    ("limits_judged_alone", "counter"),
     ("max_descriptors", "gauge"),
     ("mcp_server_startup", "counter"),
     ("mcp_server_up", "gauge"),
     ("open_descriptors", "gauge"),
     ("prompts_shortened", "counter"),
     ("ready", "gauge"),
+    ("refused_requests", "counter"),
     ("response_places", "gauge"),
     ("responses", "counter"),
     ("responses_in_flight", "gauge"),
     ("responses_not_stored", "counter"),
+    ("responses_shed", "counter"),
     ("sse_connections_in_flight", "gauge"),
     ("sse_stream_duration_seconds", "histogram"),
     ("store_commit_duration_seconds", "histogram"),
@@ -235,6 +240,23 @@ fn a_stream_is_on_its_gauge_while_it_is_open() {
         open_now(page) == 0 && page.count("responses_in_flight", &[]) == 0
     });
     assert_eq!(page.count("responses_total", &[("status", "cancelled")]), 1);
+}
+
+#[test]
+fn t6_refusals_are_counted_by_their_reason() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_REQUESTS_PER_MINUTE", "1")
+        .start();
+    let client = gateway.client();
+    let statuses =
+        [200, 429, 429].map(|_| client.create(&json!({"model": "m", "input": "x"})).status);
+    assert_eq!(statuses, [200, 429, 429]);
+    let page = Page::of(client);
+    let refused = |reason| page.count("refused_requests_total", &[("reason", reason)]);
+    assert_eq!(["requests", "tokens", "places"].map(refused), [2, 0, 0]);
+    assert!(page.count("buffered_bytes_limit", &[]) > 1_000_000);
 }
 
 #[test]
