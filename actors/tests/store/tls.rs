@@ -2,9 +2,16 @@
 //!
 //! Mutation that fails this group: `verify-full` treated as `require`.
 
+use std::time::{Duration, Instant};
+
 use vllm_responses_actors::store::StoreStartError;
 
 use crate::fixture::{Place, open, record, settings};
+
+/// 1 where all sessions of ours are encrypted, 11 where none is.
+const SESSIONS: &str = "SELECT count(DISTINCT ssl) + min(CASE WHEN ssl THEN 0 ELSE 1 END) * 10 AS n \
+     FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+     WHERE application_name = 'vllm-responses' AND datname = current_database()";
 
 /// The server's certificate in a file, or nothing where the server has no TLS.
 fn certificate(place: &Place, folder: &tempfile::TempDir) -> Option<String> {
@@ -42,12 +49,13 @@ async fn sslmode_means_what_it_means_to_libpq() {
         let store = open(with(format!("sslmode={mode}{root}"))).await;
         let store = store.unwrap_or_else(|error| panic!("{mode}: {error}"));
         store.commit(record("alice", mode)).await.unwrap();
-        let sessions = place.number(
-            "SELECT count(DISTINCT ssl) + min(CASE WHEN ssl THEN 0 ELSE 1 END) * 10 AS n \
-             FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-             WHERE application_name = 'vllm-responses' AND datname = current_database()",
-        );
-        assert_eq!(sessions, if encrypted == 1 { 1 } else { 11 }, "{mode}");
+        // A session that begins just now is not encrypted yet.
+        let wanted = if encrypted == 1 { 1 } else { 11 };
+        let until = Instant::now() + Duration::from_secs(10);
+        while place.number(SESSIONS) != wanted && Instant::now() < until {
+            actix_rt::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(place.number(SESSIONS), wanted, "{mode}");
         drop(store);
         place.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
