@@ -6,7 +6,7 @@
 //!
 //! The number of series is bounded: every label has words of ours, or names that the operator chose
 //! (models that the upstream lists, built-in MCP servers); whatever clients name beside those is
-//! [`OTHER`] or [`REMOTE`]. Nothing is counted per token: the smallest thing is a read.
+//! [`OTHER`] or [`MCP_REMOTE`]. Nothing is counted per token: the smallest thing is a read.
 
 mod http;
 mod tools;

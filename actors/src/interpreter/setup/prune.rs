@@ -1,6 +1,6 @@
 //! Removes bundles of other versions that nobody runs.
 //!
-//! Whoever runs workers from a bundle holds a shared lock on it ([`Bundle::hold`]); the kernel ends
+//! Whoever runs workers from a bundle holds a shared lock on it (`Bundle::hold`); the kernel ends
 //! that lock with the process, however it ends.
 
 use std::ffi::OsStr;
