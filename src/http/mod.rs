@@ -23,6 +23,7 @@ use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, Route, web};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+use vllm_responses_protocol::turn::Purpose;
 
 /// Adds all routes. Called once per worker, since the upstream client belongs to a thread.
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
@@ -32,17 +33,17 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .wrap(from_fn(context::identify))
                 .service(
                     web::resource("/responses")
-                        .route(web::post().to(responses::create::create))
+                        .route(web::post().to(responses::create::handler(Purpose::Answer)))
                         .default_service(wrong_method()),
                 )
                 .service(
                     web::resource("/responses/compact")
-                        .route(web::post().to(responses::create::compact))
+                        .route(web::post().to(responses::create::handler(Purpose::Compact)))
                         .default_service(wrong_method()),
                 )
                 .service(
                     web::resource("/responses/input_tokens")
-                        .route(web::post().to(responses::create::input_tokens))
+                        .route(web::post().to(responses::create::handler(Purpose::Count)))
                         .default_service(wrong_method()),
                 )
                 .service(

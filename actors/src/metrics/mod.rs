@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 pub use http::{HttpMetrics, StreamGuard};
 pub use tools::{MCP_REMOTE, Running, ToolMetrics};
-pub use turns::{TurnEnd, TurnMetrics};
+pub use turns::TurnMetrics;
 
 /// What stands before every name.
 pub const PREFIX: &str = "vllm_responses";

@@ -7,7 +7,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::tools::{GatewayCall, ToolOutcome};
 
@@ -160,7 +159,7 @@ impl ToolMetrics {
         self.durations
             .get_or_create(&kind)
             .observe(took.as_secs_f64());
-        let failed = has_failed(outcome);
+        let failed = outcome.has_failed();
         if failed {
             self.errors.get_or_create(&kind).inc();
         }
@@ -179,12 +178,5 @@ impl ToolMetrics {
         let known = HOSTED.iter().find(|known| **known == tool_type);
         let tool_type = known.copied().unwrap_or(OTHER);
         self.unserved.get_or_create(&Kind { tool_type }).inc();
-    }
-}
-
-fn has_failed(outcome: &ToolOutcome) -> bool {
-    match outcome {
-        ToolOutcome::CodeInterpreter(outcome) => outcome.failure.is_some(),
-        ToolOutcome::Mcp(outcome) => matches!(outcome, Outcome::Failed { .. }),
     }
 }

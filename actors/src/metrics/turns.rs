@@ -57,13 +57,6 @@ pub struct TurnMetrics {
     extra_bytes: Counter,
 }
 
-/// How a turn went, beside what the turn knows itself.
-#[derive(Clone, Copy, Debug)]
-pub struct TurnEnd {
-    /// From the request to the model's first words; `None` where there were none.
-    pub first_token: Option<Duration>,
-}
-
 impl TurnMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -165,8 +158,8 @@ impl TurnMetrics {
 }
 
 impl Metrics {
-    /// A turn is over.
-    pub fn turn_ended(&self, turn: &Turn, end: TurnEnd) {
+    /// A turn is over; `first_token` is from the request to the first bytes of a streamed answer.
+    pub fn turn_ended(&self, turn: &Turn, first_token: Option<Duration>) {
         let turns = self.turns();
         let Some(turn::Ended { status, code }) = turn.ended() else {
             return;
@@ -182,7 +175,7 @@ impl Metrics {
             self.tools().requested(item);
         }
         let model = self.model(&turn.identity().model);
-        if let Some(first) = end.first_token {
+        if let Some(first) = first_token {
             let label = Model {
                 model: model.clone(),
             };

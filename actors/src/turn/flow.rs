@@ -169,12 +169,12 @@ impl TurnActor {
         if bytes {
             self.timings.first_token.get_or_insert(self.heard);
         }
-        if bytes && self.turn.delivery() == Delivery::Events {
-            self.timings.first_read.get_or_insert(self.heard);
-            if let Some(before) = self.last_read.replace(self.heard) {
-                let turns = self.permit.peers.metrics.turns();
-                turns.gap(self.heard - before);
-            }
+        if bytes
+            && self.turn.delivery() == Delivery::Events
+            && let Some(before) = self.last_read.replace(self.heard)
+        {
+            let turns = self.permit.peers.metrics.turns();
+            turns.gap(self.heard - before);
         }
         SystemClock.now_ms()
     }

@@ -34,7 +34,6 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
 use crate::memory::Held;
-use crate::metrics::TurnEnd;
 use crate::origin::Origin;
 use crate::store::messages::Commit;
 use crate::supervisor::messages::Permit;
@@ -398,10 +397,13 @@ impl Actor for TurnActor {
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }
-        let end = TurnEnd {
-            first_token: self.timings.first_read(),
-        };
-        self.permit.peers.metrics.turn_ended(&self.turn, end);
+        // Of an answer that comes whole the first bytes say nothing of the first token.
+        let streams = self.turn.delivery() == Delivery::Events;
+        let first_token = self.timings.first_token().filter(|_| streams);
+        self.permit
+            .peers
+            .metrics
+            .turn_ended(&self.turn, first_token);
         self.note_end();
         let log = *self.permit.peers.log.borrow();
         if log.timings {

@@ -19,8 +19,6 @@ pub(super) struct Timings {
     pub(super) hydrated: Option<Instant>,
     /// The first bytes of the model's first answer.
     pub(super) first_token: Option<Instant>,
-    /// The first bytes of a streamed answer.
-    pub(super) first_read: Option<Instant>,
     /// Spent in gateway calls, summed over calls that ran at the same time.
     pub(super) tools: Duration,
     /// The record went to the store.
@@ -38,7 +36,6 @@ impl Timings {
             queued,
             hydrated: None,
             first_token: None,
-            first_read: None,
             tools: Duration::ZERO,
             decided: None,
             stored: None,
@@ -47,8 +44,8 @@ impl Timings {
     }
 
     /// How long the model's first words took.
-    pub(super) fn first_read(&self) -> Option<Duration> {
-        self.first_read.map(|first| first - self.begun)
+    pub(super) fn first_token(&self) -> Option<Duration> {
+        self.first_token.map(|first| first - self.begun)
     }
 
     /// One line; what did not happen is -1. `hydrate`, `first_token` and `total` count from where the

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
-use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::responses::tool::McpServer;
 use vllm_responses_protocol::tools::mcp::ListError;
-use vllm_responses_protocol::tools::{GatewayCall, ToolCall, ToolOutcome};
+use vllm_responses_protocol::tools::{GatewayCall, ToolCall};
 use vllm_responses_protocol::turn::effect::Input;
 
 use super::TurnActor;
@@ -69,7 +68,7 @@ impl TurnActor {
             act.held.grow(outcome.size());
             let tools = act.permit.peers.metrics.tools();
             tools.ran(running, took, &outcome);
-            if has_failed(&outcome) {
+            if outcome.has_failed() {
                 span.fail("the call failed");
             }
             drop(span);
@@ -103,12 +102,5 @@ fn begin(parent: &Span, call: &GatewayCall) -> Span {
 fn note_server(span: &mut Span, server: &McpServer) {
     if server.access.is_none() {
         span.note(Fact::Server(&server.label));
-    }
-}
-
-fn has_failed(outcome: &ToolOutcome) -> bool {
-    match outcome {
-        ToolOutcome::CodeInterpreter(outcome) => outcome.failure.is_some(),
-        ToolOutcome::Mcp(outcome) => matches!(outcome, Outcome::Failed { .. }),
     }
 }

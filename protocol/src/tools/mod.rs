@@ -43,6 +43,14 @@ pub enum ToolOutcome {
 }
 
 impl ToolOutcome {
+    /// Whether the tool, or the way to it, failed.
+    pub fn has_failed(&self) -> bool {
+        match self {
+            Self::CodeInterpreter(outcome) => outcome.failure.is_some(),
+            Self::Mcp(outcome) => matches!(outcome, Outcome::Failed { .. }),
+        }
+    }
+
     /// About how many bytes its texts have.
     pub fn size(&self) -> usize {
         match self {

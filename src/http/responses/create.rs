@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{Handler, HttpMessage as _, HttpRequest, HttpResponse, web};
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::memory::Held;
@@ -26,51 +26,20 @@ use super::super::{error, extract, limits};
 /// The supervisor answers from memory.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Answers the request.
-pub(in crate::http) async fn create(
-    request: HttpRequest,
-    payload: web::Payload,
-    caller: Caller,
-    state: web::Data<AppState>,
-    client: web::ThinData<awc::Client>,
-) -> HttpResponse {
-    run(
-        Purpose::Answer,
-        (request, payload),
-        caller,
-        &state,
-        client.0,
-    )
-    .await
-}
+/// What a handler takes.
+type Args = (
+    HttpRequest,
+    web::Payload,
+    Caller,
+    web::Data<AppState>,
+    web::ThinData<awc::Client>,
+);
 
-/// Tells how many tokens the request's prompt has.
-pub(in crate::http) async fn input_tokens(
-    request: HttpRequest,
-    payload: web::Payload,
-    caller: Caller,
-    state: web::Data<AppState>,
-    client: web::ThinData<awc::Client>,
-) -> HttpResponse {
-    run(Purpose::Count, (request, payload), caller, &state, client.0).await
-}
-
-/// Sums the conversation up.
-pub(in crate::http) async fn compact(
-    request: HttpRequest,
-    payload: web::Payload,
-    caller: Caller,
-    state: web::Data<AppState>,
-    client: web::ThinData<awc::Client>,
-) -> HttpResponse {
-    run(
-        Purpose::Compact,
-        (request, payload),
-        caller,
-        &state,
-        client.0,
-    )
-    .await
+/// Handles requests for this purpose.
+pub(in crate::http) fn handler(purpose: Purpose) -> impl Handler<Args, Output = HttpResponse> {
+    move |request, payload, caller, state: web::Data<AppState>, client: web::ThinData<_>| async move {
+        run(purpose, (request, payload), caller, &state, client.0).await
+    }
 }
 
 /// Reads the request, asks for a permit, starts a turn on this worker, and answers as it says.
