@@ -128,6 +128,18 @@ impl TestGateway {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Waits for words in the log: a line is read a moment after it was written. Says whether they came.
+    pub(crate) fn logs(&self, words: &str) -> bool {
+        let until = Instant::now() + Duration::from_secs(5);
+        while !self.log().contains(words) {
+            if Instant::now() > until {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pid"));
         nix::sys::signal::kill(pid, signal).expect("signal");
