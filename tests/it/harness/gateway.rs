@@ -1,17 +1,16 @@
 //! The real executable as a child process, one per case or shared.
 
-use std::io::Read;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::client::Client;
 use super::knobs;
@@ -21,7 +20,8 @@ pub(crate) struct TestGateway {
     child: Child,
     address: SocketAddr,
     settings: Builder,
-    log: Arc<Mutex<Vec<u8>>>,
+    /// What the process writes: a file, so that a written line can be read at once.
+    log: NamedTempFile,
     /// Holds the database; removed with the gateway.
     folder: TempDir,
 }
@@ -78,8 +78,8 @@ impl Builder {
     pub(crate) fn start(mut self) -> TestGateway {
         let folder = TempDir::new().expect("folder");
         self.db.get_or_insert_with(|| folder.path().join("it.db"));
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (child, address) = spawn(&self, &log);
+        let log = NamedTempFile::new().expect("log");
+        let (child, address) = spawn(&self, log.path());
         let mut gateway = TestGateway {
             child,
             address,
@@ -124,20 +124,8 @@ impl TestGateway {
 
     /// Everything the process wrote so far.
     pub(crate) fn log(&self) -> String {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = fs::read(self.log.path()).expect("log");
         String::from_utf8_lossy(&log).into_owned()
-    }
-
-    /// Waits for words in the log: a line is read a moment after it was written. Says whether they came.
-    pub(crate) fn logs(&self, words: &str) -> bool {
-        let until = Instant::now() + Duration::from_secs(5);
-        while !self.log().contains(words) {
-            if Instant::now() > until {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        true
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -156,7 +144,7 @@ impl TestGateway {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.kill();
-        (self.child, self.address) = spawn(&self.settings, &self.log);
+        (self.child, self.address) = spawn(&self.settings, self.log.path());
         self.wait_ready();
     }
 
@@ -212,7 +200,8 @@ impl Drop for TestGateway {
     }
 }
 
-fn spawn(settings: &Builder, log: &Arc<Mutex<Vec<u8>>>) -> (Child, SocketAddr) {
+fn spawn(settings: &Builder, log: &Path) -> (Child, SocketAddr) {
+    let log = File::options().append(true).open(log).expect("log");
     let free = TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
         .expect("port");
@@ -242,25 +231,8 @@ fn spawn(settings: &Builder, log: &Arc<Mutex<Vec<u8>>>) -> (Child, SocketAddr) {
             settings.db.as_deref().unwrap_or(Path::new("it.db")),
         )
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(log.try_clone().expect("log"))
+        .stderr(log)
         .process_group(0);
-    let mut child = command.spawn().expect("start the gateway");
-    collect(child.stdout.take(), log);
-    collect(child.stderr.take(), log);
-    (child, free)
-}
-
-fn collect(pipe: Option<impl Read + Send + 'static>, log: &Arc<Mutex<Vec<u8>>>) {
-    let (Some(mut pipe), log) = (pipe, Arc::clone(log)) else {
-        return;
-    };
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            log.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(&buffer[..count]);
-        }
-    });
+    (command.spawn().expect("start the gateway"), free)
 }
