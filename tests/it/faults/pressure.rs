@@ -201,8 +201,7 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
     let ask = |model: &str, size: usize| json!({"model": model, "input": "z".repeat(size), "stream": model == "slow"});
     let held: Vec<Open> = (0..6).map(|_| client.open(&ask("held", 2 * MIB))).collect();
     fake.wait_seen("held", 6);
-    let mut slow = client.open(&ask("slow", MIB));
-    slow.small_receive_buffer();
+    let mut slow = client.open_narrow(&ask("slow", MIB));
     slow.read_until("response.created");
     let mut grows = client.open(&ask("grows", 1));
     until("above 95 %", || client.create(&ask("ok", 1)).status != 200);

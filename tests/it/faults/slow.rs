@@ -26,8 +26,7 @@ fn b2_a_client_that_takes_nothing_is_cut_off_and_stored_as_cancelled() {
         .start();
     let mut open = gateway
         .client()
-        .open(&json!({"model": "m", "input": "x", "stream": true}));
-    open.small_receive_buffer();
+        .open_narrow(&json!({"model": "m", "input": "x", "stream": true}));
     open.read_until("response.created");
     let id = response_id(&open.so_far());
     // From here on nothing is read, and the connection stays open.
@@ -47,8 +46,7 @@ fn b3_a_reader_of_one_kibibyte_a_second_gets_everything() {
     let gateway = TestGateway::on(&fake.url()).start();
     let mut open = gateway
         .client()
-        .open(&json!({"model": "m", "input": "x", "stream": true}));
-    open.small_receive_buffer();
+        .open_narrow(&json!({"model": "m", "input": "x", "stream": true}));
     let mut seconds = 0;
     while !open.so_far().contains("data: [DONE]") {
         assert!(open.read_some(1024).expect("read") > 0);

@@ -102,11 +102,17 @@ impl Client {
 
     /// Begins a request and leaves the rest to the caller.
     pub(crate) fn open(&self, body: &Value) -> Open {
-        let mut open = Open::connect(self.address).expect("connect");
-        let json = [("content-type", "application/json")];
-        let bytes = request("POST", "/v1/responses", &json, body.to_string().as_bytes());
-        open.write(&bytes).expect("write");
-        open
+        let open = Open::connect(self.address).expect("connect");
+        open.asks(body)
+    }
+
+    /// The same with a receive buffer of hardly anything, from before the first byte of the answer.
+    pub(crate) fn open_narrow(&self, body: &Value) -> Open {
+        let open = Open::connect(self.address).expect("connect");
+        SockRef::from(&open.stream)
+            .set_recv_buffer_size(4096)
+            .expect("buffer");
+        open.asks(body)
     }
 }
 
@@ -144,6 +150,13 @@ impl Open {
         })
     }
 
+    fn asks(mut self, body: &Value) -> Self {
+        let json = [("content-type", "application/json")];
+        let bytes = request("POST", "/v1/responses", &json, body.to_string().as_bytes());
+        self.write(&bytes).expect("write");
+        self
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -166,12 +179,6 @@ impl Open {
             .expect("linger");
         drop(self.stream);
         Instant::now()
-    }
-
-    pub(crate) fn small_receive_buffer(&self) {
-        SockRef::from(&self.stream)
-            .set_recv_buffer_size(4096)
-            .expect("buffer");
     }
 
     pub(crate) fn set_timeout(&self, time: Duration) {
