@@ -7,20 +7,19 @@ use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::error::ErrorInternalServerError;
 use bytes::Bytes;
-use tokio::sync::mpsc::Receiver;
-use vllm_responses_actors::turn::Piece;
+use vllm_responses_actors::turn::Pieces;
 use vllm_responses_protocol::sse::DONE;
 
 /// Yields what the turn writes. When the client leaves, actix drops this, and the turn sees its
 /// channel close. A turn that ends without its last words breaks the connection: the client is not to
 /// take what it has for a whole stream.
 pub(super) struct TurnBody {
-    pieces: Receiver<Piece>,
+    pieces: Pieces,
     whole: bool,
 }
 
 impl TurnBody {
-    pub(super) fn new(pieces: Receiver<Piece>) -> Self {
+    pub(super) fn new(pieces: Pieces) -> Self {
         Self {
             pieces,
             whole: false,
@@ -39,7 +38,7 @@ impl MessageBody for TurnBody {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let piece = ready!(self.pieces.poll_recv(task)).map(Piece::taken);
+        let piece = ready!(self.pieces.poll_next(task));
         if let Some(bytes) = &piece {
             self.whole = bytes.ends_with(DONE);
         }

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use actix_http::{HttpMessage as _, Payload};
 use awc::error::SendRequestError;
 use awc::http::header::{self, HeaderMap};
 use awc::{Client, ClientResponse};
@@ -18,9 +19,9 @@ use crate::trace::{Fact, Side, Span};
 use crate::vllm::client::in_trace;
 use crate::vllm::settings::UpstreamSettings;
 
-/// An upstream answer whose body is still to come.
+/// An upstream answer whose body is still to come; its head, which takes 3 KiB, is not kept.
 pub(super) struct Answer {
-    pub(super) body: ClientResponse,
+    pub(super) body: Payload,
     /// The model call's; ends with the answer.
     pub(super) span: Span,
 }
@@ -100,7 +101,7 @@ fn jitter(base: Duration) -> Duration {
     base + Duration::from_millis(random)
 }
 
-async fn attempt(call: &Call, span: &mut Span) -> Result<ClientResponse, UpstreamFault> {
+async fn attempt(call: &Call, span: &mut Span) -> Result<Payload, UpstreamFault> {
     let accept = match call.delivery {
         Delivery::Events => "text/event-stream",
         Delivery::Whole => "application/json",
@@ -126,9 +127,9 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<ClientResponse, Upstrea
         Ok(Err(error)) => Err(send_fault(&error)),
         Ok(Ok(answer)) => {
             span.note(Fact::HttpStatus(answer.status().as_u16()));
-            let answer = accept_answer(answer, call.delivery).await?;
+            let body = accept_answer(answer, call.delivery).await?;
             span.note(Fact::Model(&call.model));
-            Ok(answer)
+            Ok(body)
         }
     }
 }
@@ -158,9 +159,9 @@ fn send_fault(error: &SendRequestError) -> UpstreamFault {
 
 /// Sorts answers: a 200 of the right kind goes on, everything else is a fault.
 async fn accept_answer(
-    answer: ClientResponse,
+    mut answer: ClientResponse,
     delivery: Delivery,
-) -> Result<ClientResponse, UpstreamFault> {
+) -> Result<Payload, UpstreamFault> {
     let status = answer.status().as_u16();
     if status != 200 {
         let retry_after = text(answer.headers(), header::RETRY_AFTER);
@@ -180,7 +181,7 @@ async fn accept_answer(
     if encoded || !kind.trim_start().to_ascii_lowercase().starts_with(wanted) {
         return Err(UpstreamFault::WrongContentType);
     }
-    Ok(answer)
+    Ok(answer.take_payload())
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<Box<str>> {

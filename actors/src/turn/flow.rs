@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::responses::event::Delivery;
-use vllm_responses_protocol::turn::effect::Input;
+use vllm_responses_protocol::turn::effect::{Cancel, Input};
 
-use super::{Piece, TurnActor, call};
+use super::outlet::Piece;
+use super::{TurnActor, call};
 use crate::env::{Clock as _, SystemClock};
 
 /// How many bytes are gathered before they are handed to the client. Beyond this one buffer gains
@@ -32,11 +33,14 @@ const MAX_WHOLE: usize = 64 * 1024 * 1024;
 /// Runs as long as the actor, in its context; see the module of [`TurnActor`].
 pub(super) struct Flow;
 
-/// Which part of a stream is being handed over.
+/// How far an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
+    /// Of a stream: what is handed over before the rest is translated.
     Beginning,
     Rest,
+    /// The client has everything; of the upstream's body only the end is waited for.
+    Lingering,
 }
 
 /// What one read of the upstream brought.
@@ -57,6 +61,9 @@ impl ActorFuture<TurnActor> for Flow {
     ) -> Poll<()> {
         // Set before anything is fed, and taken out while polling: steps made here need no wake-up.
         act.flow = None;
+        if act.part != Part::Lingering && act.outlet.poll_left(task).is_ready() {
+            act.cancel(Cancel::ClientLeft, ctx);
+        }
         let outcome = act.poll_flow(ctx, task);
         act.flow = Some(task.waker().clone());
         outcome
@@ -200,10 +207,10 @@ impl TurnActor {
     /// Hands everything written so far to the client, when it has room.
     fn hand_over(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
         let account = &self.permit.account;
-        let Poll::Ready(room) = self.outlet.poll_reserve(task) else {
+        if self.outlet.poll_room(task).is_pending() {
             account.note_waiting();
             return Poll::Pending;
-        };
+        }
         account.note_taken();
         let mut bytes = std::mem::take(&mut self.effects.bytes);
         // It grew by doubling, and may lie in the channel for long.
@@ -212,8 +219,8 @@ impl TurnActor {
         }
         let bytes = Bytes::from(bytes);
         let held = account.hold(bytes.len());
-        // A client that left is noticed by the watch on the channel; its bytes go nowhere.
-        if room.is_ok() && self.outlet.send_item(Piece { bytes, held }).is_ok() {
+        // The bytes of a client that has left go nowhere.
+        if self.outlet.put(Piece { bytes, held }) {
             self.spoke = Instant::now();
         }
         Poll::Ready(())
@@ -225,9 +232,8 @@ impl TurnActor {
         if let Some(upstream) = &mut self.upstream
             && upstream.body.poll_next_unpin(task).is_pending()
         {
-            if let Some(watch) = self.client_watch.take() {
+            if std::mem::replace(&mut self.part, Part::Lingering) != Part::Lingering {
                 self.timings.ended = Some(Instant::now());
-                ctx.cancel_future(watch);
                 self.outlet.close();
                 ctx.run_later(LINGER, |_, ctx| ctx.stop());
             }

@@ -12,6 +12,7 @@ mod call;
 mod clock;
 mod flow;
 mod load;
+mod outlet;
 mod timings;
 mod tools;
 mod watch;
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
 use awc::Client;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::{CancellationToken, PollSender};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Record, Status};
@@ -42,11 +43,10 @@ use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
 use flow::{Flow, Part};
+use outlet::Outlet;
+pub use outlet::Pieces;
 use timings::{Timings, log_messages};
 
-/// Buffers between the turn and the HTTP body. Each holds what one wake-up brought, about 16 KiB or one
-/// read of the upstream, which bounds what a client that does not read can make us keep (fault B1).
-const BODY_BUFFERS: usize = 2;
 /// The store's own deadline is 5 s; this one is for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 
@@ -71,29 +71,13 @@ pub struct Job {
     pub held: Held,
 }
 
-/// Bytes for the client, and their part of the memory budget until the HTTP layer takes them.
-#[derive(Debug)]
-pub struct Piece {
-    /// The bytes.
-    pub bytes: Bytes,
-    held: Held,
-}
-
-impl Piece {
-    /// Gives its part of the budget back.
-    pub fn taken(self) -> Bytes {
-        drop(self.held);
-        self.bytes
-    }
-}
-
 /// What the HTTP handler holds. Dropping it tells the turn that its client left.
 #[derive(Debug)]
 pub struct TurnHandle {
     /// How to answer.
     pub head: oneshot::Receiver<Head>,
     /// The body of a stream; ends after the last byte.
-    pub body: mpsc::Receiver<Piece>,
+    pub body: Pieces,
 }
 
 /// How to answer the client.
@@ -110,11 +94,11 @@ pub enum Head {
 /// Starts a turn on this thread.
 pub fn start(job: Job, client: Client) -> TurnHandle {
     let (head, head_receiver) = oneshot::channel();
-    let (body, body_receiver) = mpsc::channel(BODY_BUFFERS);
+    let (body, pieces) = outlet::channel();
     TurnActor::create(|_| TurnActor::new(job, client, head, body));
     TurnHandle {
         head: head_receiver,
-        body: body_receiver,
+        body: pieces,
     }
 }
 
@@ -131,7 +115,7 @@ pub(crate) struct TurnActor {
     held: Held,
     client: Client,
     head: Option<oneshot::Sender<Head>>,
-    outlet: PollSender<Piece>,
+    outlet: Outlet,
     /// The answer being read.
     upstream: Option<Answer>,
     /// What was read and is not translated yet; see `flow`.
@@ -142,8 +126,6 @@ pub(crate) struct TurnActor {
     /// Wakes [`Flow`] after effects that something else caused.
     flow: Option<Waker>,
     calling: Option<SpawnHandle>,
-    /// Holds the body's channel open.
-    client_watch: Option<SpawnHandle>,
     /// Cancelled when the answer is decided: tools that still run end.
     tools: CancellationToken,
     timings: Timings,
@@ -156,12 +138,7 @@ pub(crate) struct TurnActor {
 }
 
 impl TurnActor {
-    fn new(
-        job: Job,
-        client: Client,
-        head: oneshot::Sender<Head>,
-        body: mpsc::Sender<Piece>,
-    ) -> Self {
+    fn new(job: Job, client: Client, head: oneshot::Sender<Head>, body: Outlet) -> Self {
         let now = Instant::now();
         let delivery = job.turn.delivery();
         Self {
@@ -175,7 +152,7 @@ impl TurnActor {
             span: job.span,
             client,
             head: Some(head),
-            outlet: PollSender::new(body),
+            outlet: body,
             upstream: None,
             unread: Bytes::new(),
             part: match delivery {
@@ -185,7 +162,6 @@ impl TurnActor {
             whole: Vec::new(),
             flow: None,
             calling: None,
-            client_watch: None,
             tools: CancellationToken::new(),
             timings: Timings::begin(now, job.queued),
             spoke: now,
@@ -383,7 +359,6 @@ impl Actor for TurnActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.watch_client(ctx);
         self.watch_stop(ctx);
         self.watch_memory(ctx);
         ctx.spawn(Flow);

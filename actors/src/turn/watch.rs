@@ -12,18 +12,6 @@ use crate::supervisor::messages::StopStage;
 const LAST_WORDS: Duration = STORE_LIMIT;
 
 impl TurnActor {
-    /// Watches the client: when it leaves, the receiving half of the body is dropped.
-    pub(super) fn watch_client(&mut self, ctx: &mut Context<Self>) {
-        let Some(body) = self.outlet.get_ref().cloned() else {
-            return;
-        };
-        let left = async move { body.closed().await };
-        let left = left
-            .into_actor(self)
-            .map(|(), act, ctx| act.cancel(Cancel::ClientLeft, ctx));
-        self.client_watch = Some(ctx.spawn(left));
-    }
-
     /// Watches for the supervisor's word that memory is short. A client that takes nothing is not
     /// waited for: it cannot be told.
     pub(super) fn watch_memory(&mut self, ctx: &mut Context<Self>) {
