@@ -36,6 +36,7 @@ const ROUTES: &[(&str, &str, Belongs)] = &[
     ("POST", "/v1/responses/input_tokens", Belongs::Body),
     ("GET", "/v1/responses/{id}", Belongs::Path),
     ("DELETE", "/v1/responses/{id}", Belongs::Path),
+    ("POST", "/v1/responses/{id}/cancel", Belongs::Path),
     ("GET", "/v1/responses/{id}/input_items", Belongs::Path),
     ("GET", "/v1/models", Belongs::Nothing),
     ("GET", "/v1/models/{id}", Belongs::Nothing),
