@@ -46,22 +46,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(responses::create::handler(Purpose::Count)))
                         .default_service(wrong_method()),
                 )
-                .service(
-                    web::resource("/responses/{id}")
-                        .route(web::get().to(responses::get::get))
-                        .route(web::delete().to(responses::delete::delete))
-                        .default_service(wrong_method()),
-                )
-                .service(
-                    web::resource("/responses/{id}/cancel")
-                        .route(web::post().to(responses::get::cancel))
-                        .default_service(wrong_method()),
-                )
-                .service(
-                    web::resource("/responses/{id}/input_items")
-                        .route(web::get().to(responses::input_items::list))
-                        .default_service(wrong_method()),
-                )
+                .configure(stored_routes)
                 .service(
                     web::resource("/models")
                         .route(web::get().to(models::list))
@@ -88,6 +73,26 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .route("/health", web::get().to(health::alive))
         .route("/health/ready", web::get().to(health::ready))
         .default_service(web::route().to(unknown_path));
+}
+
+fn stored_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/responses/{id}")
+                .route(web::get().to(responses::get::get))
+                .route(web::delete().to(responses::delete::delete))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/responses/{id}/cancel")
+                .route(web::post().to(responses::get::cancel))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/responses/{id}/input_items")
+                .route(web::get().to(responses::input_items::list))
+                .default_service(wrong_method()),
+        );
 }
 
 fn mcp_routes(config: &mut web::ServiceConfig) {
