@@ -19,9 +19,9 @@ mod stream;
 
 pub(crate) use context::trace_context;
 
-use actix_web::http::Method;
+use actix_web::http::{Method, header};
 use actix_web::middleware::from_fn;
-use actix_web::{HttpResponse, Route, web};
+use actix_web::{HttpRequest, HttpResponse, Route, web};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::turn::Purpose;
 
@@ -46,17 +46,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(responses::create::handler(Purpose::Count)))
                         .default_service(wrong_method()),
                 )
-                .service(
-                    web::resource("/responses/{id}")
-                        .route(web::get().to(responses::get::get))
-                        .route(web::delete().to(responses::delete::delete))
-                        .default_service(wrong_method()),
-                )
-                .service(
-                    web::resource("/responses/{id}/input_items")
-                        .route(web::get().to(responses::input_items::list))
-                        .default_service(wrong_method()),
-                )
+                .configure(stored_routes)
                 .service(
                     web::resource("/models")
                         .route(web::get().to(models::list))
@@ -85,6 +75,26 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::route().to(unknown_path));
 }
 
+fn stored_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/responses/{id}")
+                .route(web::get().to(responses::get::get))
+                .route(web::delete().to(responses::delete::delete))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/responses/{id}/cancel")
+                .route(web::post().to(responses::get::cancel))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/responses/{id}/input_items")
+                .route(web::get().to(responses::input_items::list))
+                .default_service(wrong_method()),
+        );
+}
+
 fn mcp_routes(config: &mut web::ServiceConfig) {
     config
         .service(
@@ -99,15 +109,25 @@ fn mcp_routes(config: &mut web::ServiceConfig) {
         );
 }
 
-async fn unknown_path() -> HttpResponse {
-    error::answer(&ApiError::new(ApiErrorCode::NotFound, "no such path"))
+async fn unknown_path(request: HttpRequest) -> HttpResponse {
+    // Every SDK has these calls, so a client deserves to be told what to do instead.
+    let message = if request.path().starts_with("/v1/conversations") {
+        "conversations are not served: continue a response by `previous_response_id`"
+    } else {
+        "no such path"
+    };
+    error::answer(&ApiError::new(ApiErrorCode::NotFound, message))
 }
 
 fn wrong_method() -> Route {
     web::route().to(refuse_method)
 }
 
-async fn refuse_method(method: Method) -> HttpResponse {
-    let message = format!("this path does not take `{method}`");
+async fn refuse_method(request: HttpRequest, method: Method) -> HttpResponse {
+    let message = if request.headers().contains_key(header::UPGRADE) {
+        "WebSockets are not served: send `POST` with `stream`".to_owned()
+    } else {
+        format!("this path does not take `{method}`")
+    };
     error::answer(&ApiError::new(ApiErrorCode::MethodNotAllowed, message))
 }

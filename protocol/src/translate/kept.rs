@@ -13,19 +13,24 @@ use crate::responses::tool::Tool;
 use crate::tools::Catalogue;
 
 /// Name and arguments of the call that a kept item stands for.
-pub(super) fn call(item: &KeptItem) -> (&'static str, &str) {
-    let (name, members): (_, &[&str]) = match item.kind {
-        KeptKind::ComputerCall => ("computer", &["action"]),
-        KeptKind::WebSearchCall => ("web_search", &["action"]),
-        KeptKind::FileSearchCall => ("file_search", &[]),
-        KeptKind::ImageGenerationCall => ("image_generation", &[]),
+pub(super) fn call(item: &KeptItem) -> (&'static str, Cow<'_, str>) {
+    let of_kind = |name: &str, wanted| item.member(name).filter(|raw| kind(raw) == wanted);
+    let whole = |name| of_kind(name, read::Kind::Object).map(|raw| Cow::Borrowed(raw.get()));
+    let as_member = |name| {
+        let list = of_kind(name, read::Kind::Array)?;
+        Some(Cow::Owned(format!("{{\"{name}\":{}}}", list.get())))
+    };
+    let (name, arguments) = match item.kind {
+        KeptKind::ComputerCall => ("computer", whole("action").or_else(|| as_member("actions"))),
+        KeptKind::WebSearchCall => ("web_search", whole("action")),
+        KeptKind::FileSearchCall => ("file_search", as_member("queries")),
+        KeptKind::ImageGenerationCall => ("image_generation", None),
         KeptKind::LocalShellOutput
         | KeptKind::ShellOutput
         | KeptKind::ApplyPatchOutput
-        | KeptKind::ComputerOutput => ("tool", &[]),
+        | KeptKind::ComputerOutput => ("tool", None),
     };
-    let mut found = members.iter().filter_map(|name| item.member(name));
-    (name, found.next().map_or("{}", RawValue::get))
+    (name, arguments.unwrap_or(Cow::Borrowed("{}")))
 }
 
 /// What the model is told of the outcome.

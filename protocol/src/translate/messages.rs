@@ -142,10 +142,7 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
         ),
         Item::Kept(item) => {
             let (name, arguments) = kept::call(item);
-            (
-                Cow::Borrowed(name),
-                Cow::Borrowed(safe_arguments(arguments)),
-            )
+            (Cow::Borrowed(name), arguments)
         }
         Item::Message(_)
         | Item::Reasoning(_)

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.timeout(180)
 CONFIG = """
 model = "{model}"
 model_provider = "gateway"
+model_auto_compact_token_limit = 50000
 [model_providers.gateway]
-name = "gateway"
+name = "{name}"
 base_url = "{url}/v1"
 env_key = "GATEWAY_KEY"
 wire_api = "responses"
@@ -39,11 +40,11 @@ args = ["{REPO}/tests/it/mcp/stdio.py"]
 
 @pytest.fixture
 def codex(gateway, upstream, tmp_path):
-    def run(model, *more, config=""):
+    def run(model, *more, config="", name="gateway"):
         home, work = tmp_path / "home", tmp_path / "work"
         home.mkdir()
         work.mkdir()
-        (home / "config.toml").write_text(CONFIG.format(model=model, url=gateway.url) + config)
+        (home / "config.toml").write_text(CONFIG.format(model=model, name=name, url=gateway.url) + config)
         program = pathlib.Path(os.environ["NODE_PROJECT"], "node_modules/.bin/codex")
         arguments = ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", *more, "Make the file."]
         done = subprocess.run([program, *arguments], cwd=work, stdin=subprocess.DEVNULL, capture_output=True, timeout=150,
@@ -109,3 +110,26 @@ def test_mcp(codex, upstream):
     done, _ = codex("codex-mcp", config=MCP)
     (result,), _ = told(upstream)
     assert result in done.stdout and any(line.strip().isdigit() for line in result.splitlines()), result
+
+
+@pytest.mark.proves("a full context summed up, by itself and by compaction_trigger")
+@pytest.mark.parametrize(("name", "summary"), [
+    ("gateway", "Another language model started to solve this problem"),  # Codex asks for a summary in words
+    ("OpenAI", "Summary of the conversation so far"),  # it asks for an item, whose seal the gateway opens again
+])
+def test_compaction(codex, upstream, name, summary):
+    done, work = codex("codex-long", name=name)
+    assert (work / "made.txt").read_text() == "before the summary\n"
+    assert "Done, as the summary says." in done.stdout and "context compacted" in done.stderr
+    call, summing, last = [seen.body for seen in upstream.requests]
+    assert call["tools"] and last["tools"] and not summing.get("tools")
+    assert [m["role"] for m in summing["messages"]].count("tool") == 1, "what is summed up"
+    assert all(m["role"] in ("system", "user") for m in last["messages"]), "nothing else of it is left"
+    assert last["messages"][-1]["content"].startswith(summary)
+
+
+@pytest.mark.proves("falls back from WebSockets")
+def test_websockets(codex, upstream):
+    done, work = codex("codex", config="supports_websockets = true\n")
+    assert (work / "made.txt").read_text() == "by the shell\n"
+    assert "WebSockets are not served" in done.stderr

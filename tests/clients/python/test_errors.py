@@ -105,3 +105,20 @@ def test_a_fault_inside_a_stream_is_stored_as_failed(client, gateway, model):
 
 def test_a_fault_without_stream_is_a_status(client):
     assert refused(client, InternalServerError, model="cut").status_code in (500, 502)
+
+
+def test_calls_that_are_not_served_say_so(client):
+    """The SDK has methods for them: none may hang, or look like an empty success."""
+    made = client.responses.create(model="text", input="x")
+    with pytest.raises(BadRequestError, match="`background`"):
+        client.responses.cancel(made.id)
+    with pytest.raises(NotFoundError):
+        client.responses.cancel("resp_none")
+    with pytest.raises(BadRequestError, match="`background`") as caught:
+        client.responses.retrieve(made.id, stream=True, starting_after=2)
+    assert caught.value.param == "stream"
+    with pytest.raises(NotFoundError, match="`previous_response_id`"):
+        client.conversations.create()
+    for field in ({"background": True}, {"conversation": "conv_1"}, {"prompt": {"id": "p"}}):
+        error = refused(client, **field)
+        assert error.code == "unsupported_value" and error.param in field

@@ -42,6 +42,7 @@ MODELS = {
     "o3-stub": "thinks, then calls its first tool, or repeats what it was told or shown",
     "gpt-5.4": "repeats the last user message in capitals, under a name that clients take for OpenAI's",
     "codex": "leads Codex through a shell command and a namespaced tool",
+    "codex-long": "leads Codex through a shell command that fills its context, so that it has the conversation summed up",
     "codex-mcp": "leads Codex through a tool of an MCP server that it runs",
     "gpt-5.5": "leads Codex through a patch, a tool search and a shell command",
     "gpt-5.6-sol": "leads Codex through its script tool",
@@ -67,6 +68,7 @@ class Answer:
     calls: list = field(default_factory=list)  # (call id, name, arguments)
     finish: str = "stop"
     logprobs: bool = False
+    prompt_tokens: int = 0  # told instead of counting
 
 
 class BadRequest(Exception):
@@ -210,6 +212,19 @@ def answer_codex(body):
                   calls=[(f"call_{len(results)}", name, json.dumps(arguments))])
 
 
+CODEX_SUMMARY = "Made so far: made.txt."
+
+
+def answer_codex_long(body):
+    """A context that is full once, so that the summary of it is asked for once."""
+    if not body.get("tools"):
+        return Answer(text=CODEX_SUMMARY)
+    if any(CODEX_SUMMARY in text_of(m.get("content")) for m in body["messages"]):
+        return Answer(text="Done, as the summary says.")
+    command = {"cmd": "echo before the summary > made.txt"}
+    return Answer(calls=[("call_0", "exec_command", json.dumps(command))], finish="tool_calls", prompt_tokens=90_000)
+
+
 def answer_image(messages):
     parts = last(messages, "user").get("content")
     urls = [p["image_url"]["url"] for p in parts if p["type"] == "image_url"] if isinstance(parts, list) else []
@@ -232,6 +247,8 @@ def answer(body):
         return answer_tools(body)
     if model == "python":
         return answer_python(body, asked)
+    if model == "codex-long":
+        return answer_codex_long(body)
     if model in CODEX_STEPS:
         return answer_codex(body)
     if model == "json":
@@ -260,7 +277,7 @@ def logprobs_of(text):
 
 
 def usage(body, said):
-    prompt = sum(len(text_of(m.get("content")).split()) for m in body["messages"]) + 3 * len(body["messages"])
+    prompt = said.prompt_tokens or sum(len(text_of(m.get("content")).split()) for m in body["messages"]) + 3 * len(body["messages"])
     completion = len(pieces(said.reasoning)) + len(pieces(said.text)) + len(said.calls)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": 1},

@@ -36,6 +36,7 @@ const ROUTES: &[(&str, &str, Belongs)] = &[
     ("POST", "/v1/responses/input_tokens", Belongs::Body),
     ("GET", "/v1/responses/{id}", Belongs::Path),
     ("DELETE", "/v1/responses/{id}", Belongs::Path),
+    ("POST", "/v1/responses/{id}/cancel", Belongs::Path),
     ("GET", "/v1/responses/{id}/input_items", Belongs::Path),
     ("GET", "/v1/models", Belongs::Nothing),
     ("GET", "/v1/models/{id}", Belongs::Nothing),
@@ -185,7 +186,7 @@ impl Case {
     }
 
     fn ask(&self, key: &str, method: &str, path: &str, body: &Value) -> Reply {
-        let body = if method == "POST" {
+        let body = if method == "POST" && !body.is_null() {
             body.to_string()
         } else {
             String::new()
@@ -283,11 +284,12 @@ fn matrix(redis: Option<&Redis>) {
     assert_eq!(case.ask(&case.ann, "GET", &path, &json!({})).json(), of_ann);
     for (method, path, body) in Case::questions(&bob_id) {
         if method != "DELETE" {
-            // The scripted upstream counts no tokens: the answer is its own lack of a tokenizer.
-            let expected = if path.ends_with("/input_tokens") {
-                502
-            } else {
-                200
+            let expected = match path.rsplit('/').next() {
+                // The scripted upstream counts no tokens: the answer is its own lack of a tokenizer.
+                Some("input_tokens") => 502,
+                // Found, and made without `background`.
+                Some("cancel") => 400,
+                _ => 200,
             };
             let status = case.ask(&case.bob, method, &path, &body).status;
             assert_eq!(status, expected, "{path}");

@@ -112,6 +112,35 @@ fn request_errors_have_their_codes() {
 }
 
 #[test]
+fn what_sdks_can_call_and_is_not_served_is_refused_clearly() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let gateway = TestGateway::on(&fake.url()).start();
+    let client = gateway.client();
+    let made = client.create(&json!({"model": "m", "input": "x"})).json();
+    let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
+
+    let cancelled = client.send("POST", &format!("{path}/cancel"), &[], b"");
+    assert_eq!(cancelled.error(400), json!(null));
+    assert!(cancelled.text().contains("`background`"));
+    let unknown = client.send("POST", "/v1/responses/resp_0/cancel", &[], b"");
+    assert_eq!(unknown.error(404), json!(null));
+
+    let streamed = client.get(&format!("{path}?stream=true&starting_after=3"));
+    assert_eq!(streamed.error(400), "unsupported_value");
+    assert_eq!(streamed.json()["error"]["param"], "stream");
+    assert_eq!(client.get(&format!("{path}?stream=false")).json(), made);
+
+    let conversations = client.post("/v1/conversations", &json!({"items": []}));
+    assert_eq!(conversations.error(404), json!(null));
+    assert!(conversations.text().contains("`previous_response_id`"));
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+    let socket = client.send("GET", "/v1/responses", &upgrade, b"");
+    assert_eq!(socket.error(405), json!(null));
+    assert!(socket.text().contains("WebSockets are not served"));
+}
+
+#[test]
 fn images_and_structured_output_go_upstream_as_chat_has_them() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("{}")]);

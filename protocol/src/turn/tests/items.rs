@@ -111,23 +111,26 @@ fn settings_change_from_an_item_on() {
 
 #[test]
 fn what_other_servers_tools_did_is_told() {
-    for (item, name, told) in [
+    for (item, name, arguments, told) in [
         (
             json!({"type": "web_search_call", "id": "ws_1", "status": "completed",
                 "action": {"type": "search", "query": "q"}}),
             "web_search",
+            json!({"type": "search", "query": "q"}),
             json!("(the results are not known any more)"),
         ),
         (
             json!({"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["q"],
                 "results": [{"text": "t"}]}),
             "file_search",
+            json!({"queries": ["q"]}),
             json!("[{\"text\":\"t\"}]"),
         ),
         (
             json!({"type": "image_generation_call", "id": "ig_1", "status": "completed",
                 "result": "aGk="}),
             "image_generation",
+            json!({}),
             json!("[a picture was made and shown]"),
         ),
     ] {
@@ -135,6 +138,9 @@ fn what_other_servers_tools_did_is_told() {
         let call = &body["messages"][1]["tool_calls"][0];
         assert_eq!(call["function"]["name"], name);
         assert_eq!(call["id"], item["id"]);
+        let said: Value =
+            serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+        assert_eq!(said, arguments);
         assert_eq!(body["messages"][2]["content"], told);
     }
 }
@@ -151,6 +157,17 @@ fn steps_at_a_computer_are_history() {
     assert!(call["arguments"].as_str().unwrap().contains("\"x\":1"));
     let image = &body["messages"][1]["content"][0]["image_url"]["url"];
     assert_eq!(image, "data:x");
+    // Newer models take several steps at once.
+    let body = rendered(&json!([
+        {"type": "computer_call", "id": "cu_1", "call_id": "c", "status": "completed", "action": null,
+            "actions": [{"type": "screenshot"}], "pending_safety_checks": []},
+        {"type": "computer_call_output", "call_id": "c",
+            "output": {"type": "computer_screenshot", "image_url": "data:x"}}]));
+    let call = &body["messages"][0]["tool_calls"][0]["function"];
+    assert_eq!(
+        call["arguments"],
+        "{\"actions\":[{\"type\":\"screenshot\"}]}"
+    );
 }
 
 #[test]
