@@ -117,6 +117,7 @@ pub fn gather(inputs: &Inputs) -> Raw {
             .problems
             .push("the configuration layers cannot be merged".to_owned()),
     }
+    notice_keys_of_the_service(&mut raw);
     raw
 }
 
@@ -299,6 +300,39 @@ fn notice_overruled_upstream(flags: &Layer, lower: &[&Layer], raw: &mut Raw) {
         raw.notices
             .push("`VR_LLM_API_BASE` is ignored: `--upstream` differs from it".to_owned());
     }
+}
+
+/// Keys of the processes that the service of `external` runs, and it alone.
+const OF_THE_SERVICE: [&str; 9] = [
+    "bundle",
+    "host",
+    "kept_sessions",
+    "max_workers",
+    "process_memory",
+    "python_memory",
+    "session_idle",
+    "v8_heap",
+    "workers",
+];
+
+/// One environment may serve both programs, so such a key is no error.
+fn notice_keys_of_the_service(raw: &mut Raw) {
+    let value = |name: &str| raw.values.get(format!("code_interpreter.{name}").as_str());
+    if value("mode").is_none_or(|mode| mode.text != "external") {
+        return;
+    }
+    let set = OF_THE_SERVICE.iter().filter_map(|name| value(name));
+    let set = set.filter(|value| value.place != DEFAULT);
+    let notices: Vec<_> = set
+        .map(|value| {
+            format!(
+                "{} has no effect with `--code-interpreter external`: set it where \
+                 `vllm-responses code-interpreter` runs",
+                value.place
+            )
+        })
+        .collect();
+    raw.notices.extend(notices);
 }
 
 /// A relative path is to be ignored, says the XDG specification.

@@ -87,6 +87,28 @@ fn k2_an_overruled_upstream_is_noticed() {
 }
 
 #[test]
+fn k2_keys_of_the_interpreter_service_are_noticed_where_they_have_no_effect() {
+    let words = "`VR_CODE_INTERPRETER_WORKERS` has no effect with `--code-interpreter external`";
+    let env = [("VR_CODE_INTERPRETER_WORKERS", "3")];
+    for (mode, noticed) in [("external", true), ("disabled", false)] {
+        let line = [
+            "check-config",
+            "--upstream",
+            "http://h",
+            "--code-interpreter",
+            mode,
+        ];
+        let output = Place::new().run(&line, &env);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(text(&output.stderr).contains(words), noticed, "{mode}");
+        assert!(
+            !text(&output.stderr).contains("MAX_WORKERS"),
+            "it is not set"
+        );
+    }
+}
+
+#[test]
 fn a_new_key_fits_its_line_and_is_fresh() {
     let place = Place::new();
     let key_and_line = || {
