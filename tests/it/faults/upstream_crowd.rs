@@ -12,6 +12,7 @@ use serde_json::json;
 use super::stage::{Stage, assert_failed, ending, said};
 use crate::harness::upstream::script::text;
 use crate::harness::{Fake, Gate, Script, TestGateway, check_stream};
+use crate::metrics::{self, page::Page};
 
 /// Streams of the random case, of which one in `ONE_IN` fails.
 const STREAMS: u64 = 60;
@@ -69,6 +70,15 @@ fn u14_random_faults_among_many_streams() {
             });
         }
     });
+    // The page says what was done to the streams, no more and no less.
+    let failed = cases.iter().filter(|(_, fails)| *fails).count();
+    let ended = |page: &Page, status| page.count("responses_total", &[("status", status)]);
+    let page = metrics::wait(stage.gateway.client(), |page| {
+        page.count("responses_in_flight", &[]) == 0
+    });
+    let counted = ["failed", "completed"].map(|status| ended(&page, status));
+    let injected = [failed, cases.len() - failed].map(|count| i64::try_from(count).unwrap());
+    assert_eq!(counted, injected);
 }
 
 /// Waits for a readiness status.

@@ -4,7 +4,7 @@
 //! with a name changed. Each failed.
 
 mod files;
-mod page;
+pub(crate) mod page;
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// Looks until the page is so: a stream is off its gauge a moment after its last byte was read.
 #[track_caller]
-fn wait(client: Client, done: impl Fn(&Page) -> bool) -> Page {
+pub(crate) fn wait(client: Client, done: impl Fn(&Page) -> bool) -> Page {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let page = Page::of(client);

@@ -8,16 +8,16 @@ use crate::harness::Client;
 type Labels = BTreeMap<String, String>;
 
 /// One page.
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Type of each family, by name.
-    pub(super) families: BTreeMap<String, String>,
+    pub(crate) families: BTreeMap<String, String>,
     /// All series.
     samples: Vec<(String, Labels, f64)>,
 }
 
 impl Page {
     #[track_caller]
-    pub(super) fn of(client: Client) -> Self {
+    pub(crate) fn of(client: Client) -> Self {
         let reply = client.get("/metrics");
         assert_eq!(reply.status, 200);
         let kind = reply.header("content-type").unwrap();
@@ -29,7 +29,7 @@ impl Page {
     }
 
     #[track_caller]
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         assert!(text.ends_with("# EOF\n"));
         let (mut families, mut samples) = (BTreeMap::new(), Vec::new());
         for line in text.lines() {
@@ -50,13 +50,13 @@ impl Page {
     }
 
     /// How many series there are.
-    pub(super) fn series(&self) -> usize {
+    pub(crate) fn series(&self) -> usize {
         self.samples.len()
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "what tests count is small")]
     /// The sum of all series of this name with these labels, rounded; without the prefix.
-    pub(super) fn count(&self, name: &str, labels: &[(&str, &str)]) -> i64 {
+    pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> i64 {
         let name = format!("vllm_responses_{name}");
         let fits = |have: &Labels| {
             labels
@@ -69,7 +69,7 @@ impl Page {
     }
 
     /// The labels that series of this name have; `None` where there is no such series.
-    pub(super) fn labels_of(&self, name: &str) -> Option<BTreeSet<&str>> {
+    pub(crate) fn labels_of(&self, name: &str) -> Option<BTreeSet<&str>> {
         let mut samples = self
             .samples
             .iter()
@@ -84,7 +84,7 @@ impl Page {
     }
 
     /// Values of a label, over all series.
-    pub(super) fn words(&self, label: &str) -> BTreeSet<&str> {
+    pub(crate) fn words(&self, label: &str) -> BTreeSet<&str> {
         let samples = self.samples.iter();
         samples
             .filter_map(|(_, labels, _)| labels.get(label).map(String::as_str))
