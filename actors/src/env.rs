@@ -131,6 +131,7 @@ mod tests {
         assert!(memory_bytes() > 1 << 20);
     }
 
+    /// Mutation tried, and it failed: one bit that is always set.
     #[test]
     fn t1_a_million_ids_have_no_duplicate_no_bias_and_no_order() {
         const COUNT: u32 = 1_000_000;

@@ -1,6 +1,7 @@
 //! API keys: who may come in, and whose responses are whose.
 //!
-//! Mutation that fails this group: leave the owner out of `fetch` or `chain` in the store's queries.
+//! Mutations tried, each failed here: the owner left out of `fetch` or `chain` in the store's queries (T2);
+//! SIGHUP that does not read keys again (T3); a request without a key that is let in (T4).
 
 use std::fs;
 use std::process::Command;

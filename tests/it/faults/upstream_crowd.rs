@@ -1,8 +1,7 @@
 //! Upstream faults U14 to U16: many streams, an upstream that restarts, a pool that went stale.
 //!
-//! Mutation that fails this group: make `UpstreamFault::Unreachable` final in
-//! `pause_before_retry` (U16). Not tried yet: a broken body that ends as `completed` (U14), readiness that
-//! does not hear of an upstream that went (U15).
+//! Mutations tried, each failed here: `UpstreamFault::Unreachable` final in `pause_before_retry` (U16);
+//! a broken body that ends as `completed` (U14); readiness that does not hear of an upstream that went (U15).
 
 use std::thread;
 use std::time::{Duration, Instant};
