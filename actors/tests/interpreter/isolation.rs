@@ -56,6 +56,10 @@ fn notebook() {
                  pickle.loads(pickle.dumps(P(1)))",
                 "P(x=1)\n",
             ),
+            (
+                "import sqlite3\nsqlite3.connect(':memory:').execute('select 1').fetchone()",
+                "(1,)\n",
+            ),
             ("print('no newline', end='')", "no newline"),
         ] {
             executed = stage.again(&executed, code).await;

@@ -1,4 +1,4 @@
-//! Long forms: `scripts/test --soak`. `VR_SOAK_SECONDS` says how long L6 goes on; 60 without it.
+//! Long forms: `scripts/test --soak`. `SOAK_SECONDS` says how long L6 goes on; 60 without it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,11 +36,11 @@ fn slope(points: &[(f64, f64)]) -> f64 {
 }
 
 #[test]
-#[ignore = "as long as VR_SOAK_SECONDS says: scripts/test --soak"]
+#[ignore = "as long as SOAK_SECONDS says: scripts/test --soak"]
 fn soak_l6_nothing_grows() {
     raise_open_files();
-    let seconds = std::env::var("VR_SOAK_SECONDS").ok();
-    let length = Duration::from_secs(seconds.map_or(60, |s| s.parse().expect("VR_SOAK_SECONDS")));
+    let seconds = std::env::var("SOAK_SECONDS").ok();
+    let length = Duration::from_secs(seconds.map_or(60, |s| s.parse().expect("SOAK_SECONDS")));
     let gateway = TestGateway::on(&storm::upstream()).start();
     let (address, pid) = (gateway.client().address, gateway.pid());
     let round = || {
