@@ -29,10 +29,11 @@ pub(super) fn outcome(result: &CallToolResult, most: usize) -> Outcome {
 }
 
 fn text(result: &CallToolResult) -> String {
+    // An empty object says nothing, and must not hide what the content says.
     if let Some(structured) = result
         .structured_content
         .as_ref()
-        .filter(|value| !value.is_null())
+        .filter(|value| !value.is_null() && value.as_object().is_none_or(|it| !it.is_empty()))
     {
         return structured.to_string();
     }
@@ -108,6 +109,8 @@ mod tests {
             r#"{"content": [{"type":"text","text":"x"}], "structuredContent": {"b": 1, "a": [2]}}"#;
         assert_eq!(output(structured), r#"{"a":[2],"b":1}"#);
         assert_eq!(output(r#"{"content": []}"#), "");
+        let nothing = r#"{"content": [{"type":"text","text":"x"}], "structuredContent": {}}"#;
+        assert_eq!(output(nothing), "x");
     }
 
     #[test]
