@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::api::keys::{ask, new_key};
+use crate::harness::canary::search;
 use crate::harness::collector::Collector;
 use crate::harness::redis::{PASSWORD, Redis, free_port, url};
 use crate::harness::{Fake, Reply, Script, TestGateway};
@@ -151,20 +152,6 @@ fn check_config(redis_url: &str) -> Vec<u8> {
         .unwrap();
     assert!(output.status.success());
     [output.stdout, output.stderr].concat()
-}
-
-#[track_caller]
-fn search(sink: &str, bytes: &[u8], canaries: &[&str]) {
-    assert!(!bytes.is_empty(), "{sink} is empty: nothing was searched");
-    for canary in canaries {
-        let at = bytes
-            .windows(canary.len())
-            .position(|part| part == canary.as_bytes());
-        if let Some(at) = at {
-            let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 100)];
-            panic!("{canary} in {sink}: {}", String::from_utf8_lossy(around));
-        }
-    }
 }
 
 fn canaries(key: &str) -> [&str; 6] {

@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::harness::canary;
 use crate::harness::postgres::{OwnServer, PASSWORD, Sql};
 use crate::harness::tree::Tree;
 
@@ -16,11 +17,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_vllm-responses");
 
 #[track_caller]
 fn search(sink: &str, bytes: &[u8]) {
-    assert!(!bytes.is_empty(), "{sink} is empty: nothing was searched");
-    let canary = PASSWORD.as_bytes();
-    let found = bytes.windows(canary.len()).any(|part| part == canary);
-    let text = String::from_utf8_lossy(bytes);
-    assert!(!found, "the database's password is in {sink}: {text}");
+    canary::search(sink, bytes, &[PASSWORD]);
 }
 
 /// The processes below this one, whatever session they are in.

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::peer::{Hang, Peer, tools};
 use super::{calls, free_port, wait_available, write_file};
+use crate::harness::canary::search;
 use crate::harness::redis::{self, Redis};
 use crate::harness::{Fake, Script, TestGateway};
 
@@ -24,20 +25,6 @@ const SECRETS: [&str; 7] = [
 ];
 /// Said to a tool, and by it: for the database and the client, not for logs and status pages.
 const CONTENT: [&str; 1] = ["canary-argument"];
-
-#[track_caller]
-fn search(sink: &str, bytes: &[u8], canaries: &[&str]) {
-    assert!(!bytes.is_empty(), "{sink} is empty: nothing was searched");
-    for canary in canaries {
-        let at = bytes
-            .windows(canary.len())
-            .position(|part| part == canary.as_bytes());
-        if let Some(at) = at {
-            let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 100)];
-            panic!("{canary} in {sink}: {}", String::from_utf8_lossy(around));
-        }
-    }
-}
 
 fn remote(label: &str, url: &str) -> Value {
     json!({"type": "mcp", "server_label": label, "server_url": url, "authorization": "canary-token",
