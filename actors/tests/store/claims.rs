@@ -1,6 +1,6 @@
 //! Approvals: each request is given to one response, whoever asks and wherever.
 //!
-//! Mutations, not tried yet, that should fail the group: a claim that is there counts as one's own; a
+//! Mutation tried, and it failed: a request that another response has is given away. Not tried yet: a
 //! claim that is refused keeps what it took; a copy or an adoption without claims.
 
 use futures_util::future::{join, join_all};

@@ -1,7 +1,7 @@
 //! Approvals on the real program: a call is made once, whoever approves it and wherever.
 //!
-//! Mutation, not tried yet, that should fail the group: in the machine, an approved call that runs
-//! without its claim.
+//! Mutation tried, and it failed: a store that gives a taken request away. Not tried yet: in the machine,
+//! an approved call that runs without its claim.
 
 use std::path::Path;
 use std::sync::Barrier;
