@@ -1,21 +1,31 @@
-//! The HTTP server: its socket, its bounds, and what every worker starts with.
+//! The HTTP server: its sockets, its bounds, and what every worker starts with.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, Protocol};
+use actix_rt::net::TcpStream;
+use actix_server::{GracefulShutdownSignal, Server};
+use actix_service::{ServiceFactory, ServiceFactoryExt, map_config};
+use actix_web::dev::{AppConfig, fn_service};
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, web};
+use socket2::{Domain, Socket, Type};
 use vllm_responses_actors::vllm::client;
 
 use crate::config::GatewaySettings;
 use crate::http;
+use crate::http::connection::Connection;
 use crate::http::state::AppState;
 
 /// Idle connections are kept longer than common clients keep theirs, so that they close first.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long the HTTP server waits for connections once no response runs any more.
 const CLOSE_LIMIT_SECONDS: u64 = 1;
+/// Connections that the kernel holds until a worker takes them.
+const BACKLOG: i32 = 4096;
 
 /// Binds the port and builds the server; it serves once it is polled.
 pub(crate) fn listen(
@@ -23,43 +33,104 @@ pub(crate) fn listen(
     state: AppState,
     connections: usize,
 ) -> Result<(Server, Vec<SocketAddr>), String> {
-    let url = state.upstream.base_url.to_string();
-    let connect = state.upstream.deadlines.connect;
-    let write_stall = gateway.write_stall;
-    let origins = gateway.cors.clone();
-    let door = state.metrics_door.clone();
-    let state = web::Data::new(state);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(state.clone())
-            .app_data(web::ThinData(client::client(&url, connect)))
-            .wrap(from_fn(http::metrics::count))
-            .configure(|config| http::metrics::route(config, door.as_ref()))
-            .configure(http::routes)
-            .wrap(http::cors::middleware(&origins))
-    })
-    .on_connect(move |connection, _| http::connection::bound(connection, write_stall))
-    .workers(gateway.workers)
-    .backlog(4096)
-    .max_connections(connections.div_ceil(gateway.workers))
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(gateway.head_timeout)
-    .client_disconnect_timeout(Duration::from_secs(1))
-    .shutdown_timeout(CLOSE_LIMIT_SECONDS)
-    // With half-closed connections allowed, a client that leaves while the model is silent is
-    // never noticed and its request runs to the end (measured).
-    .h1_allow_half_closed(false)
-    // Events are small: with Nagle's algorithm each would wait for the last one's acknowledgement.
-    .tcp_nodelay(true)
-    .disable_signals()
-    .bind((gateway.host.as_str(), gateway.port))
-    .map_err(|error| {
+    let refused = |error: io::Error| {
         format!(
             "cannot listen on {} port {} ({error}): choose another with `--gateway-host` and \
              `--gateway-port`",
             gateway.host, gateway.port
         )
-    })?;
-    let addresses = server.addrs();
+    };
+    let sockets = bind(&gateway.host, gateway.port).map_err(refused)?;
+    let mut addresses = Vec::with_capacity(sockets.len());
+    let mut server = Server::build()
+        .workers(gateway.workers)
+        .max_concurrent_connections(connections.div_ceil(gateway.workers))
+        .shutdown_timeout(CLOSE_LIMIT_SECONDS)
+        .disable_signals();
+    let closing = server.graceful_shutdown_signal();
+    let state = web::Data::new(state);
+    for socket in sockets {
+        addresses.push(socket.local_addr().map_err(refused)?);
+        let (gateway, state, closing) = (gateway.clone(), state.clone(), closing.clone());
+        let worker = move || worker(&gateway, &state, &closing);
+        server = server.listen("gateway", socket, worker).map_err(refused)?;
+    }
     Ok((server.run(), addresses))
+}
+
+/// Every address of the name. One of a family that this machine does not have is left out, unless
+/// it is the only one: `localhost` is IPv6 too.
+fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
+    let mut sockets = Vec::new();
+    let mut absent = None;
+    for address in (host, port).to_socket_addrs()? {
+        match bind_one(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if is_absent(&error) => absent = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match absent {
+        Some(error) if sockets.is_empty() => Err(error),
+        _ => Ok(sockets),
+    }
+}
+
+/// `EADDRNOTAVAIL`, or `EAFNOSUPPORT` of Linux.
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(97)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A gateway that was stopped leaves connections that hold the port for a minute.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What serves the connections of one worker.
+fn worker(
+    gateway: &GatewaySettings,
+    state: &web::Data<AppState>,
+    closing: &GracefulShutdownSignal,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
++ use<> {
+    let upstream = &state.upstream;
+    let door = state.metrics_door.clone();
+    let app = App::new()
+        .app_data(state.clone())
+        .app_data(web::ThinData(client::client(
+            upstream.base_url.as_ref(),
+            upstream.deadlines.connect,
+        )))
+        .configure(|config| http::metrics::route(config, door.as_ref()))
+        .configure(http::routes)
+        .wrap(http::cors::middleware(&gateway.cors))
+        .wrap(from_fn(http::metrics::count));
+    let closing = closing.clone();
+    let service = HttpService::build()
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(gateway.head_timeout)
+        .client_disconnect_timeout(Duration::from_secs(1))
+        // With half-closed connections allowed, a client that leaves while the model is silent is
+        // never noticed and its request runs to the end (measured).
+        .h1_allow_half_closed(false)
+        .graceful_shutdown_signal(move || {
+            let closing = closing.clone();
+            async move { closing.notified().await }
+        })
+        .on_connect_ext(|connection: &Connection, about| {
+            about.insert(connection.line());
+        })
+        .finish(map_config(app, |()| AppConfig::default()));
+    let (head_timeout, write_stall) = (gateway.head_timeout, gateway.write_stall);
+    fn_service(move |socket: TcpStream| {
+        let peer = socket.peer_addr().ok();
+        let connection = Connection::new(socket, head_timeout, write_stall);
+        async move { Ok((connection, Protocol::Http1, peer)) }
+    })
+    .and_then(service)
 }

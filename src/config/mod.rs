@@ -81,7 +81,7 @@ pub struct GatewaySettings {
     pub workers: usize,
     /// A client that takes no byte for this long is cut off.
     pub write_stall: Duration,
-    /// A client whose first request has no whole head by then is cut off.
+    /// A client whose request has no whole head by then is cut off.
     pub head_timeout: Duration,
     /// How long a body may take, unless it comes faster than a kibibyte a second.
     pub body_timeout: Duration,

@@ -96,7 +96,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.host", "VR_HOST", "0.0.0.0", Text).flag("--gateway-host").means("Address to listen on."),
     Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),
     Row::new("gateway.workers", "VR_WORKERS", "1", Number).flag("--gateway-workers").means("Threads that serve HTTP, all in one process."),
-    Row::new("gateway.head_timeout", "VR_HEAD_TIMEOUT", "10s", Duration).means("How long a client may take to send the head of its first request."),
+    Row::new("gateway.head_timeout", "VR_HEAD_TIMEOUT", "10s", Duration).means("How long a client may take to send the head of a request."),
     Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may take, unless it comes faster than a kibibyte a second."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
     Row::new("gateway.cors_origins", "VR_CORS_ORIGINS", "", Text).means("Web pages that may use the gateway: origins such as `https://app.example.com` with commas between, or `*`; unset lets none."),

@@ -1,31 +1,163 @@
-//! What is set on a client's socket when it is accepted: bounds for clients that do not read.
+//! A client's connection, bounded: clients that do not read, and heads that do not end.
 //!
 //! The HTTP layer does not poll a body while its own buffer is full, so nothing above the socket
-//! can tell a client that reads slowly from one that has stopped: the kernel must.
+//! can tell a client that reads slowly from one that has stopped: the kernel must. And that layer
+//! times the head of a connection's first request only: [`Connection`] times the later ones.
 
-use std::any::Any;
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Send buffer of one client, in bytes; the kernel doubles it for its own bookkeeping. Left alone,
 /// the kernel would take megabytes for a client that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Bounds what a client can hold up: bytes by the send buffer, time by `write_stall`. After that
-/// long without a byte taken the kernel ends the connection, and the turn sees its client leave.
-pub(crate) fn bound(connection: &dyn Any, write_stall: Duration) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else {
-        return;
-    };
-    let socket = SockRef::from(stream);
-    let set = socket
-        .set_send_buffer_size(SEND_BUFFER)
-        .and_then(|()| socket.set_tcp_user_timeout(Some(write_stall)));
-    if let Err(error) = set {
-        // The client may be gone already; one that is not keeps the kernel's own bounds.
-        log::debug!("a client's connection was not bounded: {error}");
+/// What a connection and the request on it tell each other: whether one is being answered.
+///
+/// HTTP/1 answers one after another, so there is at most one [`Exchange`] of a line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line(Rc<Talk>);
+
+#[derive(Debug, Default)]
+struct Talk {
+    /// From the end of a request's head to the end of its answer.
+    busy: Cell<bool>,
+    /// A request has come: the framework's own deadline is over.
+    used: Cell<bool>,
+    /// When the first byte of the next head came.
+    heard: Cell<Option<Instant>>,
+}
+
+/// One request whose head is complete, until its answer is whole or given up.
+#[derive(Debug)]
+pub(crate) struct Exchange(Line);
+
+impl Line {
+    /// A request's head is complete.
+    pub(crate) fn begin(&self) -> Exchange {
+        self.0.busy.set(true);
+        self.0.used.set(true);
+        self.0.heard.set(None);
+        Exchange(self.clone())
+    }
+
+    /// Bytes came. During an answer they belong to the request's body, or to a request that was
+    /// sent ahead: the 75 seconds after the answer bound that one.
+    fn hear(&self) {
+        let talk = &self.0;
+        if talk.used.get() && !talk.busy.get() && talk.heard.get().is_none() {
+            talk.heard.set(Some(Instant::now()));
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.0.busy.set(false);
+    }
+}
+
+/// A client's socket. Reading fails with `TimedOut` once a later request's head is overdue, which
+/// closes the connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: TcpStream,
+    line: Line,
+    head_timeout: Duration,
+    /// Made for the second request, then moved on only when it has run out: most heads come in one
+    /// piece, and arming a timer for each would cost more than reading it.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// Bounds what a client can hold up: bytes by the send buffer, an answer by `write_stall`, a
+    /// head by `head_timeout`. After `write_stall` without a byte taken the kernel ends the
+    /// connection, and the turn sees its client leave.
+    pub(crate) fn new(socket: TcpStream, head_timeout: Duration, write_stall: Duration) -> Self {
+        let kernel = SockRef::from(&socket);
+        let set = kernel
+            .set_send_buffer_size(SEND_BUFFER)
+            .and_then(|()| kernel.set_tcp_user_timeout(Some(write_stall)))
+            // Events are small: with Nagle's algorithm each would wait for the last one's
+            // acknowledgement.
+            .and_then(|()| socket.set_nodelay(true));
+        if let Err(error) = set {
+            // The client may be gone already; one that is not keeps the kernel's own bounds.
+            log::debug!("a client's connection was not bounded: {error}");
+        }
+        Self {
+            socket,
+            line: Line::default(),
+            head_timeout,
+            alarm: None,
+        }
+    }
+
+    /// Where its requests find it.
+    pub(crate) fn line(&self) -> Line {
+        self.line.clone()
+    }
+
+    /// Ready once the head that has begun is overdue.
+    fn poll_overdue(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        let Some(heard) = self.line.0.heard.get() else {
+            return Poll::Pending;
+        };
+        let due = heard + self.head_timeout;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        while alarm.as_mut().poll(task).is_ready() {
+            if alarm.deadline() >= due {
+                return Poll::Ready(());
+            }
+            // It was an earlier head's.
+            alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let had = into.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(task, into);
+        if read.is_pending() {
+            let overdue = self.poll_overdue(task);
+            return overdue.map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        if into.filled().len() > had {
+            self.line.hear();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(task, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(task)
     }
 }
 
@@ -33,21 +165,91 @@ pub(crate) fn bound(connection: &dyn Any, write_stall: Duration) {
 mod tests {
     use super::*;
 
-    #[actix_rt::test]
-    async fn an_accepted_socket_is_bounded() {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const HEAD: Duration = Duration::from_millis(100);
+    const STALL: Duration = Duration::from_secs(7);
+
+    async fn pair() -> (TcpStream, Connection) {
         let listener = actix_rt::net::TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap();
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address);
         let (client, accepted) = futures_util::future::join(client, listener.accept()).await;
-        let (_client, stream) = (client.unwrap(), accepted.unwrap().0);
-        bound(&stream, Duration::from_secs(7));
-        let socket = SockRef::from(&stream);
-        assert_eq!(
-            socket.tcp_user_timeout().unwrap(),
-            Some(Duration::from_secs(7))
-        );
+        let socket = accepted.unwrap().0;
+        (client.unwrap(), Connection::new(socket, HEAD, STALL))
+    }
+
+    async fn read(connection: &mut Connection) -> io::Result<usize> {
+        connection.read(&mut [0; 64]).await
+    }
+
+    /// Whether nothing comes, and nothing is overdue, in three times the limit.
+    async fn is_patient(connection: &mut Connection) -> bool {
+        tokio::time::timeout(3 * HEAD, read(connection))
+            .await
+            .is_err()
+    }
+
+    #[actix_rt::test]
+    async fn an_accepted_socket_is_bounded() {
+        let (_client, connection) = pair().await;
+        let socket = SockRef::from(&connection.socket);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(STALL));
         assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER);
+        assert!(connection.socket.nodelay().unwrap());
+    }
+
+    #[actix_rt::test]
+    async fn only_a_later_head_that_has_begun_is_overdue() {
+        let (mut client, mut connection) = pair().await;
+        client.write_all(b"first head").await.unwrap();
+        assert_eq!(read(&mut connection).await.unwrap(), 10);
+        assert!(
+            is_patient(&mut connection).await,
+            "the first is not timed here"
+        );
+
+        let exchange = connection.line().begin();
+        client.write_all(b"body").await.unwrap();
+        assert_eq!(read(&mut connection).await.unwrap(), 4);
+        assert!(is_patient(&mut connection).await, "an answer runs");
+
+        drop(exchange);
+        assert!(is_patient(&mut connection).await, "no byte of a next head");
+
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(read(&mut connection).await.unwrap(), 1);
+        let late = read(&mut connection).await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[actix_rt::test]
+    async fn each_head_has_the_whole_time_and_more_bytes_do_not_extend_it() {
+        let (mut client, mut connection) = pair().await;
+        for _ in 0..3 {
+            client.write_all(b"head").await.unwrap();
+            assert_eq!(read(&mut connection).await.unwrap(), 4);
+            // Polled once, as the framework does before it looks at what it has.
+            assert!(read(&mut connection).now_or_never().is_none());
+            tokio::time::sleep(HEAD * 3 / 4).await;
+            assert!(read(&mut connection).now_or_never().is_none());
+            drop(connection.line().begin());
+        }
+        let begun = Instant::now();
+        let dripping = async {
+            loop {
+                client.write_all(b"x").await.unwrap();
+                tokio::time::sleep(HEAD / 5).await;
+            }
+        };
+        let reading = async { while read(&mut connection).await.is_ok() {} };
+        tokio::select! {
+            () = dripping => unreachable!(),
+            () = reading => {}
+        }
+        assert!(begun.elapsed() >= HEAD);
     }
 }

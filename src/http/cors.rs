@@ -18,8 +18,8 @@ pub enum CorsOrigins {
     Listed(Vec<String>),
 }
 
-/// The outermost middleware: it answers preflights before a key is asked for, and errors carry its
-/// headers too. Credentials are never allowed: the gateway knows no cookies, a key is a header that
+/// The middleware outside of all handlers: it answers preflights before a key is asked for, and
+/// errors carry its headers too. Credentials are never allowed: the gateway knows no cookies, a key is a header that
 /// the page sets itself.
 pub(crate) fn middleware(origins: &CorsOrigins) -> Condition<Cors> {
     let cors = Cors::default()

@@ -1,4 +1,5 @@
-//! Middleware: counts every request but those for metrics and health.
+//! Middleware, the outermost: tells the connection when a request begins and ends, and counts every
+//! one but those for metrics and health.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,14 +13,16 @@ use actix_web::{Error, web};
 use bytes::Bytes;
 use vllm_responses_actors::metrics::{OTHER, StreamGuard};
 
+use super::super::connection::{Exchange, Line};
 use super::super::state::AppState;
 
 /// Route label of paths that do not exist; theirs are the clients' own.
 const UNKNOWN: &str = "unknown";
 
-/// A body that counts as an open stream until it is dropped.
+/// A body that occupies its connection, and counts as an open stream, until it is dropped.
 pub(crate) struct Counted<B> {
     body: B,
+    _exchange: Option<Exchange>,
     _open: Option<StreamGuard>,
 }
 
@@ -28,6 +31,7 @@ pub(crate) async fn count<B: MessageBody + Unpin>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<Counted<B>>, Error> {
+    let exchange = request.conn_data::<Line>().map(Line::begin);
     let state = request.app_data::<web::Data<AppState>>().cloned();
     let state = state.filter(|state| is_counted(state, request.path()));
     let waiting = state.as_ref().map(|state| state.metrics.http().asked());
@@ -42,7 +46,11 @@ pub(crate) async fn count<B: MessageBody + Unpin>(
         http.answered(method, route, response.status().as_u16(), began.elapsed());
         is_stream(&response).then(|| http.stream(route))
     });
-    Ok(response.map_body(|_, body| Counted { body, _open: open }))
+    Ok(response.map_body(|_, body| Counted {
+        body,
+        _exchange: exchange,
+        _open: open,
+    }))
 }
 
 fn is_counted(state: &AppState, path: &str) -> bool {

@@ -1,6 +1,7 @@
 //! C3, C4, B4: clients that send slowly or much, and memory that is nearly spent.
 //!
-//! Mutations tried, each failed here: a body without its deadline (C3); bodies that are not counted
+//! Mutations tried, each failed here: a body without its deadline (C3); a connection that hears no
+//! bytes, or does not know of an answer, for the deadline of later heads (C3); bodies that are not counted
 //! while they come (C4); a supervisor that ends nobody when memory is short (B4).
 
 use std::io::{Read as _, Write as _};
@@ -98,6 +99,44 @@ fn c3_slow_heads_and_bodies_are_cut_off_and_others_served() {
         thread::sleep(Duration::from_millis(300));
     }
     assert_eq!(open.reply().unwrap().status, 200);
+}
+
+#[test]
+fn c3_a_later_head_is_timed_but_not_an_answer_or_a_pause() {
+    let fake = Fake::start();
+    let slow = Script::stream().sleep(2500).data(&text("late"));
+    fake.on("slow", [slow.end("stop")]);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_HEAD_TIMEOUT", "1s")
+        .start();
+    let address = gateway.client().address;
+    let health = request("GET", "/health", &[], b"");
+    let mut open = Open::connect(address).unwrap();
+    open.set_timeout(Duration::from_secs(20));
+    // An answer that takes longer than the deadline, a pause that does, a head in two pieces.
+    let body = json!({"model": "slow", "input": "x", "stream": true}).to_string();
+    open.write(&request("POST", "/v1/responses", &[JSON], body.as_bytes()))
+        .unwrap();
+    let events = check_stream(&open.reply().unwrap().text());
+    assert_eq!(events.last().unwrap()["type"], "response.completed");
+    thread::sleep(Duration::from_millis(2500));
+    for half in health.chunks(health.len().div_ceil(2)) {
+        thread::sleep(Duration::from_millis(400));
+        open.write(half).unwrap();
+    }
+    assert_eq!(open.reply().unwrap().status, 200);
+    // A byte now and then does not extend it.
+    let began = Instant::now();
+    let told = drip(
+        address,
+        &[&health, b"GET /health HTTP/1.1\r\nx-slow: ".as_slice()].concat(),
+    );
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    assert_eq!(told.matches("HTTP/1.1").count(), 1, "{told}");
+    // Nor is silence a way to hold the connection.
+    open.write(b"G").unwrap();
+    assert_eq!(open.read_some(64).unwrap_or(0), 0);
 }
 
 fn resident_kib(gateway: &TestGateway) -> u64 {
