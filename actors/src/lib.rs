@@ -8,6 +8,7 @@ pub mod ask;
 pub mod cache;
 pub mod env;
 pub mod interpreter;
+pub mod latency;
 pub mod limits;
 pub mod mcp;
 pub mod memory;

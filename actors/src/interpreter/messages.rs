@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::ids::Owner;
 
 use super::limits::CallLimits;
+use crate::latency::Latency;
 use crate::process::sandbox::Walls;
 
 /// Run code. Sender: a turn, for each `code_interpreter_call`.
@@ -157,6 +158,9 @@ pub struct InterpreterStatus {
     pub starts: u64,
     /// Starts that failed.
     pub failures: u64,
+    /// How long calls waited for a fresh interpreter, those that got one.
+    #[serde(default)]
+    pub waits: Latency,
     /// Why the last start failed, until one succeeds.
     pub last_error: Option<String>,
     /// The walls that this machine's kernel offers.

@@ -37,6 +37,11 @@ struct Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct McpServer {
+    server_label: Box<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct McpCall {
     server_label: Box<str>,
     outcome: &'static str,
@@ -50,6 +55,7 @@ pub struct ToolMetrics {
     durations: Family<Kind, Histogram, fn() -> Histogram>,
     errors: Family<Kind, Counter>,
     mcp: Family<McpCall, Counter>,
+    mcp_durations: Family<McpServer, Histogram, fn() -> Histogram>,
     unserved: Family<Kind, Counter>,
 }
 
@@ -89,6 +95,7 @@ impl ToolMetrics {
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             errors: Family::default(),
             mcp: Family::default(),
+            mcp_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             unserved: Family::default(),
         };
         registry.register(
@@ -115,6 +122,11 @@ impl ToolMetrics {
             "mcp_calls",
             "MCP calls by server; those of servers that requests bring along are `remote`",
             metrics.mcp.clone(),
+        );
+        registry.register(
+            "mcp_call_duration_seconds",
+            "How long MCP calls took, by server",
+            metrics.mcp_durations.clone(),
         );
         registry.register(
             "unserved_tools",
@@ -165,6 +177,11 @@ impl ToolMetrics {
         }
         if let Some(server_label) = call.server {
             let outcome = if failed { "error" } else { "ok" };
+            let server = McpServer {
+                server_label: server_label.clone(),
+            };
+            let durations = self.mcp_durations.get_or_create(&server);
+            durations.observe(took.as_secs_f64());
             let call = McpCall {
                 server_label,
                 outcome,

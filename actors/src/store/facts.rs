@@ -3,21 +3,10 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::latency::Latency;
+
 /// Upper bounds of the buckets of [`StoreFacts::group_sizes`]; the last bucket has none.
 pub const GROUP_SIZES: [usize; 6] = [1, 4, 16, 64, 128, 256];
-
-/// Upper bounds of the buckets of [`StoreFacts::commit_times`] and [`StoreFacts::read_times`]; the
-/// last bucket has none.
-pub const TIMES: [Duration; 8] = [
-    Duration::from_micros(250),
-    Duration::from_millis(1),
-    Duration::from_millis(4),
-    Duration::from_millis(16),
-    Duration::from_millis(64),
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-];
 
 /// A snapshot. Counts are since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,14 +33,10 @@ pub struct StoreFacts {
     pub largest_purge: u64,
     /// How many writes each transaction had, in buckets, not cumulated.
     pub group_sizes: [u64; GROUP_SIZES.len() + 1],
-    /// How long each transaction took, retries included, in buckets, not cumulated.
-    pub commit_times: [u64; TIMES.len() + 1],
-    /// All transactions together.
-    pub commit_time: Duration,
-    /// How long each read took, in buckets, not cumulated.
-    pub read_times: [u64; TIMES.len() + 1],
-    /// All reads together.
-    pub read_time: Duration,
+    /// How long each transaction took, retries included.
+    pub commits: Latency,
+    /// How long each read took.
+    pub read_times: Latency,
     /// Writes that wait now.
     pub queued: usize,
     /// Connections of the pool that are open now; of SQLite the readers only.
@@ -75,10 +60,11 @@ impl Counters {
     /// A transaction with so many writes took so long.
     pub(super) fn note_group(&self, writes: usize, took: Duration) {
         self.note(|facts| {
-            let size = GROUP_SIZES.iter().position(|bound| writes <= *bound);
-            count(&mut facts.group_sizes, size);
-            count(&mut facts.commit_times, time_bucket(took));
-            facts.commit_time += took;
+            let size = GROUP_SIZES.partition_point(|bound| *bound < writes);
+            if let Some(count) = facts.group_sizes.get_mut(size) {
+                *count += 1;
+            }
+            facts.commits.record(took);
         });
     }
 
@@ -95,8 +81,7 @@ impl Counters {
                 Ok(_) => facts.reads += 1,
                 Err(_) => facts.failed_reads += 1,
             }
-            count(&mut facts.read_times, time_bucket(took));
-            facts.read_time += took;
+            facts.read_times.record(took);
         });
         answer
     }
@@ -117,18 +102,6 @@ impl Counters {
     }
 }
 
-fn time_bucket(took: Duration) -> Option<usize> {
-    TIMES.iter().position(|bound| took <= *bound)
-}
-
-/// Counts in this bucket, or in the last.
-fn count(buckets: &mut [u64], bucket: Option<usize>) {
-    let last = buckets.len().saturating_sub(1);
-    if let Some(count) = buckets.get_mut(bucket.unwrap_or(last)) {
-        *count += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,12 +109,12 @@ mod tests {
     #[test]
     fn buckets_hold_their_upper_bound() {
         let counters = Counters::default();
-        for (writes, millis) in [(1, 0), (2, 1), (4, 2), (256, 4000), (257, 4001)] {
-            counters.note_group(writes, Duration::from_millis(millis));
+        for writes in [1, 2, 4, 256, 257] {
+            counters.note_group(writes, Duration::from_secs(1));
         }
         let facts = counters.snapshot();
         assert_eq!(facts.group_sizes, [1, 2, 0, 0, 0, 1, 1]);
-        assert_eq!(facts.commit_times, [1, 1, 1, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(facts.commits.sum_us, 5_000_000);
         assert_eq!(counters.snapshot(), facts);
     }
 }

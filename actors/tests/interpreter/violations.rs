@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_worker_that_does_not_begin_properly_is_none", no_ready),
         trial("a_full_queue_says_busy", full_queue),
         trial("patience_has_an_end", patience),
+        trial("waits_for_a_fresh_one_are_counted", waits_are_counted),
         trial("a_cancelled_call_leaves_the_queue", cancelled_in_queue),
         trial("containers_are_bound_to_their_owner", owners),
         trial("kept_containers_make_room", room),
@@ -179,7 +180,25 @@ fn patience() {
         // The only interpreter is held by a response that does not end.
         let answer = stage.execute(first("1")).await;
         assert_eq!(answer, Err(ExecuteError::Busy));
-        assert_eq!(stage.status().await.waiting, 0);
+        let status = stage.status().await;
+        assert_eq!(status.waiting, 0);
+        assert_eq!(status.waits.counts.iter().sum::<u64>(), 1, "it got none");
+    });
+}
+
+fn waits_are_counted() {
+    run(async {
+        let stage = Stage::scripted(fake::spec("good"), sized(1, 1));
+        let first = stage.fresh("1").await;
+        let (second, ()) = tokio::join!(stage.fresh("1"), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stage.release(&first).await;
+        });
+        // No wait for a fresh one: it has its own.
+        stage.again(&second, "1").await;
+        let waits = stage.status().await.waits;
+        assert_eq!(waits.counts.iter().sum::<u64>(), 2);
+        assert!(waits.sum_us >= 300_000, "{waits:?}");
     });
 }
 

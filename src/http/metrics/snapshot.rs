@@ -7,18 +7,19 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
-use vllm_responses_actors::cache::facts::{CacheFacts, Latency};
+use vllm_responses_actors::cache::facts::CacheFacts;
 use vllm_responses_actors::env::descriptor_limit;
 use vllm_responses_actors::interpreter::messages::InterpreterStatus;
+use vllm_responses_actors::latency::Latency;
 use vllm_responses_actors::mcp::messages::ServerSummary;
 use vllm_responses_actors::metrics::PREFIX;
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
-use vllm_responses_actors::store::facts::{GROUP_SIZES, StoreFacts, TIMES};
+use vllm_responses_actors::store::facts::{GROUP_SIZES, StoreFacts};
 use vllm_responses_actors::store::messages::StoreObservation;
 use vllm_responses_actors::supervisor::messages::{Health, LimitFacts, Observation};
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
-use super::write::{Counts, Page, seconds};
+use super::write::{Counts, Page};
 
 /// One moment. What did not answer is not there.
 #[derive(Debug)]
@@ -227,26 +228,13 @@ fn store(facts: &StoreFacts, page: &mut Page<'_>) -> Result<(), Error> {
             sum: number(facts.committed + facts.failed),
         },
     )?;
-    let bounds = seconds(&TIMES);
-    page.histogram(
-        (
-            "store_commit_duration_seconds",
-            "How long transactions took",
-        ),
-        &Counts {
-            bounds: &bounds,
-            classes: &facts.commit_times,
-            sum: facts.commit_time.as_secs_f64(),
-        },
-    )?;
-    page.histogram(
-        ("store_read_duration_seconds", "How long reads took"),
-        &Counts {
-            bounds: &bounds,
-            classes: &facts.read_times,
-            sum: facts.read_time.as_secs_f64(),
-        },
-    )
+    let about = (
+        "store_commit_duration_seconds",
+        "How long transactions took",
+    );
+    latency(about, &facts.commits, page)?;
+    let about = ("store_read_duration_seconds", "How long reads took");
+    latency(about, &facts.read_times, page)
 }
 
 fn redis(facts: &CacheFacts, page: &mut Page<'_>) -> Result<(), Error> {
@@ -271,15 +259,8 @@ fn redis(facts: &CacheFacts, page: &mut Page<'_>) -> Result<(), Error> {
     page.counter(about, &[(&[], facts.epochs_begun)])?;
     let about = ("cache_breaker_open", "Whether Redis is left alone");
     page.gauge(about, &[(&[], flag(facts.breaker_open))])?;
-    let bounds = Latency::BOUNDS_US.map(|bound| number(bound) / 1e6);
-    page.histogram(
-        ("cache_operation_duration_seconds", "How long Redis took"),
-        &Counts {
-            bounds: &bounds,
-            classes: &facts.latency.counts,
-            sum: number(facts.latency.sum_us) / 1e6,
-        },
-    )
+    let about = ("cache_operation_duration_seconds", "How long Redis took");
+    latency(about, &facts.latency, page)
 }
 
 fn python(seen: &InterpreterStatus, page: &mut Page<'_>) -> Result<(), Error> {
@@ -302,7 +283,21 @@ fn python(seen: &InterpreterStatus, page: &mut Page<'_>) -> Result<(), Error> {
             (&[("status", "ok")], seen.starts),
             (&[("status", "error")], seen.failures),
         ],
-    )
+    )?;
+    let about = (
+        "interpreter_wait_seconds",
+        "How long calls waited for a fresh interpreter",
+    );
+    latency(about, &seen.waits, page)
+}
+
+fn latency(about: (&str, &str), counted: &Latency, page: &mut Page<'_>) -> Result<(), Error> {
+    let counts = Counts {
+        bounds: &Latency::BOUNDS.map(|bound| bound.as_secs_f64()),
+        classes: &counted.counts,
+        sum: number(counted.sum_us) / 1e6,
+    };
+    page.histogram(about, &counts)
 }
 
 /// 1 is yes.

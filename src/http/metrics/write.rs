@@ -1,7 +1,6 @@
 //! Numbers that components keep themselves, in the words of the metrics library.
 
 use std::fmt::Error;
-use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -82,9 +81,4 @@ fn labelled(
     let labels = &labels;
     let mut one = family.encode_family(labels)?;
     write(&mut one)
-}
-
-/// Bounds in seconds.
-pub(super) fn seconds(bounds: &[Duration]) -> Vec<f64> {
-    bounds.iter().map(Duration::as_secs_f64).collect()
 }

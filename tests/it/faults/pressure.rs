@@ -1,7 +1,8 @@
 //! C3, C4, B4: clients that send slowly or much, and memory that is nearly spent.
 //!
 //! Mutations tried, each failed here: a body without its deadline (C3); a connection that hears no
-//! bytes, or does not know of an answer, for the deadline of later heads (C3); bodies that are not counted
+//! bytes, for the deadline of later heads (C3; the other half, one that takes a body for a head, fails
+//! in `src/http/connection.rs`); bodies that are not counted
 //! while they come (C4); a supervisor that ends nobody when memory is short (B4).
 
 use std::io::{Read as _, Write as _};

@@ -9,7 +9,7 @@ mod workers;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle};
@@ -22,6 +22,7 @@ use crate::interpreter::backend::{Call, End, InterpreterBackend, Ran, Session};
 use crate::interpreter::messages::{CallError, Execute, ExecuteError, Executed, InterpreterStatus};
 use crate::interpreter::pool::{Pool, PoolSettings, Step, WorkerId};
 use crate::interpreter::sessions::{SessionSettings, Sessions};
+use crate::latency::Latency;
 use crate::process::sandbox::Walls;
 
 /// The numbers of the actor.
@@ -59,6 +60,7 @@ type Answer = Result<Executed, ExecuteError>;
 /// A call that has not begun.
 struct Waiting {
     number: u64,
+    since: Instant,
     execute: Execute,
     /// Interpreters that were gone before they had the code.
     attempts: u32,
@@ -102,6 +104,7 @@ pub struct CodeInterpreterActor {
     calls: u64,
     starts: u64,
     failures: u64,
+    waits: Latency,
     last_error: Option<String>,
     walls: Walls,
     /// Ends every call when the actor is told to stop.
@@ -140,6 +143,7 @@ impl CodeInterpreterActor {
             calls: 0,
             starts: 0,
             failures: 0,
+            waits: Latency::default(),
             last_error: None,
             walls,
             stop: CancellationToken::new(),
@@ -162,6 +166,7 @@ impl CodeInterpreterActor {
             waiting: self.waiting.len(),
             starts: self.starts,
             failures: self.failures,
+            waits: self.waits,
             last_error: self.last_error.clone(),
             walls: self.walls,
         }

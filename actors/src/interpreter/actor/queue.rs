@@ -1,7 +1,7 @@
 //! Calls that wait: for a fresh interpreter, or for the one of their container.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::WrapFuture as _;
 use actix::{ActorFutureExt as _, AsyncContext as _, Context};
@@ -71,6 +71,7 @@ impl CodeInterpreterActor {
             .map(move |error, actor, _| actor.refuse(number, error));
         Waiting {
             number,
+            since: Instant::now(),
             execute,
             attempts: 0,
             reply,
@@ -107,6 +108,9 @@ impl CodeInterpreterActor {
             match self.place(&waiting.execute) {
                 Ok(Some((worker, state))) => {
                     ctx.cancel_future(waiting.watch);
+                    if state == State::None {
+                        self.waits.record(waiting.since.elapsed());
+                    }
                     let running = Running {
                         worker,
                         state,
