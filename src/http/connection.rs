@@ -20,20 +20,23 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// the kernel would take megabytes for a client that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// What a connection and the request on it tell each other: whether one is being answered.
-///
-/// HTTP/1 answers one after another, so there is at most one [`Exchange`] of a line.
+/// What a connection and the request on it tell each other: where the connection is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Line(Rc<Talk>);
+pub(crate) struct Line(Rc<Cell<Phase>>);
 
-#[derive(Debug, Default)]
-struct Talk {
-    /// From the end of a request's head to the end of its answer.
-    busy: Cell<bool>,
-    /// A request has come: the framework's own deadline is over.
-    used: Cell<bool>,
-    /// When the first byte of the next head came.
-    heard: Cell<Option<Instant>>,
+/// HTTP/1 answers one request after another, so a connection is at one of these.
+#[derive(Clone, Copy, Debug, Default)]
+enum Phase {
+    /// Its first request has no whole head yet, which the framework times.
+    #[default]
+    First,
+    /// From the end of a request's head to the end of its answer. Bytes that come belong to the
+    /// body, or to a request that was sent ahead: the 75 seconds after the answer bound that one.
+    Busy,
+    /// Nothing of the next head is there.
+    Silent,
+    /// Its first byte came then.
+    Heard(Instant),
 }
 
 /// One request whose head is complete, until its answer is whole or given up.
@@ -43,25 +46,21 @@ pub(crate) struct Exchange(Line);
 impl Line {
     /// A request's head is complete.
     pub(crate) fn begin(&self) -> Exchange {
-        self.0.busy.set(true);
-        self.0.used.set(true);
-        self.0.heard.set(None);
+        self.0.set(Phase::Busy);
         Exchange(self.clone())
     }
 
-    /// Bytes came. During an answer they belong to the request's body, or to a request that was
-    /// sent ahead: the 75 seconds after the answer bound that one.
+    /// Bytes came.
     fn hear(&self) {
-        let talk = &self.0;
-        if talk.used.get() && !talk.busy.get() && talk.heard.get().is_none() {
-            talk.heard.set(Some(Instant::now()));
+        if let Phase::Silent = self.0.get() {
+            self.0.set(Phase::Heard(Instant::now()));
         }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.0.busy.set(false);
+        self.0.0.set(Phase::Silent);
     }
 }
 
@@ -108,7 +107,7 @@ impl Connection {
 
     /// Ready once the head that has begun is overdue.
     fn poll_overdue(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        let Some(heard) = self.line.0.heard.get() else {
+        let Phase::Heard(heard) = self.line.0.get() else {
             return Poll::Pending;
         };
         let due = heard + self.head_timeout;
