@@ -18,6 +18,8 @@
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod faults;

@@ -97,7 +97,11 @@ impl Client {
     ) -> std::io::Result<Reply> {
         let mut open = Open::connect(self.address)?;
         open.write(&request(method, path, headers, body))?;
-        open.reply()
+        if method == "HEAD" {
+            open.head()
+        } else {
+            open.reply()
+        }
     }
 
     /// Begins a request and leaves the rest to the caller.
@@ -205,6 +209,29 @@ impl Open {
             let count = self.read_some(65536).expect("read");
             assert!(count > 0, "ended before {text:?}: {}", self.so_far());
         }
+    }
+
+    /// Reads the answer to HEAD, which ends with its head; the connection stays usable.
+    pub(crate) fn head(&mut self) -> std::io::Result<Reply> {
+        while !self.so_far().contains("\r\n\r\n") {
+            if self.read_some(65536)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let bytes = std::mem::take(&mut self.buffer);
+        let at = bytes.windows(4).position(|w| w == b"\r\n\r\n");
+        let (head, body) = bytes.split_at(at.unwrap_or(0) + 4);
+        // What the head says of a body is of GET's; here it counts what follows all the same.
+        let lines = String::from_utf8_lossy(head).to_ascii_lowercase();
+        let lines = (lines.split("\r\n"))
+            .filter(|line| !line.starts_with("content-length") && !line.starts_with("transfer"));
+        let bare = format!(
+            "{}\r\n\r\n",
+            lines.collect::<Vec<_>>().join("\r\n").trim_end()
+        );
+        let (mut reply, _) = parse(bare.as_bytes(), true)?.ok_or(ErrorKind::InvalidData)?;
+        reply.body = body.to_vec();
+        Ok(reply)
     }
 
     /// Reads one whole answer; the connection stays usable.

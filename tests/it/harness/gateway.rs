@@ -75,20 +75,25 @@ impl Builder {
     }
 
     #[track_caller]
-    pub(crate) fn start(mut self) -> TestGateway {
+    pub(crate) fn start(self) -> TestGateway {
+        let mut gateway = self.begin();
+        gateway.wait_ready();
+        gateway
+    }
+
+    /// Starts the process and does not wait until it is ready.
+    pub(crate) fn begin(mut self) -> TestGateway {
         let folder = TempDir::new().expect("folder");
         self.db.get_or_insert_with(|| folder.path().join("it.db"));
         let log = NamedTempFile::new().expect("log");
         let (child, address) = spawn(&self, log.path());
-        let mut gateway = TestGateway {
+        TestGateway {
             child,
             address,
             settings: self,
             log,
             folder,
-        };
-        gateway.wait_ready();
-        gateway
+        }
     }
 }
 

@@ -205,7 +205,9 @@ struct Connection {
 impl Connection {
     fn run(mut self) {
         let _ = self.stream.set_nodelay(true);
-        while let Some(seen) = self.read_request() {
+        while self.is_asked()
+            && let Some(seen) = self.read_request()
+        {
             let script = self.choose(&seen);
             let index = {
                 let mut state = lock(&self.state);
@@ -319,6 +321,22 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// Waits for the next request; not when the peer leaves or the fake stops.
+    fn is_asked(&self) -> bool {
+        let _ = (self.stream).set_read_timeout(Some(Duration::from_millis(250)));
+        loop {
+            let peeked = self.stream.peek(&mut [0]);
+            if self.stop.load(Ordering::SeqCst) {
+                return false;
+            }
+            match peeked {
+                Ok(count) => return count > 0,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     fn read_request(&mut self) -> Option<Seen> {
