@@ -354,6 +354,8 @@ async fn open(
         .send_modify(|observers| observers.tools = tools.clone());
     let peers = Peers {
         chains: front.clone().recipient(),
+        links: front.clone().recipient(),
+        weights: front.clone().recipient(),
         commits: front.clone().recipient(),
         claims: front.recipient(),
         suspects: vllm.recipient(),
@@ -395,6 +397,8 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),
+        parts: front.clone().recipient(),
+        weights: front.clone().recipient(),
         remove: front.clone().recipient(),
     }));
     opening.observers.send_modify(|observers| {

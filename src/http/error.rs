@@ -92,6 +92,9 @@ pub(super) fn store(origin: &Origin, error: &StoreError) -> HttpResponse {
             ApiErrorCode::ServerError,
             "the stored response cannot be read",
         )),
+        StoreError::Incomplete | StoreError::TooLong => {
+            answer(&ApiError::new(ApiErrorCode::ServerError, error.to_string()))
+        }
     }
 }
 

@@ -12,7 +12,9 @@ use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
 use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
-use vllm_responses_actors::store::messages::{self as store, Fetch, LoadChain, Remove};
+use vllm_responses_actors::store::messages::{
+    self as store, Fetch, LoadChain, LoadPart, Remove, Weigh,
+};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::gate::Gate;
 use vllm_responses_actors::supervisor::messages::Refused;
@@ -122,6 +124,10 @@ pub struct StoreDoors {
     pub fetch: Recipient<Fetch>,
     /// A chain.
     pub chains: Recipient<LoadChain>,
+    /// A part of a chain.
+    pub parts: Recipient<LoadPart>,
+    /// How much there is to read.
+    pub weights: Recipient<Weigh>,
     /// Deletion.
     pub remove: Recipient<Remove>,
 }

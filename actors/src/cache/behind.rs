@@ -4,8 +4,8 @@ use actix::{Addr, Message, Recipient};
 
 use crate::store::StoreActor;
 use crate::store::messages::{
-    BeginEpoch, Claim, Commit, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
-    StoreError,
+    BeginEpoch, Claim, Commit, Fetch, FindLinks, KeepSealKey, LoadChain, LoadPart, Observe,
+    ReadEpoch, Remove, StoreError, Weigh,
 };
 
 /// Who answers what the cache does not.
@@ -15,6 +15,12 @@ pub struct Behind {
     pub commits: Recipient<Commit>,
     /// Reads chains.
     pub chains: Recipient<LoadChain>,
+    /// Reads parts of chains.
+    pub parts: Recipient<LoadPart>,
+    /// Reads some responses without their ancestors.
+    pub links: Recipient<FindLinks>,
+    /// Tells how much there is to read.
+    pub weights: Recipient<Weigh>,
     /// Reads single responses.
     pub fetches: Recipient<Fetch>,
     /// Deletes.
@@ -36,6 +42,9 @@ impl From<Addr<StoreActor>> for Behind {
         Self {
             commits: store.clone().recipient(),
             chains: store.clone().recipient(),
+            parts: store.clone().recipient(),
+            links: store.clone().recipient(),
+            weights: store.clone().recipient(),
             fetches: store.clone().recipient(),
             removals: store.clone().recipient(),
             claims: store.clone().recipient(),

@@ -65,17 +65,18 @@ mod trust;
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use actix_rt::Arbiter;
 use tokio::sync::{mpsc, oneshot};
-use vllm_responses_protocol::record::{Chain, Stored};
+use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::secret::Secret;
 use crate::store::messages::{
-    self as store, Claim, Commit, Fetch, KeepSealKey, LoadChain, Remove, StoreError,
-    StoreObservation,
+    self as store, ChainPart, Claim, Commit, Fetch, FindLinks, KeepSealKey, LoadChain, LoadPart,
+    Remove, StoreError, StoreObservation, Weigh, Weight,
 };
 use crate::store::settings::StoreSettings;
 use crate::store::{StoreActor, StoreStartError};
@@ -208,6 +209,33 @@ impl Handler<LoadChain> for CacheActor {
             Some(through) => Box::pin(async move { through.load(message).await }),
             None => pass_on(&self.store.chains, message),
         }
+    }
+}
+
+/// Many at once, bounded by the store.
+impl Handler<LoadPart> for CacheActor {
+    type Result = ResponseFuture<Result<Option<ChainPart>, StoreError>>;
+
+    fn handle(&mut self, message: LoadPart, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.parts, message)
+    }
+}
+
+/// Many at once, bounded by the store.
+impl Handler<FindLinks> for CacheActor {
+    type Result = ResponseFuture<Result<Vec<Arc<Link>>, StoreError>>;
+
+    fn handle(&mut self, message: FindLinks, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.links, message)
+    }
+}
+
+/// Many at once, bounded by the store.
+impl Handler<Weigh> for CacheActor {
+    type Result = ResponseFuture<Result<Option<Weight>, StoreError>>;
+
+    fn handle(&mut self, message: Weigh, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.weights, message)
     }
 }
 

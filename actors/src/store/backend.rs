@@ -43,19 +43,19 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<(Readers, Engine), 
     }
 }
 
-/// Runs one function of `queries` on whichever database it is.
+/// Runs one function of `queries` or `chains` on whichever database it is.
 macro_rules! read {
-    ($readers:expr, $query:ident($($argument:expr),*)) => {
+    ($readers:expr, $text:ident::$query:ident($($argument:expr),*)) => {
         match $readers {
             Readers::Sqlite(readers) => {
                 sqlite::read(readers, move |connection| {
-                    sqlite::done(sqlite::queries::$query(connection, $($argument),*))
+                    sqlite::done(sqlite::$text::$query(connection, $($argument),*))
                 })
                 .await
             }
             Readers::Postgres(pool) => {
                 postgres::read(pool, async |connection: &mut postgres::Connection| {
-                    postgres::queries::$query(connection, $($argument),*).await
+                    postgres::$text::$query(connection, $($argument),*).await
                 })
                 .await
             }
@@ -87,7 +87,7 @@ impl Readers {
         id: ResponseId,
         now_ms: i64,
     ) -> Result<Option<StoredRow>, StoreError> {
-        read!(self, fetch(&owner, &id, now_ms))
+        read!(self, queries::fetch(&owner, &id, now_ms))
     }
 
     pub(super) async fn chain(
@@ -96,7 +96,46 @@ impl Readers {
         id: ResponseId,
         now_ms: i64,
     ) -> Result<Vec<LinkRow>, StoreError> {
-        read!(self, chain(&owner, &id, now_ms))
+        read!(self, chains::chain(&owner, &id, now_ms))
+    }
+
+    pub(super) async fn part(
+        &self,
+        owner: Owner,
+        id: ResponseId,
+        now_ms: i64,
+        depths: (i64, i64),
+    ) -> Result<Vec<LinkRow>, StoreError> {
+        read!(self, chains::part(&owner, &id, now_ms, depths))
+    }
+
+    /// Links and bytes of a chain.
+    pub(super) async fn weight(
+        &self,
+        owner: Owner,
+        id: ResponseId,
+        now_ms: i64,
+    ) -> Result<(i64, i64), StoreError> {
+        read!(self, chains::weight(&owner, &id, now_ms))
+    }
+
+    pub(super) async fn some_links(
+        &self,
+        owner: Owner,
+        ids: Vec<String>,
+        now_ms: i64,
+    ) -> Result<Vec<LinkRow>, StoreError> {
+        read!(self, chains::some_links(&owner, &ids, now_ms))
+    }
+
+    /// Links and bytes of these responses.
+    pub(super) async fn weight_of_some(
+        &self,
+        owner: Owner,
+        ids: Vec<String>,
+        now_ms: i64,
+    ) -> Result<(i64, i64), StoreError> {
+        read!(self, chains::weight_of_some(&owner, &ids, now_ms))
     }
 
     /// The settings of a response that is there, live or not.
@@ -105,17 +144,17 @@ impl Readers {
         owner: Owner,
         id: ResponseId,
     ) -> Result<String, StoreError> {
-        read!(self, settings_of(&owner, &id))
+        read!(self, queries::settings_of(&owner, &id))
     }
 
     /// The word of the present generation of cache entries.
     pub(super) async fn epoch(&self) -> Result<Option<String>, StoreError> {
-        read!(self, epoch())
+        read!(self, queries::epoch())
     }
 
     /// The key that seals reasoning.
     pub(super) async fn seal_key(&self) -> Result<Option<String>, StoreError> {
-        read!(self, seal_key())
+        read!(self, queries::seal_key())
     }
 
     pub(super) async fn dead(
@@ -124,7 +163,7 @@ impl Readers {
         before_ms: i64,
         limit: i64,
     ) -> Result<Vec<DeadRow>, StoreError> {
-        read!(self, dead((ended_ms, &id), before_ms, limit))
+        read!(self, queries::dead((ended_ms, &id), before_ms, limit))
     }
 }
 

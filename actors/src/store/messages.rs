@@ -1,9 +1,11 @@
 //! What the store can be asked. `CacheActor` answers the same messages and stands in front of it.
 
+use std::sync::Arc;
+
 use actix::Message;
 use serde::{Deserialize, Serialize};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
-use vllm_responses_protocol::record::{Chain, Record, Stored};
+use vllm_responses_protocol::record::{Chain, Link, Record, Stored};
 
 use super::facts::StoreFacts;
 use crate::secret::Secret;
@@ -20,6 +22,12 @@ pub enum StoreError {
     /// A row holds what no version of ours wrote.
     #[error("a stored response cannot be read")]
     Corrupt,
+    /// A row that a stored response continues is not there any more.
+    #[error("an earlier response of the conversation is not stored any more")]
+    Incomplete,
+    /// More links than a chain may have.
+    #[error("the conversation has too many responses")]
+    TooLong,
 }
 
 /// Keep this response. The reply comes after the commit: from then on every replica can read it.
@@ -31,7 +39,8 @@ pub struct Commit(pub Box<Record>);
 /// The chain that ends with this response, oldest first.
 ///
 /// `None` when the id is unknown, deleted, expired or somebody else's (the four are one answer).
-/// Ancestors may be deleted: a live descendant still sees them.
+/// Ancestors may be deleted: a live descendant still sees them. One that is gone altogether is
+/// [`StoreError::Incomplete`].
 /// Sender: `TurnActor`, the `input_items` handler.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Option<Chain>, StoreError>")]
@@ -51,6 +60,70 @@ pub enum Extent {
     Items,
     /// Its items, and the settings of its last response.
     WithSettings,
+}
+
+/// What these responses themselves took in and made, without their ancestors: those that are live, in
+/// the order in which they are named. Sender: `TurnActor`, for items that a request refers to.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Arc<Link>>, StoreError>")]
+pub struct FindLinks {
+    /// Whose responses.
+    pub owner: Owner,
+    /// Which.
+    pub ids: Vec<ResponseId>,
+}
+
+/// A part of a chain: so many links, beginning so many before its last; `None` as in [`LoadChain`].
+/// Only these are read. Sender: who shows a chain in pages.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<ChainPart>, StoreError>")]
+pub struct LoadPart {
+    /// Whose chain.
+    pub owner: Owner,
+    /// The last response of the chain.
+    pub id: ResponseId,
+    /// Links to leave out at the end of the chain: 0 begins with the response itself.
+    pub skip: usize,
+    /// Most links.
+    pub most: usize,
+}
+
+/// What [`LoadPart`] gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainPart {
+    /// Newest first.
+    pub links: Vec<Arc<Link>>,
+    /// Whether nothing comes before the oldest of them.
+    pub is_beginning: bool,
+}
+
+/// How much there is to read? Answered without reading it. `None` when nothing is live. Sender: who
+/// makes room before a [`LoadChain`], a [`LoadPart`] or a [`FindLinks`].
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<Weight>, StoreError>")]
+pub struct Weigh {
+    /// Whose.
+    pub owner: Owner,
+    /// What would be read.
+    pub what: Weighed,
+}
+
+/// What is weighed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    /// The chain that ends with this response.
+    Chain(ResponseId),
+    /// These responses, without their ancestors.
+    Links(Vec<ResponseId>),
+}
+
+/// What [`Weigh`] gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Responses.
+    pub links: usize,
+    /// Bytes of their items, as text.
+    pub bytes: usize,
 }
 
 /// One response; `None` as in [`LoadChain`]. Sender: the GET handler.

@@ -12,6 +12,7 @@ pub mod messages;
 mod migrate;
 mod postgres;
 pub mod postgres_url;
+mod reads;
 mod rows;
 mod schema;
 pub mod settings;
@@ -21,23 +22,21 @@ mod tls;
 mod writer;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use tokio::sync::{mpsc, oneshot, watch};
 use vllm_responses_protocol::ids::ResponseId;
-use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::env::{Clock as _, SystemClock};
 use crate::secret::Secret;
 use backend::{Engine, Readers};
 use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Claim, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
-    StoreError, StoreObservation,
+    BeginEpoch, Claim, Commit, KeepSealKey, Observe, ReadEpoch, Remove, StoreError,
+    StoreObservation,
 };
-use rows::{ApprovalRow, MAX_LINKS, Prepared};
+use rows::{ApprovalRow, Prepared};
 use settings::StoreSettings;
 use writer::{Job, What, Write};
 
@@ -188,65 +187,6 @@ impl Handler<Remove> for StoreActor {
             owner,
             id,
             now_ms: SystemClock.now_ms(),
-        })
-    }
-}
-
-/// Many at once, bounded by the readers.
-impl Handler<LoadChain> for StoreActor {
-    type Result = ResponseFuture<Result<Option<Chain>, StoreError>>;
-
-    fn handle(
-        &mut self,
-        LoadChain { owner, id, extent }: LoadChain,
-        _: &mut Self::Context,
-    ) -> Self::Result {
-        let readers = self.readers.clone();
-        let counters = Rc::clone(&self.counters);
-        let now_ms = SystemClock.now_ms();
-        self.noted(async move {
-            if is_impossible(&id) {
-                return Ok(None);
-            }
-            let read = readers.chain(owner.clone(), id.clone(), now_ms);
-            let rows = counters.timed(read).await?;
-            if rows.len() > MAX_LINKS {
-                return Err(StoreError::Corrupt);
-            }
-            let Some(expires_at_ms) = rows.last().map(rows::LinkRow::expires_at_ms) else {
-                return Ok(None);
-            };
-            let links: Vec<Arc<Link>> = rows
-                .into_iter()
-                .map(rows::LinkRow::link)
-                .collect::<Result<_, _>>()?;
-            let settings = match extent {
-                Extent::Items => None,
-                Extent::WithSettings => Some(readers.settings_of(owner, id).await?.into()),
-            };
-            Ok(Some(Chain {
-                links,
-                expires_at_ms,
-                settings,
-            }))
-        })
-    }
-}
-
-/// Many at once, bounded by the readers.
-impl Handler<Fetch> for StoreActor {
-    type Result = ResponseFuture<Result<Option<Stored>, StoreError>>;
-
-    fn handle(&mut self, Fetch { owner, id }: Fetch, _: &mut Self::Context) -> Self::Result {
-        let readers = self.readers.clone();
-        let counters = Rc::clone(&self.counters);
-        let now_ms = SystemClock.now_ms();
-        self.noted(async move {
-            if is_impossible(&id) {
-                return Ok(None);
-            }
-            let row = counters.timed(readers.fetch(owner, id, now_ms)).await?;
-            Ok(row.map(Stored::from))
         })
     }
 }

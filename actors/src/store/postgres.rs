@@ -40,6 +40,13 @@ use super::{StoreStartError, migrate, tls};
 )]
 pub(super) mod queries;
 
+#[path = "chains.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod chains;
+
 #[path = "bulk.rs"]
 #[expect(
     clippy::duplicate_mod,

@@ -12,15 +12,12 @@ use diesel::prelude::{
     BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods,
     OptionalExtension, QueryDsl,
 };
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::BigInt;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
-use super::{Connection, Database, RunQueryDsl, insert_responses, insert_settings, settled};
-use crate::store::rows::{
-    ApprovalRow, DeadRow, LinkRow, MAX_LINKS, Prepared, PurgedRow, StoredRow,
-};
+use super::{Connection, RunQueryDsl, insert_responses, insert_settings, settled};
+use crate::store::rows::{ApprovalRow, DeadRow, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
 use crate::store::writer::{Attempt, Purged, What};
 
@@ -54,70 +51,6 @@ pub(in crate::store) async fn fetch(
         .filter(live(now_ms))
         .select((responses::response, settings::json));
     settled(query.first(connection)).await.optional()
-}
-
-/// The chain that ends with a live response; empty when there is none.
-pub(in crate::store) async fn chain(
-    connection: &mut Connection,
-    owner: &Owner,
-    id: &ResponseId,
-    now_ms: i64,
-) -> QueryResult<Vec<LinkRow>> {
-    let query = Chain {
-        owner: owner.as_str(),
-        id: id.as_str(),
-        live: live(now_ms),
-        deepest: i64::try_from(MAX_LINKS).unwrap_or(i64::MAX),
-    };
-    settled(query.load(connection)).await
-}
-
-/// The asked-for response must be live; its ancestors only have to be there. Oldest first.
-///
-/// Diesel has no recursive query, and its raw ones are prepared anew each time; this one is kept.
-pub(in crate::store) struct Chain<'a> {
-    owner: &'a str,
-    id: &'a str,
-    live: live,
-    deepest: i64,
-}
-
-impl QueryId for Chain<'_> {
-    type QueryId = Chain<'static>;
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl Query for Chain<'_> {
-    type SqlType = (Text, Text, Text, Text, Nullable<BigInt>);
-}
-
-impl QueryFragment<Database> for Chain<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Database>) -> QueryResult<()> {
-        out.push_sql(
-            "WITH RECURSIVE chain (id, previous_response_id, depth) AS (\
-             SELECT id, previous_response_id, 0 FROM responses WHERE id = ",
-        );
-        out.push_bind_param::<Text, _>(self.id)?;
-        out.push_sql(" AND owner = ");
-        out.push_bind_param::<Text, _>(self.owner)?;
-        out.push_sql(" AND ");
-        self.live.walk_ast(out.reborrow())?;
-        out.push_sql(
-            " UNION ALL \
-             SELECT parent.id, parent.previous_response_id, chain.depth + 1 \
-             FROM responses AS parent JOIN chain ON parent.id = chain.previous_response_id \
-             WHERE parent.owner = ",
-        );
-        out.push_bind_param::<Text, _>(self.owner)?;
-        out.push_sql(" AND chain.depth < ");
-        out.push_bind_param::<BigInt, _>(&self.deepest)?;
-        out.push_sql(
-            ") SELECT responses.id, responses.status, responses.input_items, responses.response, \
-             responses.expires_at \
-             FROM chain JOIN responses ON responses.id = chain.id ORDER BY chain.depth DESC",
-        );
-        Ok(())
-    }
 }
 
 /// Writes a group, what is new first; says of each write whether it changed something. To be called in

@@ -101,13 +101,16 @@ pub(super) struct LinkRow {
     status: String,
     input_items: String,
     response: String,
-    expires_at: Option<i64>,
+    /// Unix milliseconds.
+    pub(super) expires_at: Option<i64>,
+    pub(super) previous_response_id: Option<String>,
+    /// Links between it and the last of its chain.
+    pub(super) depth: i64,
 }
 
 impl LinkRow {
-    /// Unix milliseconds.
-    pub(super) fn expires_at_ms(&self) -> Option<i64> {
-        self.expires_at
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     pub(super) fn link(self) -> Result<Arc<Link>, StoreError> {

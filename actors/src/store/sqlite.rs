@@ -38,6 +38,13 @@ use super::{StoreStartError, migrate};
 )]
 pub(super) mod queries;
 
+#[path = "chains.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod chains;
+
 #[path = "bulk.rs"]
 #[expect(
     clippy::duplicate_mod,
@@ -58,7 +65,9 @@ const READER_LIMIT: Duration = Duration::from_secs(5);
 const WAL_LIMIT: Duration = Duration::from_secs(5);
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 
-impl RunQueryDsl<Connection> for queries::Chain<'_> {}
+impl RunQueryDsl<Connection> for chains::Links<'_> {}
+impl RunQueryDsl<Connection> for chains::Part<'_> {}
+impl RunQueryDsl<Connection> for chains::Weight<'_> {}
 
 /// A connection whose work runs on the runtime's blocking threads.
 pub(super) type Wrapped = SyncConnectionWrapper<Connection>;
@@ -171,8 +180,11 @@ fn establish(url: &str, synchronous: Synchronous) -> Result<Connection, Connecti
         Synchronous::Full => "FULL",
     };
     connection
-        // What is deleted is overwritten, so that it cannot be found in the file (fault D13).
-        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON;")
+        // What is deleted is overwritten, so that it cannot be found in the file (fault D13); nor may
+        // temporary files have it, which stand elsewhere and are not overwritten.
+        .batch_execute(
+            "PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
+        )
         .and_then(|()| use_wal(&mut connection))
         .and_then(|()| connection.batch_execute(&format!("PRAGMA synchronous = {level};")))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;

@@ -15,7 +15,7 @@ use crate::memory::Account;
 use crate::metrics::Metrics;
 use crate::process::ExitKind;
 use crate::process::messages::Phase;
-use crate::store::messages::{Claim, Commit, LoadChain};
+use crate::store::messages::{Claim, Commit, FindLinks, LoadChain, Weigh};
 use crate::tools::Toolbox;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
@@ -108,6 +108,10 @@ pub struct LimitFacts {
 pub struct Peers {
     /// The cache in front of the store.
     pub chains: Recipient<LoadChain>,
+    /// The same, for items that requests refer to.
+    pub links: Recipient<FindLinks>,
+    /// The same, for how much there is to read.
+    pub weights: Recipient<Weigh>,
     /// The same, for commits.
     pub commits: Recipient<Commit>,
     /// The same, for approvals.

@@ -6,7 +6,7 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, Recipient, WrapFutu
 use bytes::Bytes;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, CorruptHistory};
-use vllm_responses_protocol::ids::{Owner, ResponseId};
+use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::turn::effect::{Claimed, Input};
@@ -14,7 +14,7 @@ use vllm_responses_protocol::turn::effect::{Claimed, Input};
 use super::{STORE_LIMIT, TurnActor};
 use crate::ask::ask;
 use crate::origin::Origin;
-use crate::store::messages::{Claim, Extent, LoadChain};
+use crate::store::messages::{Claim, Extent, FindLinks, LoadChain, StoreError};
 use crate::trace::Side;
 use crate::vllm::tokenize;
 
@@ -94,9 +94,13 @@ impl TurnActor {
     /// Reads the items of responses that the input refers to.
     pub(super) fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let chains = self.permit.peers.chains.clone();
-        let (owner, origin) = (self.owner.clone(), self.origin.clone());
-        let find = async move { items(chains, owner, responses, &origin).await };
+        let links = self.permit.peers.links.clone();
+        let asked = FindLinks {
+            owner: self.owner.clone(),
+            ids: responses,
+        };
+        let origin = self.origin.clone();
+        let find = async move { items(&links, asked, &origin).await };
         ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
             if found.is_err() {
                 span.fail("the items were not loaded");
@@ -120,7 +124,7 @@ async fn history(
 ) -> Result<(Vec<Item>, Option<Arc<str>>, usize), ApiError> {
     let about_previous =
         |code, message: String| ApiError::new(code, message).with_param("previous_response_id");
-    let chain = chain(&chains, asked, "`previous_response_id`", origin).await?;
+    let chain = chain(&chains, asked, origin).await?;
     let Some(chain) = chain else {
         return Err(about_previous(
             ApiErrorCode::PreviousResponseNotFound,
@@ -144,23 +148,23 @@ async fn history(
 
 /// The items that these responses took in and made; unknown ones have none.
 async fn items(
-    chains: Recipient<LoadChain>,
-    owner: Owner,
-    responses: Vec<ResponseId>,
+    links: &Recipient<FindLinks>,
+    asked: FindLinks,
     origin: &Origin,
 ) -> Result<Vec<Item>, ApiError> {
+    let what = "the items that `input` refers to";
+    let found = match ask(links, asked, STORE_LIMIT).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
+        Err(error) => return Err(not_loaded(&error, what, origin)),
+    };
     let mut items = Vec::new();
-    for response in responses {
-        let what = "the items that `input` refers to";
-        let asked = LoadChain {
-            owner: owner.clone(),
-            id: response,
-            extent: Extent::Items,
+    for link in found {
+        let alone = Chain {
+            links: vec![link],
+            ..Chain::default()
         };
-        if let Some(chain) = chain(&chains, asked, what, origin).await? {
-            items
-                .extend(history::own_items(&chain).map_err(|corrupt| unreadable(corrupt, origin))?);
-        }
+        items.extend(history::own_items(&alone).map_err(|corrupt| unreadable(corrupt, origin))?);
     }
     Ok(items)
 }
@@ -180,26 +184,47 @@ async fn claim(claims: &Recipient<Claim>, claim: Claim, origin: &Origin) -> Clai
     }
 }
 
-/// A chain; an error when the store does not answer, which names `what` was to be read.
+/// A chain; an error when the store does not answer.
 async fn chain(
     chains: &Recipient<LoadChain>,
     asked: LoadChain,
-    what: &str,
     origin: &Origin,
 ) -> Result<Option<Chain>, ApiError> {
-    let unavailable = |error: &dyn std::error::Error| {
-        log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
-            "chain not loaded: {error}");
-        ApiError::new(
-            ApiErrorCode::ServerIsOverloaded,
-            format!("the response store is unavailable, so {what} cannot be read; try again"),
-        )
-    };
+    const WHAT: &str = "`previous_response_id`";
     match ask(chains, asked, STORE_LIMIT).await {
         Ok(Ok(chain)) => Ok(chain),
-        Ok(Err(error)) => Err(unavailable(&error)),
-        Err(error) => Err(unavailable(&error)),
+        Ok(Err(error)) => {
+            Err(about_chain(&error).unwrap_or_else(|| not_loaded(&error, WHAT, origin)))
+        }
+        Err(error) => Err(not_loaded(&error, WHAT, origin)),
     }
+}
+
+/// What is wrong with the conversation itself: trying again does not help.
+fn about_chain(error: &StoreError) -> Option<ApiError> {
+    let message = match error {
+        StoreError::Incomplete => {
+            "an earlier response of the conversation in `previous_response_id` is not stored any \
+             more, so it cannot be continued: send the conversation in `input`"
+        }
+        StoreError::TooLong => {
+            "the conversation in `previous_response_id` has too many responses to be continued: \
+             send what is still needed of it in `input`"
+        }
+        StoreError::Unavailable(_) | StoreError::Busy | StoreError::Corrupt => return None,
+    };
+    let error = ApiError::new(ApiErrorCode::PreviousResponseNotFound, message);
+    Some(error.with_param("previous_response_id"))
+}
+
+/// The store gave no answer, so `what` was not read.
+fn not_loaded(error: &dyn std::error::Error, what: &str, origin: &Origin) -> ApiError {
+    log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+        "stored responses not loaded: {error}");
+    ApiError::new(
+        ApiErrorCode::ServerIsOverloaded,
+        format!("the response store is unavailable, so {what} cannot be read; try again"),
+    )
 }
 
 fn unreadable(corrupt: CorruptHistory, origin: &Origin) -> ApiError {

@@ -1,5 +1,6 @@
 //! Replicas: caches as several gateway processes have them, over one database and one Redis.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
@@ -12,11 +13,11 @@ use vllm_responses_actors::cache::{Behind, CacheActor};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::messages::{
-    BeginEpoch, Claim, Commit, Extent, Fetch, KeepSealKey, LoadChain, Observe, ReadEpoch, Remove,
-    StoreError, StoreObservation,
+    BeginEpoch, ChainPart, Claim, Commit, Extent, Fetch, FindLinks, KeepSealKey, LoadChain,
+    LoadPart, Observe, ReadEpoch, Remove, StoreError, StoreObservation, Weigh, Weight,
 };
 use vllm_responses_protocol::ids::{Owner, ResponseId};
-use vllm_responses_protocol::record::{Chain, Record, Status};
+use vllm_responses_protocol::record::{Chain, Link, Record, Status};
 
 use crate::store_fixture;
 
@@ -127,6 +128,9 @@ fn behind_of(counting: &Addr<Counting>) -> Behind {
     Behind {
         commits: counting.clone().recipient(),
         chains: counting.clone().recipient(),
+        parts: counting.clone().recipient(),
+        links: counting.clone().recipient(),
+        weights: counting.clone().recipient(),
         fetches: counting.clone().recipient(),
         removals: counting.clone().recipient(),
         claims: counting.clone().recipient(),
@@ -163,6 +167,27 @@ impl Counting {
             seen.wait_for(open).await.unwrap();
             answer
         })
+    }
+}
+
+impl Handler<LoadPart> for Counting {
+    type Result = ResponseFuture<Result<Option<ChainPart>, StoreError>>;
+    fn handle(&mut self, message: LoadPart, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
+    }
+}
+
+impl Handler<FindLinks> for Counting {
+    type Result = ResponseFuture<Result<Vec<Arc<Link>>, StoreError>>;
+    fn handle(&mut self, message: FindLinks, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
+    }
+}
+
+impl Handler<Weigh> for Counting {
+    type Result = ResponseFuture<Result<Option<Weight>, StoreError>>;
+    fn handle(&mut self, message: Weigh, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
     }
 }
 

@@ -6,11 +6,13 @@
 use std::fs;
 
 use tempfile::TempDir;
+use vllm_responses_actors::store::desk::{Desk, Opening};
 use vllm_responses_actors::store::messages::StoreError;
 use vllm_responses_actors::store::settings::{StoreSettings, Synchronous};
 
 use crate::fixture::{Place, Store, child, open, record, settings};
-use crate::vfs::{Disk, Files, Lasts, Op};
+use crate::vfs::{Disk, Files, Lasts, Op, temporary_files};
+use vllm_responses_protocol::record::Record;
 
 /// What the turn was told of each write, in order.
 #[derive(Debug, Default)]
@@ -194,4 +196,36 @@ async fn d3_full_loses_nothing_acknowledged_at_a_power_cut() {
 #[actix_rt::test]
 async fn d3_normal_loses_only_the_last_moments_at_a_power_cut() {
     assert!(lost_at_power_cuts(Synchronous::Normal, 10).await > 0);
+}
+
+/// Temporary files stand outside the database's folder, and nobody overwrites what was in them.
+#[actix_rt::test]
+async fn d13_no_conversation_is_copied_to_a_temporary_file() {
+    let place = Place::sqlite();
+    let _disk = Disk::under(place.file().parent().unwrap());
+    let store = place.store().await;
+    // More than a sorter, or a statement's journal, keeps in memory.
+    let megabytes = format!(r#"[{{"id":"m","text":"{}"}}]"#, "x".repeat(3 << 20));
+    let large = |mut new: Record| {
+        new.input_items = megabytes.as_str().into();
+        new
+    };
+    store.commit(large(record("alice", "r0"))).await.unwrap();
+    for (id, previous) in [("r1", "r0"), ("r2", "r1"), ("r3", "r2")] {
+        store
+            .commit(large(child("alice", id, previous)))
+            .await
+            .unwrap();
+    }
+    let chain = store.chain("alice", "r3").await.unwrap().unwrap();
+    assert!(chain.size() > 12 << 20);
+    for id in ["r0", "r1", "r2", "r3"] {
+        assert_eq!(store.remove("alice", id).await, Ok(true));
+    }
+    let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
+        .await
+        .unwrap();
+    actix_rt::time::sleep(std::time::Duration::from_millis(5)).await;
+    assert_eq!(desk.purge(std::time::Duration::ZERO).await, Ok(4));
+    assert_eq!(temporary_files(), 0);
 }

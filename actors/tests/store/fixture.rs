@@ -15,7 +15,8 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::messages::{
-    Claim, Commit, Extent, Fetch, LoadChain, Observe, Remove, StoreError, StoreObservation,
+    ChainPart, Claim, Commit, Extent, Fetch, FindLinks, LoadChain, LoadPart, Observe, Remove,
+    StoreError, StoreObservation, Weigh, Weighed, Weight,
 };
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
@@ -280,6 +281,42 @@ impl Store {
         ask_actor(&self.0, message, DEADLINE)
             .await
             .expect("an answer")
+    }
+
+    pub(crate) async fn part(
+        &self,
+        owner: &str,
+        id: &str,
+        (skip, most): (usize, usize),
+    ) -> Result<Option<ChainPart>, StoreError> {
+        let message = LoadPart {
+            owner: Owner::new(owner),
+            id: ResponseId::new(id),
+            skip,
+            most,
+        };
+        ask_actor(&self.0, message, DEADLINE)
+            .await
+            .expect("an answer")
+    }
+
+    pub(crate) async fn links(&self, owner: &str, ids: &[&str]) -> Result<Vec<String>, StoreError> {
+        let message = FindLinks {
+            owner: Owner::new(owner),
+            ids: ids.iter().map(|id| ResponseId::new(id)).collect(),
+        };
+        let found = ask_actor(&self.0, message, DEADLINE)
+            .await
+            .expect("an answer");
+        found.map(|links| links.iter().map(|link| link.id.to_string()).collect())
+    }
+
+    pub(crate) async fn weight(&self, owner: &str, what: Weighed) -> Option<Weight> {
+        let owner = Owner::new(owner);
+        ask_actor(&self.0, Weigh { owner, what }, DEADLINE)
+            .await
+            .expect("an answer")
+            .unwrap()
     }
 
     /// Whether this response may make the calls of these approval requests.

@@ -21,6 +21,8 @@ mod kept;
 #[cfg(test)]
 mod many;
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod private;
 #[cfg(test)]
 mod tls;
@@ -67,6 +69,13 @@ macro_rules! conformance {
                 two_stores_do_not_wait_in_a_circle
                 an_id_that_comes_twice_is_kept_once
                 d11_children_of_one_parent_do_not_see_each_other
+            }
+            parts {
+                pages_of_a_chain_read_their_rows_only
+                references_read_the_rows_that_they_name
+                a_chain_is_weighed_without_being_read
+                a_missing_ancestor_is_an_error
+                a_chain_of_too_many_links_is_an_error_of_its_own
             }
             private {
                 foreign_is_answered_like_unknown

@@ -15,6 +15,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::size_of;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libsqlite3_sys as ffi;
@@ -191,6 +192,14 @@ fn real_vfs() -> *mut ffi::sqlite3_vfs {
     REAL.get().unwrap().0
 }
 
+/// Temporary files that were opened, on any disk: SQLite gives them no name.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+/// How many temporary files were opened so far.
+pub(crate) fn temporary_files() -> u64 {
+    TEMPORARY.load(Ordering::Relaxed)
+}
+
 /// Makes this VFS the default, once.
 fn install() {
     REAL.get_or_init(|| {
@@ -236,6 +245,9 @@ unsafe extern "C" fn open(
         let ours = file.cast::<File>();
         (*ours).base.pMethods = ptr::null();
         (*ours).seat = ptr::null_mut();
+        if path.is_null() {
+            TEMPORARY.fetch_add(1, Ordering::Relaxed);
+        }
         let seat = seat_of(path);
         if seat.as_ref().is_some_and(|(disk, _)| disk.fails(Op::Open)) {
             return Op::Open.error();
