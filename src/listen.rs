@@ -13,7 +13,6 @@ use actix_web::dev::{AppConfig, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use socket2::{Domain, Socket, Type};
-use vllm_responses_actors::vllm::client;
 
 use crate::config::GatewaySettings;
 use crate::http;
@@ -102,10 +101,7 @@ fn worker(
     let door = state.metrics_door.clone();
     let app = App::new()
         .app_data(state.clone())
-        .app_data(web::ThinData(client::client(
-            upstream.base_url.as_ref(),
-            upstream.deadlines.connect,
-        )))
+        .app_data(web::ThinData(upstream.client()))
         .configure(|config| http::metrics::route(config, door.as_ref()))
         .configure(http::routes)
         .wrap(http::cors::middleware(&gateway.cors))

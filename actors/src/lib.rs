@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod cache;
 pub mod env;
+pub mod http1;
 pub mod interpreter;
 pub mod latency;
 pub mod limits;
@@ -14,7 +15,9 @@ pub mod mcp;
 pub mod memory;
 pub mod metrics;
 pub mod origin;
+pub mod own_client;
 pub mod process;
+pub mod redact;
 pub mod seal;
 pub mod secret;
 pub mod store;

@@ -12,6 +12,7 @@ mod limits;
 mod mcp;
 pub(crate) mod metrics;
 mod models;
+mod passing;
 mod responses;
 pub mod state;
 mod status;

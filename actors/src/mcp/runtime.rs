@@ -14,13 +14,13 @@ use vllm_responses_protocol::ids::IdSource as _;
 
 use super::settings::{HostedSettings, RuntimeLink};
 use crate::env::SystemIds;
+use crate::own_client;
 use crate::process::actor::{ChildActor, ChildSettings, FirstStart, SameSpec};
 use crate::process::messages::PhaseChanged;
 use crate::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
 use crate::process::{ChildSpec, EnvPolicy, Launcher, Output, Stdin};
 use crate::secret::Secret;
 use crate::supervisor::restart::RestartSettings;
-use crate::vllm::client;
 
 /// Name of the child, in logs and phases.
 pub const NAME: &str = "mcp-runtime";
@@ -130,7 +130,7 @@ fn own_program() -> std::path::PathBuf {
 }
 
 fn probe(link: RuntimeLink) -> Probe {
-    let client = client::client(&link.endpoint(""), CONNECT);
+    let client = own_client::client(&link.endpoint(""), CONNECT);
     Box::new(move || {
         let request = link.authorize(client.get(link.endpoint("/health")));
         Box::pin(async move {

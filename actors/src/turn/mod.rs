@@ -21,7 +21,6 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
-use awc::Client;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +33,8 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
+use crate::http1::Client;
+use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
 use crate::store::messages::Commit;
@@ -131,8 +132,12 @@ pub(crate) struct TurnActor {
     timings: Timings,
     /// When the client last heard something.
     spoke: Instant,
-    /// When the upstream last said something.
+    /// When the upstream last said something, or could have.
     heard: Instant,
+    /// The client owes a read, so nothing is read of the upstream either.
+    blocked: bool,
+    /// The running call, where tokens are limited and it has not told what it used.
+    uncharged: Option<Estimate>,
     /// When the running answer was last read from; `None` before its first bytes.
     last_read: Option<Instant>,
 }
@@ -166,6 +171,8 @@ impl TurnActor {
             timings: Timings::begin(now, job.queued),
             spoke: now,
             heard: now,
+            blocked: false,
+            uncharged: None,
             last_read: None,
         }
     }
@@ -205,9 +212,8 @@ impl TurnActor {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::Used(call) => {
-                if let Some(meter) = &self.permit.meter {
-                    meter.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
-                }
+                self.uncharged = None;
+                self.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
             }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::Suspect(mentions) => {
@@ -215,6 +221,10 @@ impl TurnActor {
                     log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
                         "{mention}");
                 }
+            }
+            Action::UpstreamSaid(words) => {
+                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
+                    "the model server reports an error within its answer: {words}");
             }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
@@ -244,6 +254,19 @@ impl TurnActor {
         );
     }
 
+    fn charge(&self, tokens: u64) {
+        if let Some(meter) = &self.permit.meter {
+            meter.charge(tokens);
+        }
+    }
+
+    /// A model call ended without telling its usage: what was seen is charged.
+    fn charge_seen(&mut self) {
+        if let Some(seen) = self.uncharged.take() {
+            self.charge(seen.tokens());
+        }
+    }
+
     fn answer(&mut self, head: Head, status: u16) {
         self.span.note(Fact::HttpStatus(status));
         if status >= 500 {
@@ -258,6 +281,8 @@ impl TurnActor {
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
+        self.charge_seen();
+        let estimate = self.permit.meter.as_ref().map(|_| Estimate::of(&body));
         self.last_read = None;
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
@@ -272,9 +297,12 @@ impl TurnActor {
             delivery: self.turn.delivery(),
             body,
         });
-        let answered = call
-            .into_actor(self)
-            .map(|answer, act, ctx| act.answered(answer, ctx));
+        let answered = call.into_actor(self).map(|answer, act, ctx| {
+            if answer.is_ok() {
+                act.uncharged = estimate;
+            }
+            act.answered(answer, ctx);
+        });
         self.calling = Some(ctx.spawn(answered));
     }
 
@@ -292,7 +320,7 @@ impl TurnActor {
             Err(fault) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
                     "upstream call failed: {}", describe(&fault));
-                if fault == UpstreamFault::Unreachable {
+                if matches!(fault, UpstreamFault::Unreachable | UpstreamFault::Reset) {
                     self.permit.peers.suspects.do_send(Suspect);
                 }
                 self.feed(Input::UpstreamFailed(fault), ctx);
@@ -369,6 +397,7 @@ impl Actor for TurnActor {
     fn stopped(&mut self, _: &mut Self::Context) {
         // However the turn ended: nobody waits for its tools any more.
         self.tools.cancel();
+        self.charge_seen();
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }

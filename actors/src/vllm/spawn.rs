@@ -14,7 +14,7 @@ use actix_rt::ArbiterHandle;
 
 use super::command::VllmCommand;
 use super::settings::{SpawnSettings, UpstreamSettings};
-use super::{Poll, client, poll};
+use super::{Poll, poll};
 use crate::process::actor::{ChildActor, ChildSettings, FirstStart, SameSpec};
 use crate::process::messages::PhaseChanged;
 use crate::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
@@ -104,7 +104,7 @@ fn numbers(settings: &SpawnSettings) -> ChildSettings {
 
 /// Asks for the model list, from the thread the actor lives on.
 fn probe(upstream: UpstreamSettings) -> Probe {
-    let client = client::client(upstream.base_url.as_str(), upstream.deadlines.connect);
+    let client = upstream.client();
     Box::new(move || {
         let (client, upstream) = (client.clone(), upstream.clone());
         Box::pin(async move {

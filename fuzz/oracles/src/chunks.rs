@@ -166,6 +166,7 @@ impl Driven {
                 | Action::LeftOut(_)
                 | Action::Used(_)
                 | Action::Suspect(_)
+                | Action::UpstreamSaid(_)
                 | Action::CallModel(_) => {}
                 Action::RunTool(_)
                 | Action::ListTools { .. }

@@ -51,6 +51,7 @@ pub fn check(bytes: &[u8]) {
             | Action::LeftOut(_)
             | Action::Used(_)
             | Action::Suspect(_)
+            | Action::UpstreamSaid(_)
             | Action::ClaimApprovals(_)
             | Action::ListTools { .. }
             | Action::RunTool(_)

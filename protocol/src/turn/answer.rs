@@ -1,6 +1,6 @@
 //! Reading the upstream's answer: bytes of a stream, or a whole one.
 
-use super::effect::Effects;
+use super::effect::{Action, Effects};
 use super::fault::{self, Explained};
 use super::{Phase, Turn};
 use crate::chat::answer::Answer;
@@ -85,6 +85,9 @@ impl Turn {
         let mut chunk: Chunk<'_> =
             serde_json::from_slice(data).map_err(|_malformed| fault::bad_chunk())?;
         if let Some(error) = &chunk.error {
+            effects
+                .actions
+                .push(Action::UpstreamSaid(fault::words(error)));
             return Err(fault::explain_in_stream(error));
         }
         self.template.learn(data, &chunk);
@@ -107,6 +110,9 @@ impl Turn {
             }
         };
         if let Some(error) = &answer.error {
+            effects
+                .actions
+                .push(Action::UpstreamSaid(fault::words(error)));
             let explained = fault::explain_in_stream(error);
             self.fail(explained, effects);
             return;

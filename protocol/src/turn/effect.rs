@@ -115,6 +115,8 @@ pub enum Action {
         /// The server.
         server: Arc<McpServer>,
     },
+    /// Log these words of the model server for an error within its answer.
+    UpstreamSaid(Box<str>),
     /// Log that tools of the client's MCP servers speak of other servers' tools.
     Suspect(Vec<Mention>),
     /// Take these approval requests for this response, all or none, then report [`Input::Claimed`].

@@ -112,6 +112,21 @@ pub(super) fn explain_in_stream(error: &ErrorObject<'_>) -> Explained {
     explain_status(status, Some(error))
 }
 
+/// An error object for the gateway's own log: its words without values, on one line.
+pub(super) fn words(error: &ErrorObject<'_>) -> Box<str> {
+    let code = match &error.code {
+        Some(ErrorCode::Number(status)) => status.to_string(),
+        Some(ErrorCode::Word(word)) => head(word.as_str(), 64).to_owned(),
+        None => "none".to_owned(),
+    };
+    let message = error
+        .message
+        .as_ref()
+        .map(|words| without_values(words.as_str()));
+    let line = format!("{} (code {code})", message.unwrap_or_default());
+    line.replace(char::is_control, " ").into()
+}
+
 /// The upstream's stream had a chunk that is no chunk (fault U5).
 pub(super) fn bad_chunk() -> Explained {
     Explained::new(

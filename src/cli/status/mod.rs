@@ -11,9 +11,9 @@ use awc::Client;
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use url::Url;
+use vllm_responses_actors::own_client;
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::tls;
-use vllm_responses_actors::vllm::client;
 
 use super::{USAGE, answer, complain};
 use crate::config::raw::{self, Inputs, Raw};
@@ -136,7 +136,7 @@ async fn shown(base: &str, key: Option<&Secret>, wanted: Wanted) -> Result<Strin
         Wanted::Readiness => "/health/ready",
         Wanted::Page | Wanted::Json => "/v1/status",
     };
-    let client = client::client(base, CONNECT_LIMIT);
+    let client = own_client::client(base, CONNECT_LIMIT);
     let (status, body) = tokio::time::timeout(LIMIT, get(&client, base, path, key))
         .await
         .unwrap_or_else(|_elapsed| {

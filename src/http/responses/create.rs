@@ -8,6 +8,7 @@ use actix_web::http::header;
 use actix_web::{Handler, HttpMessage as _, HttpRequest, HttpResponse, web};
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
+use vllm_responses_actors::http1::Client;
 use vllm_responses_actors::memory::Held;
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
@@ -32,7 +33,7 @@ type Args = (
     web::Payload,
     Caller,
     web::Data<AppState>,
-    web::ThinData<awc::Client>,
+    web::ThinData<Client>,
 );
 
 /// Handles requests for this purpose.
@@ -48,7 +49,7 @@ async fn run(
     (head, payload): (HttpRequest, web::Payload),
     caller: Caller,
     state: &AppState,
-    client: awc::Client,
+    client: Client,
 ) -> HttpResponse {
     let body = match extract::body(&head, payload, &state.intake).await {
         Ok(body) => body,

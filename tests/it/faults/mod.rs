@@ -2,8 +2,10 @@
 
 mod client;
 mod durability;
+mod framing;
 mod ledger;
 mod limits;
+mod passing;
 mod postgres;
 mod postgres_limits;
 mod power;

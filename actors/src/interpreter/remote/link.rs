@@ -18,7 +18,7 @@ use crate::interpreter::wire::{
     self, Answer, EXECUTE_PATH, GivenBack, Order, PROTOCOL, RELEASE_PATH, REPORT_BYTES, Report,
     STATUS_PATH, WireLimits,
 };
-use crate::vllm::client::client;
+use crate::own_client::client;
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Of everything but calls: the service answers from memory.

@@ -17,7 +17,7 @@ use vllm_responses_protocol::tools::mcp::Listed;
 use crate::mcp::messages::{CallTool, ListFailure, RuntimeDown, ServerSummary};
 use crate::mcp::session::MAX_RESULT;
 use crate::mcp::settings::{HostedSettings, RuntimeLink};
-use crate::vllm::client::{client, in_trace};
+use crate::own_client::{client, in_trace};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longer than the runtime holds a poll.

@@ -83,6 +83,7 @@ impl Mcp {
                 | Action::CountTokens(_)
                 | Action::ClaimApprovals(_)
                 | Action::Suspect(_)
+                | Action::UpstreamSaid(_)
                 | Action::LeftOut(_)
                 | Action::Begin
                 | Action::Answer

@@ -143,6 +143,7 @@ fn name(action: &Action) -> String {
         Action::FindItems(responses) => format!("find {responses:?}"),
         Action::ClaimApprovals(_) => "claim".to_owned(),
         Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
+        Action::UpstreamSaid(words) => format!("upstream said {words}"),
         Action::RunTool(call) => format!("run {}", call.output_index),
         Action::Begin => "begin".to_owned(),
         Action::Answer => "answer".to_owned(),

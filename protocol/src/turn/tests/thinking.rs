@@ -94,6 +94,7 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             | Action::ListTools { .. }
             | Action::ClaimApprovals(_)
             | Action::Suspect(_)
+            | Action::UpstreamSaid(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
             | Action::RunTool(_)

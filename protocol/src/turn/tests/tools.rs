@@ -48,6 +48,7 @@ impl Loop {
                 other @ (Action::ListTools { .. }
                 | Action::ClaimApprovals(_)
                 | Action::Suspect(_)
+                | Action::UpstreamSaid(_)
                 | Action::FindItems(_)
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
