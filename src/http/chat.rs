@@ -18,7 +18,7 @@ use vllm_responses_actors::memory::Held;
 use vllm_responses_actors::supervisor::messages::Permit;
 use vllm_responses_actors::trace::{Fact, Side, Span};
 use vllm_responses_actors::vllm::client::in_trace;
-use vllm_responses_protocol::chat::chunk::ChatUsage;
+use vllm_responses_protocol::chat::usage::ChatUsage;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
 use super::context::Caller;
@@ -147,7 +147,11 @@ impl Drop for Passing {
     /// However the answer ended: what its end says was used is charged.
     fn drop(&mut self) {
         if let (Some(meter), Some(usage)) = (&self.permit.meter, usage_in(&self.tail)) {
-            meter.charge(usage.prompt_tokens.saturating_add(usage.completion_tokens));
+            meter.charge(
+                usage
+                    .prompt_tokens()
+                    .saturating_add(usage.completion_tokens()),
+            );
         }
     }
 }
@@ -182,7 +186,8 @@ mod tests {
     #[test]
     fn usage_is_found_at_the_end_and_not_in_text() {
         let used = |text: &str| {
-            usage_in(text.as_bytes()).map(|usage| (usage.prompt_tokens, usage.completion_tokens))
+            usage_in(text.as_bytes())
+                .map(|usage| (usage.prompt_tokens(), usage.completion_tokens()))
         };
         let usage = r#""usage":{"prompt_tokens":3,"total_tokens":7,"completion_tokens":4}"#;
         assert_eq!(

@@ -127,7 +127,7 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<Payload, UpstreamFault>
         Ok(Err(error)) => Err(send_fault(&error)),
         Ok(Ok(answer)) => {
             span.note(Fact::HttpStatus(answer.status().as_u16()));
-            let body = accept_answer(answer, call.delivery).await?;
+            let body = accept_answer(answer).await?;
             span.note(Fact::Model(&call.model));
             Ok(body)
         }
@@ -158,10 +158,7 @@ fn send_fault(error: &SendRequestError) -> UpstreamFault {
 }
 
 /// Sorts answers: a 200 of the right kind goes on, everything else is a fault.
-async fn accept_answer(
-    mut answer: ClientResponse,
-    delivery: Delivery,
-) -> Result<Payload, UpstreamFault> {
+async fn accept_answer(mut answer: ClientResponse) -> Result<Payload, UpstreamFault> {
     let status = answer.status().as_u16();
     if status != 200 {
         let retry_after = text(answer.headers(), header::RETRY_AFTER);
@@ -172,13 +169,13 @@ async fn accept_answer(
             body,
         });
     }
-    let wanted = match delivery {
-        Delivery::Events => "text/event-stream",
-        Delivery::Whole => "application/json",
-    };
+    // Either kind: a server that was asked for a stream may answer with one JSON text, an error above
+    // all, and some stream whatever they are asked for. The machine tells them apart.
     let kind = text(answer.headers(), header::CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.trim_start().to_ascii_lowercase();
+    let mut known = ["text/event-stream", "application/json"].iter();
     let encoded = answer.headers().contains_key(header::CONTENT_ENCODING);
-    if encoded || !kind.trim_start().to_ascii_lowercase().starts_with(wanted) {
+    if encoded || !known.any(|known| kind.starts_with(known)) {
         return Err(UpstreamFault::WrongContentType);
     }
     Ok(answer.take_payload())
