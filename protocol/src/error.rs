@@ -142,6 +142,15 @@ impl ApiErrorCode {
         self.line().error_type
     }
 
+    /// Whether the same request again would only be the same work again: the model may have answered for
+    /// minutes, or its answer is of no use.
+    pub fn is_work_again(self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamTimeout | Self::UpstreamBadResponse | Self::UpstreamBadChunk
+        )
+    }
+
     /// The HTTP status that goes with it.
     pub const fn status(self) -> u16 {
         self.line().status

@@ -121,7 +121,7 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault
         Ok(Ok(answer)) => {
             span.note(Fact::HttpStatus(answer.status));
             let secrets = call.upstream.secrets();
-            let body = accept_answer(answer, call.delivery, &secrets).await?;
+            let body = accept_answer(answer, &secrets).await?;
             span.note(Fact::Model(&call.model));
             Ok(secrets.in_answer().strip(body))
         }
@@ -157,11 +157,7 @@ fn send_fault(error: SendError) -> UpstreamFault {
 }
 
 /// Sorts answers: a 200 of the right kind goes on, everything else is a fault.
-async fn accept_answer(
-    answer: http1::Answer,
-    delivery: Delivery,
-    secrets: &Secrets,
-) -> Result<Body, UpstreamFault> {
+async fn accept_answer(answer: http1::Answer, secrets: &Secrets) -> Result<Body, UpstreamFault> {
     if answer.status != 200 {
         let retry_after = answer.text(header::RETRY_AFTER);
         let retry_after = retry_after.map(|text| clean(text, secrets));
@@ -173,10 +169,13 @@ async fn accept_answer(
             body,
         });
     }
+    // Either kind: a server that was asked for a stream may answer with one JSON text, an error above
+    // all, and some stream whatever they are asked for. The machine tells them apart.
     let kind = answer.text(header::CONTENT_TYPE).unwrap_or_default();
-    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
     let kind = kind.trim_start().to_ascii_lowercase();
-    if encoded || !kind.starts_with(wanted(delivery)) {
+    let mut known = ["text/event-stream", "application/json"].iter();
+    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
+    if encoded || !known.any(|known| kind.starts_with(known)) {
         return Err(UpstreamFault::WrongContentType);
     }
     Ok(answer.body)

@@ -213,7 +213,10 @@ impl TurnActor {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::Used(call) => {
                 self.uncharged = None;
-                self.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
+                self.charge(
+                    call.prompt_tokens()
+                        .saturating_add(call.completion_tokens()),
+                );
             }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::Suspect(mentions) => {
@@ -222,14 +225,18 @@ impl TurnActor {
                         "{mention}");
                 }
             }
-            Action::UpstreamSaid(words) => {
-                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
-                    "the model server reports an error within its answer: {words}");
-            }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
             Action::LeftOut(turns) => self.left_out(turns),
+            Action::Complained(words) => {
+                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
+                    "the model server told of a fault inside its answer: {words}");
+            }
+            Action::LostCalls(calls) => {
+                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, calls;
+                    "the model called functions without a name: the calls are left out");
+            }
             Action::FindItems(responses) => self.find_items(responses, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {

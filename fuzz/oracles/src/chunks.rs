@@ -164,6 +164,8 @@ impl Driven {
                 | Action::Answer
                 | Action::End
                 | Action::LeftOut(_)
+                | Action::Complained(_)
+                | Action::LostCalls(_)
                 | Action::Used(_)
                 | Action::Suspect(_)
                 | Action::UpstreamSaid(_)

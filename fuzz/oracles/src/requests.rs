@@ -49,6 +49,8 @@ pub fn check(bytes: &[u8]) {
             Action::FindItems(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Complained(_)
+            | Action::LostCalls(_)
             | Action::Used(_)
             | Action::Suspect(_)
             | Action::UpstreamSaid(_)

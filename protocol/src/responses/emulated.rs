@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::item::ItemStatus;
 use super::words::words;
+use crate::chat::lenient::Count;
 use crate::ids::Prefix;
 
 words! {
@@ -74,10 +75,14 @@ pub struct ShellCommand {
     /// The program and its arguments.
     pub command: Vec<Box<str>>,
     /// Environment variables.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub env: BTreeMap<Box<str>, Box<str>>,
     /// Milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeout_ms: Option<u64>,
     /// Who runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,10 +98,10 @@ pub struct ShellCommands {
     /// The lines.
     pub commands: Vec<Box<str>>,
     /// Milliseconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     pub timeout_ms: Option<u64>,
     /// Most characters of output that are told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     pub max_output_length: Option<u64>,
 }
 
@@ -159,6 +164,18 @@ impl Action {
         // Strings and numbers under string keys: nothing here can fail to be written.
         text.unwrap_or_default()
     }
+}
+
+/// A member that may be null.
+fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A whole number, where models write `1000.0` as well.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Count::deserialize(deserializer).map(|count| count.0)
 }
 
 /// `action` of a local shell call as clients see it.
@@ -231,6 +248,16 @@ mod tests {
             assert_eq!(action.kind(), kind);
             assert_eq!(action.arguments(), text);
         }
+    }
+
+    #[test]
+    fn nulls_and_fractions_are_read() {
+        let text = r#"{"command":["ls"],"env":null,"timeout_ms":1.5,"user":null}"#;
+        let action = Action::parse(Emulated::LocalShell, text).unwrap();
+        let kept = r#"{"command":["ls"],"env":{},"timeout_ms":1}"#;
+        assert_eq!(action.arguments(), kept);
+        let text = r#"{"commands":["ls"],"timeout_ms":1000.0,"max_output_length":null}"#;
+        assert!(Action::parse(Emulated::Shell, text).is_some());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::chat::chunk::ChatUsage;
 use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
+use crate::chat::usage::ChatUsage;
 use crate::error::ApiError;
 use crate::ids::ResponseId;
 use crate::mcp::mentions::Mention;
@@ -107,6 +107,10 @@ pub enum Action {
     CountTokens(Vec<u8>),
     /// Log that the prompt was too long and goes again without so many of its oldest turns.
     LeftOut(usize),
+    /// Log that the model server told of a fault inside its answer, in these words.
+    Complained(Box<str>),
+    /// Log that so many calls of an answer were left out, since they have no name.
+    LostCalls(usize),
     /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
     /// once.
     ListTools {
@@ -115,8 +119,6 @@ pub enum Action {
         /// The server.
         server: Arc<McpServer>,
     },
-    /// Log these words of the model server for an error within its answer.
-    UpstreamSaid(Box<str>),
     /// Log that tools of the client's MCP servers speak of other servers' tools.
     Suspect(Vec<Mention>),
     /// Take these approval requests for this response, all or none, then report [`Input::Claimed`].

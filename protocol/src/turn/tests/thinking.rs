@@ -94,9 +94,10 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             | Action::ListTools { .. }
             | Action::ClaimApprovals(_)
             | Action::Suspect(_)
-            | Action::UpstreamSaid(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Complained(_)
+            | Action::LostCalls(_)
             | Action::RunTool(_)
             | Action::Begin
             | Action::Answer
