@@ -128,13 +128,6 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault
     }
 }
 
-fn wanted(delivery: Delivery) -> &'static str {
-    match delivery {
-        Delivery::Events => "text/event-stream",
-        Delivery::Whole => "application/json",
-    }
-}
-
 /// A fault for a span.
 pub(super) fn words(fault: &UpstreamFault) -> &'static str {
     match fault {

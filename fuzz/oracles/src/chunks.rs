@@ -168,7 +168,6 @@ impl Driven {
                 | Action::LostCalls(_)
                 | Action::Used(_)
                 | Action::Suspect(_)
-                | Action::UpstreamSaid(_)
                 | Action::CallModel(_) => {}
                 Action::RunTool(_)
                 | Action::ListTools { .. }

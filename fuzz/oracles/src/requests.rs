@@ -53,7 +53,6 @@ pub fn check(bytes: &[u8]) {
             | Action::LostCalls(_)
             | Action::Used(_)
             | Action::Suspect(_)
-            | Action::UpstreamSaid(_)
             | Action::ClaimApprovals(_)
             | Action::ListTools { .. }
             | Action::RunTool(_)
