@@ -220,7 +220,11 @@ impl TurnActor {
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
             Action::LeftOut(turns) => self.left_out(turns),
-            Action::FindItems(responses) => self.find_items(responses, ctx),
+            Action::EffortRefused => {
+                let model = &self.turn.identity().model;
+                self.permit.peers.efforts.refused(model);
+            }
+            Action::FindItems(wanted) => self.find_items(wanted, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);

@@ -11,6 +11,7 @@ use vllm_responses_protocol::responses::request::{CreateRequest, Rules};
 use vllm_responses_protocol::responses::response::Identity;
 use vllm_responses_protocol::seal::SealKeys;
 use vllm_responses_protocol::tools::{Availability, LoopLimits, Offers};
+use vllm_responses_protocol::translate::Efforts;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept};
 use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 
@@ -52,6 +53,7 @@ pub(crate) fn turn_of(request: CreateRequest) -> Turn {
         },
         limits: LoopLimits::default(),
         seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
+        efforts: Efforts::AsAsked,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
+use crate::responses::said::Said;
 use crate::tools::Route;
 use crate::tools::mcp::NO_SUCH_TOOL;
 
@@ -127,6 +128,8 @@ impl CallDraft {
 
     /// Fixes id, name and how the call is shown; `new_slot` gives it a place in the output.
     pub(super) fn announce(&mut self, new_slot: impl FnOnce() -> usize, out: &mut Out<'_>) {
+        // Clients never see the id of a call that is run here; the model is told it again.
+        let said = Said::of_id(&self.call_id);
         if self.call_id.is_empty() {
             self.call_id = ids::fresh(Prefix::Call, out.ids);
         }
@@ -149,18 +152,18 @@ impl CallDraft {
             }
             Route::CodeInterpreter => {
                 let index = new_slot();
-                let view = View::Code(CodeView::announce(index, out));
+                let view = View::Code(CodeView::announce(index, said, out));
                 Shown::At { index, view }
             }
             Route::NoSuchMcp => {
                 let index = new_slot();
-                let view = View::Mcp(McpView::announce_unknown(index, &self.name, out));
+                let view = View::Mcp(McpView::announce_unknown(index, &self.name, said, out));
                 Shown::At { index, view }
             }
             Route::Mcp(at) => {
                 let index = new_slot();
                 let view = match out.catalogue.mcp(at) {
-                    Some(function) => View::Mcp(McpView::announce(index, function, out)),
+                    Some(function) => View::Mcp(McpView::announce(index, function, said, out)),
                     None => View::Function(self.announce_function(index, out)),
                 };
                 Shown::At { index, view }
@@ -178,6 +181,7 @@ impl CallDraft {
             name: name.into(),
             namespace: namespace.map(Into::into),
             arguments: Box::default(),
+            said: None,
         });
         out.emit(&Event::ItemAdded(ItemEvent {
             output_index: index,
@@ -292,6 +296,7 @@ impl CallDraft {
             name,
             namespace,
             arguments: self.arguments.into(),
+            said: None,
         })
     }
 }

@@ -48,6 +48,7 @@ impl CustomView {
             name: own.into(),
             namespace: namespace.map(Into::into),
             input: Box::default(),
+            said: None,
         };
         let announced = Item::CustomToolCall(item.clone());
         out.emit(&Event::ItemAdded(ItemEvent {
@@ -155,6 +156,7 @@ impl Late {
                     status,
                     call_id,
                     action,
+                    said: None,
                 }))
             }
             Route::ToolSearch => {
@@ -168,6 +170,7 @@ impl Late {
                     call_id: Some(call_id),
                     execution: Execution::Client,
                     arguments: RawValue::from_string(text.to_owned()).ok()?,
+                    said: None,
                 }))
             }
             Route::Function
@@ -187,6 +190,7 @@ impl Late {
             name: self.name,
             namespace: None,
             arguments: Box::default(),
+            said: None,
         };
         let announced = Item::FunctionCall(item.clone());
         out.emit(&Event::ItemAdded(ItemEvent {

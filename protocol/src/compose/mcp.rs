@@ -7,6 +7,7 @@ use crate::mcp::outcome::Outcome;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, ItemPlace, McpArgumentsDone};
 use crate::responses::item::{Item, ToolStatus};
 use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
+use crate::responses::said::Said;
 use crate::tools::mcp::{self, McpFunction};
 
 /// A call while its arguments grow.
@@ -22,7 +23,12 @@ pub(super) enum McpView {
 
 impl McpView {
     /// Announces an item without arguments.
-    pub(super) fn announce(index: usize, function: &McpFunction, out: &mut Out<'_>) -> Self {
+    pub(super) fn announce(
+        index: usize,
+        function: &McpFunction,
+        said: Option<Box<Said>>,
+        out: &mut Out<'_>,
+    ) -> Self {
         let (label, name) = (&function.server.label, &function.tool.name);
         if function.needs_approval {
             let item = McpApprovalRequest {
@@ -30,6 +36,7 @@ impl McpView {
                 server_label: label.clone(),
                 name: name.clone(),
                 arguments: Box::default(),
+                said,
             };
             out.emit(&Event::ItemAdded(ItemEvent {
                 output_index: index,
@@ -37,13 +44,17 @@ impl McpView {
             }));
             return Self::Approval(item);
         }
-        Self::Call(announce_call(index, label, name, out))
+        Self::Call(announce_call(index, (label, name), said, out))
     }
 
     /// Announces an item of a tool that is not there.
-    pub(super) fn announce_unknown(index: usize, name: &str, out: &mut Out<'_>) -> Self {
-        let (label, tool) = names::parts(name);
-        Self::Unknown(announce_call(index, label, tool, out))
+    pub(super) fn announce_unknown(
+        index: usize,
+        name: &str,
+        said: Option<Box<Said>>,
+        out: &mut Out<'_>,
+    ) -> Self {
+        Self::Unknown(announce_call(index, names::parts(name), said, out))
     }
 
     /// More arguments.
@@ -58,7 +69,12 @@ impl McpView {
     }
 }
 
-fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> McpCall {
+fn announce_call(
+    index: usize,
+    (label, name): (&str, &str),
+    said: Option<Box<Said>>,
+    out: &mut Out<'_>,
+) -> McpCall {
     let item = McpCall {
         id: ids::fresh(Prefix::McpCall, out.ids),
         status: ToolStatus::InProgress,
@@ -68,6 +84,7 @@ fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> Mc
         output: None,
         error: None,
         approval_request_id: None,
+        said,
     };
     begin(index, &item, out);
     item

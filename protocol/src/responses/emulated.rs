@@ -9,6 +9,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::item::ItemStatus;
+use super::said::Said;
 use super::words::words;
 use crate::ids::Prefix;
 
@@ -55,6 +56,8 @@ pub struct EmulatedCall {
     pub call_id: Box<str>,
     /// What is asked for.
     pub action: Action,
+    /// For the model server alone.
+    pub said: Option<Box<Said>>,
 }
 
 /// What a call of an emulated tool asks for.

@@ -142,6 +142,7 @@ fn job(
     let expires_at_ms = state
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
+    let efforts = permit.peers.efforts.of(&request.model);
     let turn = Turn::new(Seed {
         purpose,
         request,
@@ -153,6 +154,7 @@ fn job(
         offers: permit.peers.tools.offers(),
         limits: state.loop_limits,
         seal_keys: Arc::clone(&permit.peers.seal_keys),
+        efforts,
     });
     Job {
         turn,

@@ -108,9 +108,9 @@ impl CreateRequest {
         let Ok(text) = std::str::from_utf8(body) else {
             return Err(not_json("the request body is not valid UTF-8"));
         };
-        scan::scan(text, rules.max_depth)?;
+        let text = scan::scan(text, rules.max_depth)?;
         let mut problems = Problems::default();
-        let fields = Fields::parse(text, &mut problems).map_err(|error| {
+        let fields = Fields::parse(&text, &mut problems).map_err(|error| {
             if error.is_data() {
                 let message = "the request body must be a JSON object";
                 ApiError::new(ApiErrorCode::InvalidType, message)

@@ -398,7 +398,7 @@ fn the_echo_shows_defaults() {
             r#"{"instructions":null,"max_output_tokens":null,"max_tool_calls":null,"#,
             r#""parallel_tool_calls":true,"temperature":1.0,"top_p":1.0,"presence_penalty":0.0,"#,
             r#""frequency_penalty":0.0,"top_logprobs":0,"reasoning":{"effort":null,"summary":null},"#,
-            r#""text":{"format":{"type":"text"}},"truncation":"disabled","tool_choice":"auto","#,
+            r#""text":{"format":{"type":"text"},"verbosity":"medium"},"truncation":"disabled","tool_choice":"auto","#,
             r#""tools":[{"type":"function","name":"f","description":null,"parameters":null,"strict":null}],"#,
             r#""service_tier":"default","safety_identifier":null,"prompt_cache_key":null,"user":null}"#
         )
@@ -421,9 +421,7 @@ fn c5_bodies_are_refused_with_small_errors() {
             "9".repeat(10_000_000)
         )
         .into(),
-        br#"{"model":"m","input":"\ud800"}"#.to_vec(),
         br#"{"model":"m","input":"x","seed":1e999}"#.to_vec(),
-        br#"{"model":"m","input":"\u0000"}"#.to_vec(),
     ] {
         let error = CreateRequest::decode(&body, &Rules::default(), &mut CountingIds::default())
             .expect_err("refused");

@@ -78,6 +78,7 @@ impl Bench {
             },
             limits,
             seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
+            efforts: Efforts::AsAsked,
         });
         Self {
             turn,
@@ -140,7 +141,8 @@ fn name(action: &Action) -> String {
         Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
-        Action::FindItems(responses) => format!("find {responses:?}"),
+        Action::FindItems(wanted) => format!("find {wanted:?}"),
+        Action::EffortRefused => "effort refused".to_owned(),
         Action::ClaimApprovals(_) => "claim".to_owned(),
         Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
         Action::RunTool(call) => format!("run {}", call.output_index),
