@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::history;
 use crate::ids::{Owner, ResponseId};
 use crate::responses::item::CodeOutputs;
-use crate::responses::said;
+use crate::responses::{said, tool};
 
 /// Version of the JSON columns, stored with each row. Raise it when their shape changes.
 pub const SCHEMA_VERSION: i32 = 1;
@@ -151,7 +151,8 @@ impl Stored {
             },
         };
         let head = response.strip_suffix('}').unwrap_or(&response);
-        let tail = self.settings.strip_prefix('{').unwrap_or(&self.settings);
+        let settings = tool::without_paths(&self.settings);
+        let tail = settings.strip_prefix('{').unwrap_or(&settings);
         let comma = if head.len() > 1 && tail.len() > 1 {
             ","
         } else {

@@ -50,6 +50,7 @@ pub(crate) fn turn_of(request: CreateRequest) -> Turn {
         ids: Box::new(CountingIds::default()),
         offers: Offers {
             code_interpreter: Availability::Off,
+            ..Offers::default()
         },
         limits: LoopLimits::default(),
         seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),

@@ -29,6 +29,7 @@ fn asked(
 ) -> Result<String, ApiError> {
     let offers = Offers {
         code_interpreter: Availability::Offered,
+        ..Offers::default()
     };
     let body = chat_body(Ask {
         request,

@@ -43,6 +43,8 @@ impl Explained {
             ApiErrorCode::InvalidJson
             | ApiErrorCode::InvalidType
             | ApiErrorCode::InvalidValue
+            | ApiErrorCode::IntegerBelowMinValue
+            | ApiErrorCode::IntegerAboveMaxValue
             | ApiErrorCode::MissingRequiredParameter
             | ApiErrorCode::UnknownParameter
             | ApiErrorCode::MutuallyExclusiveParameters

@@ -66,16 +66,17 @@ async fn run(
     }
     drop(bytes);
     let origin = caller.origin(id.as_str());
+    let permit = match permit(&caller, &origin, state).await {
+        Ok(permit) => permit,
+        Err(refused) => return refused,
+    };
+    // Behind the permit: who is over a limit writes nothing into the log.
     for kind in request.unserved_tools() {
         state.metrics.tools().unserved(kind);
     }
     for warning in &request.warnings {
         log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
     }
-    let permit = match permit(&caller, &origin, state).await {
-        Ok(permit) => permit,
-        Err(refused) => return refused,
-    };
     let quota = permit.quota;
     let mut job = job(purpose, (request, held), (id, ids), (caller, permit), state);
     // From here to the last byte the span is the turn's.

@@ -50,10 +50,7 @@ const ACCEPTED: &[(&str, &[&str])] = &[
             r#"[{"type":"web_search"}]"#,
         ],
     ),
-    (
-        "tool_choice",
-        &[r#""none""#, r#""auto""#, r#"{"type":"web_search_preview"}"#],
-    ),
+    ("tool_choice", &[r#""none""#, r#""auto""#]),
     (
         "text",
         &[
@@ -123,8 +120,18 @@ const REFUSED: &[(&str, &str, ApiErrorCode, &str)] = &[
     ("include", r#""x""#, InvalidType, "include"),
     ("include", r#"["x"]"#, InvalidValue, "include[0]"),
     ("include", "[null]", InvalidType, "include[0]"),
-    ("max_output_tokens", "0", InvalidValue, "max_output_tokens"),
-    ("max_output_tokens", "-1", InvalidValue, "max_output_tokens"),
+    (
+        "max_output_tokens",
+        "0",
+        IntegerBelowMinValue,
+        "max_output_tokens",
+    ),
+    (
+        "max_output_tokens",
+        "-1",
+        IntegerBelowMinValue,
+        "max_output_tokens",
+    ),
     ("max_output_tokens", "1.5", InvalidType, "max_output_tokens"),
     (
         "max_output_tokens",
@@ -132,11 +139,16 @@ const REFUSED: &[(&str, &str, ApiErrorCode, &str)] = &[
         InvalidValue,
         "max_output_tokens",
     ),
-    ("max_tool_calls", "0", InvalidValue, "max_tool_calls"),
+    (
+        "max_tool_calls",
+        "0",
+        IntegerBelowMinValue,
+        "max_tool_calls",
+    ),
     ("temperature", "2.1", InvalidValue, "temperature"),
     ("temperature", r#""hot""#, InvalidType, "temperature"),
     ("top_p", "-0.1", InvalidValue, "top_p"),
-    ("top_logprobs", "21", InvalidValue, "top_logprobs"),
+    ("top_logprobs", "21", IntegerAboveMaxValue, "top_logprobs"),
     ("presence_penalty", "3", InvalidValue, "presence_penalty"),
     ("frequency_penalty", "-3", InvalidValue, "frequency_penalty"),
     (
@@ -178,8 +190,8 @@ const REFUSED: &[(&str, &str, ApiErrorCode, &str)] = &[
     (
         "tool_choice",
         r#"{"type":"function","name":"g"}"#,
-        InvalidValue,
-        "tool_choice.name",
+        InvalidRequest,
+        "tool_choice",
     ),
     ("text", r#""x""#, InvalidType, "text"),
     (

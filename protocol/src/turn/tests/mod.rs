@@ -5,6 +5,7 @@ mod compaction;
 mod items;
 mod mcp;
 mod mcp_choices;
+mod said;
 mod thinking;
 mod tools;
 mod truncation;
@@ -75,6 +76,7 @@ impl Bench {
             ids: Box::new(CountingIds::default()),
             offers: Offers {
                 code_interpreter: Availability::Offered,
+                ..Offers::default()
             },
             limits,
             seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),

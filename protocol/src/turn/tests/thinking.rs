@@ -120,7 +120,7 @@ fn sealed_thinking_comes_back_to_the_model() {
     // The raw text is as good.
     item["encrypted_content"] = json!("of another server");
     item["content"] = json!([{"type": "reasoning_text", "text": "raw"}]);
-    assert!(sent_back(&item, "o", "m").1[0].contains("\"reasoning\":\"raw\""));
+    assert!(sent_back(&item, "o", "m").1[0].contains("\"reasoning_content\":\"raw\""));
 }
 
 #[test]
