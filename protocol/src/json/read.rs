@@ -329,7 +329,7 @@ impl<'de, 'p> Fields<'de, 'p> {
                 ApiErrorCode::IntegerAboveMaxValue
             };
             let (least, most) = (range.start(), range.end());
-            if *most == u64::MAX {
+            if *most == u64::MAX && is_below {
                 let sentence = format_args!("`{place}` must be at least {least}");
                 problems.add(&place, code, sentence);
             } else {

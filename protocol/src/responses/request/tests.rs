@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::error::ApiErrorCode::{
-    InvalidType, InvalidValue, MissingRequiredParameter, UnsupportedValue,
+    IntegerAboveMaxValue, IntegerBelowMinValue, InvalidRequest, InvalidType, InvalidValue,
+    MissingRequiredParameter, UnsupportedValue,
 };
 use crate::error::MAX_ERROR_BODY;
 use crate::ids::CountingIds;
@@ -136,7 +137,7 @@ const REFUSED: &[(&str, &str, ApiErrorCode, &str)] = &[
     (
         "max_output_tokens",
         "99999999999999999999999",
-        InvalidValue,
+        IntegerAboveMaxValue,
         "max_output_tokens",
     ),
     (

@@ -6,6 +6,7 @@ mod items;
 mod mcp;
 mod mcp_choices;
 mod said;
+mod taken_back;
 mod thinking;
 mod tools;
 mod truncation;

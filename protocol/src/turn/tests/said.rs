@@ -9,7 +9,7 @@ use crate::responses::item::CodeOutputs;
 use crate::tools::ToolOutcome;
 use crate::tools::code_interpreter::CodeOutcome;
 
-fn called(id: &str, name: &str, arguments: &str) -> Vec<u8> {
+pub(super) fn called(id: &str, name: &str, arguments: &str) -> Vec<u8> {
     delta(
         &json!({"tool_calls": [{"index": 0, "id": id, "function": {"name": name, "arguments": arguments}}]}),
     )
@@ -37,7 +37,7 @@ fn link(record: &Record) -> Arc<Link> {
     })
 }
 
-fn chain(records: &[&Record]) -> Chain {
+pub(super) fn chain(records: &[&Record]) -> Chain {
     Chain {
         links: records.iter().map(|record| link(record)).collect(),
         expires_at_ms: None,
@@ -47,7 +47,7 @@ fn chain(records: &[&Record]) -> Chain {
 
 /// Runs a turn whose one round is `answer`, with its code run; gives the body of the second round, if
 /// there is one, and the record.
-fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value>, Record) {
+pub(super) fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value>, Record) {
     let mut bench = Bench::new(body);
     let items = history::from_chain(earlier).unwrap();
     step(&mut bench, Input::History(items));
@@ -83,7 +83,7 @@ fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value>, Record) 
     (second, record.expect("stored"))
 }
 
-fn asked_with(body: &Value, earlier: &Chain) -> Result<Value, String> {
+pub(super) fn asked_with(body: &Value, earlier: &Chain) -> Result<Value, String> {
     let mut bench = Bench::new(body);
     let items = history::from_chain(earlier).unwrap();
     let actions = step(&mut bench, Input::History(items));
