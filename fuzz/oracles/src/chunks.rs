@@ -167,6 +167,7 @@ impl Driven {
                 | Action::Answer
                 | Action::End
                 | Action::LeftOut(_)
+                | Action::EffortRefused
                 | Action::Used(_)
                 | Action::Suspect(_)
                 | Action::CallModel(_) => {}
