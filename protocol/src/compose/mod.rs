@@ -299,8 +299,7 @@ impl Composer {
         }
     }
 
-    /// Fixes how a call is shown. Its name is whole by now: arguments have begun, or the
-    /// answer has ended.
+    /// Fixes how a call is shown. Arguments have begun, or the answer has ended: its name is whole.
     fn announce(&mut self, place: usize, out: &mut Out<'_>) {
         let slots = &mut self.slots;
         if let Some(call) = self.calls.get_mut(place) {
