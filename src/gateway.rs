@@ -30,6 +30,7 @@ use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
 use vllm_responses_actors::trace::{self, Scope};
+use vllm_responses_actors::vllm::efforts::KnownEfforts;
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, spawn};
@@ -363,6 +364,7 @@ async fn open(
         tools,
         mcp: opening.mcp.recipient(),
         seal_keys: Arc::new(seal_keys),
+        efforts: KnownEfforts::default(),
         log: opening.turn_log,
         metrics: opening.metrics,
     };

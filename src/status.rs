@@ -240,7 +240,10 @@ pub struct McpView {
 
 /// The tools of this moment. Names every tool there is, so that a new one is not forgotten.
 pub fn tools(offers: Offers, mcp: McpView) -> Vec<ToolStatus> {
-    let Offers { code_interpreter } = offers;
+    let Offers {
+        code_interpreter,
+        python_packages: _,
+    } = offers;
     let mut tools = vec![tool("code_interpreter", code_interpreter)];
     tools.extend(mcp_tools(mcp));
     tools
@@ -332,6 +335,7 @@ mod tests {
     fn a_missing_tool_says_how_to_get_it() {
         let offers = Offers {
             code_interpreter: Availability::Missing("install it".into()),
+            ..Offers::default()
         };
         let expected = ToolStatus {
             name: "code_interpreter".to_owned(),

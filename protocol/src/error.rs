@@ -25,6 +25,10 @@ pub enum ApiErrorCode {
     InvalidType,
     /// A word or number outside what is allowed.
     InvalidValue,
+    /// A whole number that is too small.
+    IntegerBelowMinValue,
+    /// A whole number that is too large.
+    IntegerAboveMaxValue,
     /// A parameter that must be there is not.
     MissingRequiredParameter,
     /// A parameter that the gateway does not know, when it is told to be strict.
@@ -100,6 +104,8 @@ impl ApiErrorCode {
             Self::InvalidJson => line(Some("invalid_json"), REQUEST, 400),
             Self::InvalidType => line(Some("invalid_type"), REQUEST, 400),
             Self::InvalidValue => line(Some("invalid_value"), REQUEST, 400),
+            Self::IntegerBelowMinValue => line(Some("integer_below_min_value"), REQUEST, 400),
+            Self::IntegerAboveMaxValue => line(Some("integer_above_max_value"), REQUEST, 400),
             Self::MissingRequiredParameter => {
                 line(Some("missing_required_parameter"), REQUEST, 400)
             }

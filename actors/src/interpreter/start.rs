@@ -8,9 +8,10 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Recipient};
 use actix_rt::ArbiterHandle;
 use tokio::time::{Instant, sleep};
+use vllm_responses_protocol::tools::PythonPackages;
 
 use super::actor::CodeInterpreterActor;
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Packages};
 use super::messages::{Execute, Observe, Release, Stop};
 use super::remote::RemoteInterpreterActor;
 use super::settings::{Chosen, CodeInterpreterSettings, Mode, OsSandbox, Spawn};
@@ -76,10 +77,10 @@ pub fn start(
             let actor = RemoteInterpreterActor::start_in_arbiter(arbiter, move |_| {
                 RemoteInterpreterActor::new(service)
             });
-            Ok(running(&actor, settings))
+            Ok(running(&actor, settings, PythonPackages::Unknown))
         }
         Mode::Spawn(spawn) => match start_here(settings, spawn, arbiter) {
-            Ok(actor) => Ok(running(&actor, settings)),
+            Ok(actor) => Ok(running(&actor, settings, packages(spawn))),
             Err(StartError::Bundle(error)) if spawn.chosen == Chosen::ByDefault => Ok(Running {
                 doors: None,
                 tool: Some(Arc::new(MissingCodeInterpreter(error.to_string().into()))),
@@ -140,7 +141,20 @@ const ASK: Duration = Duration::from_secs(5);
 /// How often readiness is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-fn running<A>(actor: &Addr<A>, settings: &CodeInterpreterSettings) -> Running
+/// What the bundle has; it was opened a moment ago.
+fn packages(spawn: &Spawn) -> PythonPackages {
+    match spawn.bundle().map(|bundle| bundle.manifest().packages) {
+        Ok(Packages::Core) => PythonPackages::Core,
+        Ok(Packages::Science) => PythonPackages::Science,
+        Err(_gone) => PythonPackages::Unknown,
+    }
+}
+
+fn running<A>(
+    actor: &Addr<A>,
+    settings: &CodeInterpreterSettings,
+    packages: PythonPackages,
+) -> Running
 where
     A: Actor + Handler<Execute> + Handler<Release> + Handler<Observe> + Handler<Stop>,
     A::Context: ToEnvelope<A, Execute>
@@ -152,6 +166,7 @@ where
         calls: actor.clone().recipient(),
         releases: actor.clone().recipient(),
         limits: settings.limits.call(),
+        packages,
     };
     Running {
         doors: Some(Doors {

@@ -1,12 +1,13 @@
 //! What a turn reads before it can call the model: from the store, and the prompt's length.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Recipient, WrapFuture as _};
 use bytes::Bytes;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, CorruptHistory};
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::ids::{Owner, ResponseId, response_of};
 use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::turn::effect::{Claimed, Input};
@@ -91,23 +92,22 @@ impl TurnActor {
         }));
     }
 
-    /// Reads the items of responses that the input refers to.
-    pub(super) fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
+    /// Reads the items that the input refers to.
+    pub(super) fn find_items(&mut self, wanted: Vec<Box<str>>, ctx: &mut Context<Self>) {
         let mut span = self.span.scope().span(Side::Internal, "store load");
         let links = self.permit.peers.links.clone();
-        let asked = FindLinks {
-            owner: self.owner.clone(),
-            ids: responses,
-        };
-        let origin = self.origin.clone();
-        let find = async move { items(&links, asked, &origin).await };
+        let (owner, origin) = (self.owner.clone(), self.origin.clone());
+        let find = async move { items(&links, &owner, &wanted, &origin).await };
         ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
             if found.is_err() {
                 span.fail("the items were not loaded");
             }
             drop(span);
             let input = match found {
-                Ok(items) => Input::Found(items),
+                Ok((items, size)) => {
+                    act.held.grow(size);
+                    Input::Found(items)
+                }
                 Err(error) => Input::Refused(error),
             };
             act.feed(input, ctx);
@@ -146,27 +146,64 @@ async fn history(
     Ok((items, chain.settings, size))
 }
 
-/// The items that these responses took in and made; unknown ones have none.
+/// Those of the wanted items that there are, and how many bytes were read for them.
+///
+/// A response has in its own input what earlier ones made, where it referred to that, so the last one
+/// is read first: of a conversation it is mostly all that is needed.
 async fn items(
     links: &Recipient<FindLinks>,
-    asked: FindLinks,
+    owner: &Owner,
+    wanted: &[Box<str>],
     origin: &Origin,
-) -> Result<Vec<Item>, ApiError> {
+) -> Result<(Vec<Item>, usize), ApiError> {
+    let mut missing: HashSet<Box<str>> = wanted.iter().cloned().collect();
+    let (mut items, mut size) = (Vec::new(), 0);
+    let last = wanted.last().and_then(|id| response_of(id));
+    let mut read = read_links(links, owner, last.into_iter().collect(), origin).await?;
+    size += read.size();
+    take(&read, &mut missing, &mut items, origin)?;
+    let mut seen = HashSet::new();
+    let rest = wanted.iter().filter(|id| missing.contains(*id));
+    let rest = rest.filter_map(|id| response_of(id));
+    let rest: Vec<ResponseId> = rest.filter(|id| seen.insert(id.clone())).collect();
+    if !rest.is_empty() {
+        read = read_links(links, owner, rest, origin).await?;
+        size += read.size();
+        take(&read, &mut missing, &mut items, origin)?;
+    }
+    Ok((items, size))
+}
+
+fn take(
+    read: &Chain,
+    missing: &mut HashSet<Box<str>>,
+    items: &mut Vec<Item>,
+    origin: &Origin,
+) -> Result<(), ApiError> {
+    history::take_items(read, missing, items).map_err(|corrupt| unreadable(corrupt, origin))
+}
+
+/// These responses, each as it is alone; unknown ones are left out.
+async fn read_links(
+    links: &Recipient<FindLinks>,
+    owner: &Owner,
+    ids: Vec<ResponseId>,
+    origin: &Origin,
+) -> Result<Chain, ApiError> {
     let what = "the items that `input` refers to";
-    let found = match ask(links, asked, STORE_LIMIT).await {
+    let asked = FindLinks {
+        owner: owner.clone(),
+        ids,
+    };
+    let links = match ask(links, asked, STORE_LIMIT).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
         Err(error) => return Err(not_loaded(&error, what, origin)),
     };
-    let mut items = Vec::new();
-    for link in found {
-        let alone = Chain {
-            links: vec![link],
-            ..Chain::default()
-        };
-        items.extend(history::own_items(&alone).map_err(|corrupt| unreadable(corrupt, origin))?);
-    }
-    Ok(items)
+    Ok(Chain {
+        links,
+        ..Chain::default()
+    })
 }
 
 /// Whether these approvals are this response's.

@@ -237,7 +237,11 @@ impl TurnActor {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, calls;
                     "the model called functions without a name: the calls are left out");
             }
-            Action::FindItems(responses) => self.find_items(responses, ctx),
+            Action::EffortRefused => {
+                let model = &self.turn.identity().model;
+                self.permit.peers.efforts.refused(model);
+            }
+            Action::FindItems(wanted) => self.find_items(wanted, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod command;
+pub mod efforts;
 pub mod messages;
 pub mod settings;
 pub mod spawn;

@@ -18,6 +18,7 @@ use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
+use crate::responses::said::Said;
 use crate::tools::mcp::NO_SUCH_TOOL;
 use crate::tools::{Catalogue, Route};
 
@@ -215,6 +216,8 @@ impl CallDraft {
     }
 
     fn choose_view(&mut self, new_slot: impl FnOnce() -> usize, out: &mut Out<'_>) {
+        // Clients never see the id of a call that is run here; the model is told it again.
+        let said = Said::of_id(&self.upstream_id);
         let route = out.catalogue.route(&self.name);
         self.shown = match route {
             Route::Refused => Shown::Never,
@@ -234,12 +237,12 @@ impl CallDraft {
             }
             Route::CodeInterpreter => {
                 let index = new_slot();
-                let view = View::Code(CodeView::announce(index, out));
+                let view = View::Code(CodeView::announce(index, said, out));
                 Shown::At { index, view }
             }
             Route::NoSuchMcp => {
                 let index = new_slot();
-                let view = View::Mcp(McpView::announce_unknown(index, &self.name, out));
+                let view = View::Mcp(McpView::announce_unknown(index, &self.name, said, out));
                 Shown::At { index, view }
             }
             // What is approved is the whole: nothing is shown before.
@@ -249,7 +252,7 @@ impl CallDraft {
             Route::Mcp(at) => {
                 let index = new_slot();
                 let view = match out.catalogue.mcp(at) {
-                    Some(function) => View::Mcp(McpView::announce(index, function, out)),
+                    Some(function) => View::Mcp(McpView::announce(index, function, said, out)),
                     None => View::Function(self.announce_function(index, out)),
                 };
                 Shown::At { index, view }
@@ -267,6 +270,7 @@ impl CallDraft {
             name: name.into(),
             namespace: namespace.map(Into::into),
             arguments: Box::default(),
+            said: None,
         });
         out.emit(&Event::ItemAdded(ItemEvent {
             output_index: index,
@@ -325,6 +329,7 @@ impl CallDraft {
             Shown::Later(route) => {
                 return Some(Closed::Late(Late {
                     route,
+                    said: Said::of_id(&self.upstream_id),
                     call_id: self.call_id,
                     name: self.name.into(),
                     arguments: self.arguments.into(),
@@ -381,6 +386,7 @@ impl CallDraft {
             name,
             namespace,
             arguments: self.arguments.into(),
+            said: None,
         })
     }
 }

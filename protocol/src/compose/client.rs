@@ -12,6 +12,7 @@ use crate::json_text;
 use crate::responses::emulated::{Action, EmulatedCall};
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, InputDone, ItemEvent};
 use crate::responses::item::{CustomToolCall, FunctionCall, Item, ItemStatus, ToolSearchCall};
+use crate::responses::said::Said;
 use crate::responses::tool::Execution;
 use crate::tools::mcp::{self, McpFunction};
 use crate::tools::{Route, shown};
@@ -51,6 +52,7 @@ impl CustomView {
             name: own.into(),
             namespace: namespace.map(Into::into),
             input: Box::default(),
+            said: None,
         };
         let announced = Item::CustomToolCall(item.clone());
         out.emit(&Event::ItemAdded(ItemEvent {
@@ -136,6 +138,8 @@ pub(super) enum Told {
 #[derive(Debug)]
 pub(super) struct Late {
     pub(super) route: Route,
+    /// What the model server said of a call that is run here.
+    pub(super) said: Option<Box<Said>>,
     pub(super) call_id: Box<str>,
     pub(super) name: Box<str>,
     pub(super) arguments: Box<str>,
@@ -164,9 +168,9 @@ impl Late {
     /// nothing: the model is told of it instead.
     fn ask(self, index: usize, function: &McpFunction, out: &mut Out<'_>) -> Told {
         if mcp::check(&self.arguments).is_ok() {
-            return Told::Item(super::mcp::ask(index, function, self.arguments, out));
+            return Told::Item(super::mcp::ask(index, function, self.arguments, self.said, out));
         }
-        let view = McpView::announce(index, function, out);
+        let view = McpView::announce(index, function, self.said, out);
         view.arguments(index, &self.arguments, out);
         let (McpView::Call(item) | McpView::Unknown(item)) = view;
         Told::Pending(PendingCall::mcp(
@@ -190,6 +194,7 @@ impl Late {
                     status,
                     call_id,
                     action,
+                    said: None,
                 }))
             }
             Route::ToolSearch => {
@@ -203,6 +208,7 @@ impl Late {
                     call_id: Some(call_id),
                     execution: Execution::Client,
                     arguments: RawValue::from_string(text).ok()?,
+                    said: None,
                 }))
             }
             Route::Function
@@ -222,6 +228,7 @@ impl Late {
             name: self.name,
             namespace: None,
             arguments: Box::default(),
+            said: None,
         };
         let announced = Item::FunctionCall(item.clone());
         out.emit(&Event::ItemAdded(ItemEvent {

@@ -8,6 +8,7 @@ use crate::json::member::MemberText;
 use crate::responses::event::{ArgumentsDelta, CodeDone, Event, ItemEvent, ItemPlace};
 use crate::responses::item::{CodeInterpreterCall, CodeOutputs, Item, ToolStatus};
 use crate::responses::mcp::McpCall;
+use crate::responses::said::Said;
 use crate::tools::code_interpreter::{self, CodeCall, CodeOutcome, Container};
 use crate::tools::mcp::McpToolCall;
 use crate::tools::{self, GatewayCall, ToolCall, ToolOutcome};
@@ -22,13 +23,14 @@ pub(super) struct CodeView {
 
 impl CodeView {
     /// Announces an item without code.
-    pub(super) fn announce(index: usize, out: &mut Out<'_>) -> Self {
+    pub(super) fn announce(index: usize, said: Option<Box<Said>>, out: &mut Out<'_>) -> Self {
         let item = CodeInterpreterCall {
             id: ids::fresh(Prefix::CodeInterpreterCall, out.ids),
             status: ToolStatus::InProgress,
             code: Box::default(),
             container_id: out.container.into(),
             outputs: None,
+            said,
         };
         let place = ItemPlace {
             item_id: &item.id.clone(),

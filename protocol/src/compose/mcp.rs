@@ -7,6 +7,7 @@ use crate::mcp::outcome::Outcome;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, ItemPlace, McpArgumentsDone};
 use crate::responses::item::{Item, ToolStatus};
 use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
+use crate::responses::said::Said;
 use crate::tools::mcp::{self, McpFunction};
 
 /// A call while its arguments grow.
@@ -20,15 +21,24 @@ pub(super) enum McpView {
 
 impl McpView {
     /// Announces an item without arguments.
-    pub(super) fn announce(index: usize, function: &McpFunction, out: &mut Out<'_>) -> Self {
+    pub(super) fn announce(
+        index: usize,
+        function: &McpFunction,
+        said: Option<Box<Said>>,
+        out: &mut Out<'_>,
+    ) -> Self {
         let (label, name) = (&function.server.label, &function.tool.name);
-        Self::Call(announce_call(index, label, name, out))
+        Self::Call(announce_call(index, (label, name), said, out))
     }
 
     /// Announces an item of a tool that is not there.
-    pub(super) fn announce_unknown(index: usize, name: &str, out: &mut Out<'_>) -> Self {
-        let (label, tool) = names::parts(name);
-        Self::Unknown(announce_call(index, label, tool, out))
+    pub(super) fn announce_unknown(
+        index: usize,
+        name: &str,
+        said: Option<Box<Said>>,
+        out: &mut Out<'_>,
+    ) -> Self {
+        Self::Unknown(announce_call(index, names::parts(name), said, out))
     }
 
     /// More arguments.
@@ -47,6 +57,7 @@ pub(super) fn ask(
     index: usize,
     function: &McpFunction,
     arguments: Box<str>,
+    said: Option<Box<Said>>,
     out: &mut Out<'_>,
 ) -> Item {
     let mut item = McpApprovalRequest {
@@ -54,6 +65,7 @@ pub(super) fn ask(
         server_label: function.server.label.clone(),
         name: function.tool.name.clone(),
         arguments: Box::default(),
+        said,
     };
     out.emit(&Event::ItemAdded(ItemEvent {
         output_index: index,
@@ -63,7 +75,12 @@ pub(super) fn ask(
     Item::McpApprovalRequest(item)
 }
 
-fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> McpCall {
+fn announce_call(
+    index: usize,
+    (label, name): (&str, &str),
+    said: Option<Box<Said>>,
+    out: &mut Out<'_>,
+) -> McpCall {
     let item = McpCall {
         id: ids::fresh(Prefix::McpCall, out.ids),
         status: ToolStatus::InProgress,
@@ -73,6 +90,7 @@ fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> Mc
         output: None,
         error: None,
         approval_request_id: None,
+        said,
     };
     begin(index, &item, out);
     item

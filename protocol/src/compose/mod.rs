@@ -374,6 +374,7 @@ impl Composer {
             output: None,
             error: None,
             approval_request_id: Some(approved.id.clone()),
+            said: approved.said.clone(),
         };
         mcp::begin(index, &item, out);
         out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {

@@ -12,6 +12,7 @@ use crate::responses::event::{Delivery, ErrorEvent, Event, NestedError};
 use crate::responses::item::Item;
 use crate::responses::request::Include;
 use crate::responses::response::{IncompleteReason, ResponseError, State};
+use crate::responses::said;
 use crate::sse::DONE;
 
 /// How a turn ended, in words for people who watch the gateway.
@@ -182,7 +183,11 @@ impl Turn {
             expires_at_ms: self.expires_at_ms,
             input_items: crate::history::items_json(&self.request.input).into(),
             // Written by serde_json, hence UTF-8.
-            response: String::from_utf8(core).unwrap_or_default().into(),
+            response: said::keep(
+                String::from_utf8(core).unwrap_or_default(),
+                self.request.input.iter().chain(&terminal.output),
+            )
+            .into(),
             settings: Arc::clone(&self.identity.settings),
         }
     }

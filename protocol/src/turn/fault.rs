@@ -45,6 +45,8 @@ impl Explained {
             ApiErrorCode::InvalidJson
             | ApiErrorCode::InvalidType
             | ApiErrorCode::InvalidValue
+            | ApiErrorCode::IntegerBelowMinValue
+            | ApiErrorCode::IntegerAboveMaxValue
             | ApiErrorCode::MissingRequiredParameter
             | ApiErrorCode::UnknownParameter
             | ApiErrorCode::MutuallyExclusiveParameters

@@ -22,8 +22,10 @@
 mod answer;
 mod compaction;
 pub mod effect;
+mod effort;
 mod ending;
 mod fault;
+mod known;
 mod listing;
 mod meaning;
 mod references;
@@ -50,7 +52,7 @@ use crate::seal::{Bond, SealKeys};
 use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
-use crate::translate::{self, ChoiceMode, StreamMode};
+use crate::translate::{self, ChoiceMode, Efforts, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 pub use ending::Ended;
 use ending::Terminal;
@@ -92,6 +94,8 @@ pub struct Seed {
     pub limits: LoopLimits,
     /// What seals thinking for clients that keep it themselves.
     pub seal_keys: Arc<SealKeys>,
+    /// Words for the effort of thinking that the model is known to take.
+    pub efforts: Efforts,
 }
 
 /// One response, from request to terminal event.
@@ -229,6 +233,8 @@ impl Turn {
         } else {
             ChoiceMode::AsAsked
         };
+        let mut call = Shortening::new(choice);
+        call.efforts = seed.efforts;
         Self {
             purpose: seed.purpose,
             identity: seed.identity,
@@ -248,7 +254,7 @@ impl Turn {
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
-            call: Shortening::new(choice),
+            call,
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
             mcp: Mcp::default(),
@@ -378,6 +384,9 @@ impl Turn {
             Input::UpstreamBytes(bytes) => self.bytes(now_ms, bytes, effects),
             Input::UpstreamEnded => self.answer_ended(now_ms, effects),
             Input::UpstreamAnswer(body) => self.answer(now_ms, body, effects),
+            Input::UpstreamFailed(fault) if self.refuses_effort(&fault) => {
+                self.call_with_common_effort(effects);
+            }
             Input::UpstreamFailed(fault) => {
                 self.shorten_or(now_ms, fault::explain(fault), effects);
             }
@@ -407,6 +416,7 @@ impl Turn {
             Ok(body) => {
                 let needed = self.catalogue.has_gateway_tools()
                     || self.may_leave_out()
+                    || self.may_refuse_effort()
                     || self.purpose == Purpose::Compact;
                 if !needed {
                     self.history = Vec::new();

@@ -12,7 +12,7 @@ use super::fault::Explained;
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiErrorCode;
 use crate::responses::settings::Truncation;
-use crate::translate::{self, Ask, ChoiceMode};
+use crate::translate::{self, Ask, ChoiceMode, Efforts};
 
 /// Most further attempts of one model call.
 const MAX_ATTEMPTS: u32 = 8;
@@ -31,6 +31,7 @@ struct InputTokens {
 #[derive(Debug)]
 pub(super) struct Shortening {
     pub(super) choice: ChoiceMode,
+    pub(super) efforts: Efforts,
     pub(super) max_output_tokens: Option<u64>,
     pub(super) left_out: usize,
     attempts: u32,
@@ -42,6 +43,7 @@ impl Shortening {
     pub(super) fn new(choice: ChoiceMode) -> Self {
         Self {
             choice,
+            efforts: Efforts::AsAsked,
             max_output_tokens: None,
             left_out: 0,
             attempts: 0,
@@ -164,6 +166,7 @@ impl Turn {
             produced: &produced,
             mode: self.mode(),
             choice: self.call.choice,
+            efforts: self.call.efforts,
             max_output_tokens: self.call.max_output_tokens,
             left_out,
         })

@@ -67,16 +67,17 @@ async fn run(
     }
     drop(bytes);
     let origin = caller.origin(id.as_str());
+    let permit = match permit(&caller, &origin, state).await {
+        Ok(permit) => permit,
+        Err(refused) => return refused,
+    };
+    // Behind the permit: who is over a limit writes nothing into the log.
     for kind in request.unserved_tools() {
         state.metrics.tools().unserved(kind);
     }
     for warning in &request.warnings {
         log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
     }
-    let permit = match permit(&caller, &origin, state).await {
-        Ok(permit) => permit,
-        Err(refused) => return refused,
-    };
     let quota = permit.quota;
     let mut job = job(purpose, (request, held), (id, ids), (caller, permit), state);
     // From here to the last byte the span is the turn's.
@@ -143,6 +144,7 @@ fn job(
     let expires_at_ms = state
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
+    let efforts = permit.peers.efforts.of(&request.model);
     let turn = Turn::new(Seed {
         purpose,
         request,
@@ -154,6 +156,7 @@ fn job(
         offers: permit.peers.tools.offers(),
         limits: state.loop_limits,
         seal_keys: Arc::clone(&permit.peers.seal_keys),
+        efforts,
     });
     Job {
         turn,

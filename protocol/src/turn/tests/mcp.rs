@@ -79,6 +79,7 @@ impl Mcp {
                 Action::RunTool(call) => self.runs.push(call),
                 Action::ListTools { .. }
                 | Action::FindItems(_)
+                | Action::EffortRefused
                 | Action::Used(_)
                 | Action::CountTokens(_)
                 | Action::ClaimApprovals(_)

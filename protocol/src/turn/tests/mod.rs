@@ -8,6 +8,8 @@ mod foreign_calls;
 mod items;
 mod mcp;
 mod mcp_choices;
+mod said;
+mod taken_back;
 mod thinking;
 mod tools;
 mod truncation;
@@ -78,9 +80,11 @@ impl Bench {
             ids: Box::new(CountingIds::default()),
             offers: Offers {
                 code_interpreter: Availability::Offered,
+                ..Offers::default()
             },
             limits,
             seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
+            efforts: Efforts::AsAsked,
         });
         Self {
             turn,
@@ -145,7 +149,8 @@ fn name(action: &Action) -> String {
         Action::LeftOut(turns) => format!("left out {turns}"),
         Action::Complained(_) => "complained".to_owned(),
         Action::LostCalls(calls) => format!("lost {calls}"),
-        Action::FindItems(responses) => format!("find {responses:?}"),
+        Action::FindItems(wanted) => format!("find {wanted:?}"),
+        Action::EffortRefused => "effort refused".to_owned(),
         Action::ClaimApprovals(_) => "claim".to_owned(),
         Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
         Action::RunTool(call) => format!("run {}", call.output_index),

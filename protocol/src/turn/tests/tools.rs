@@ -52,6 +52,7 @@ impl Loop {
                 | Action::ClaimApprovals(_)
                 | Action::Suspect(_)
                 | Action::FindItems(_)
+                | Action::EffortRefused
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
                 | Action::Complained(_)
