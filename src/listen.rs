@@ -102,8 +102,8 @@ fn worker(
     let door = state.metrics_door.clone();
     let app = App::new()
         .app_data(state.clone())
-        .app_data(web::ThinData(client::client(
-            upstream.base_url.as_ref(),
+        .app_data(web::ThinData(client::for_upstream(
+            upstream,
             upstream.deadlines.connect,
         )))
         .configure(|config| http::metrics::route(config, door.as_ref()))

@@ -1,11 +1,20 @@
 //! The HTTP client for the upstream: one per thread, made for long streams.
 
+use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
+use actix_rt::net::TcpStream;
+use actix_service::{Service as _, fn_service};
+use actix_tls::connect::{
+    ConnectError as TcpConnectError, ConnectInfo, Connection, Connector as TcpConnector, Resolver,
+};
+use awc::http::Uri;
 use awc::{Client, ClientRequest, Connector};
 use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::settings::UpstreamSettings;
+use crate::process::socket::Address;
 use crate::tls;
 
 /// Unused connections are dropped before uvicorn's own 5 s keep-alive would close them under us:
@@ -28,6 +37,65 @@ pub fn client(url: &str, connect: Duration) -> Client {
         .limit(0)
         .conn_keep_alive(KEEP_ALIVE)
         .conn_lifetime(Duration::from_secs(3600));
+    Client::builder()
+        .connector(connector)
+        .disable_timeout()
+        .disable_redirects()
+        .finish()
+}
+
+/// A client for this thread to the upstream. Where that is a vLLM of our own, a connection that was not
+/// made to it is none.
+pub fn for_upstream(settings: &UpstreamSettings, connect: Duration) -> Client {
+    let Some(vouch) = settings.vouch.clone() else {
+        return client(settings.base_url.as_str(), connect);
+    };
+    let tcp = Rc::new(TcpConnector::new(Resolver::default()).service());
+    let service = fn_service(move |info: ConnectInfo<Uri>| {
+        let (vouch, connecting) = (vouch.clone(), tcp.call(info));
+        async move {
+            let connection = connecting.await?;
+            if vouch.confirms() {
+                Ok(connection)
+            } else {
+                let nobody = io::ErrorKind::ConnectionRefused.into();
+                Err::<Connection<Uri, TcpStream>, _>(TcpConnectError::Io(nobody))
+            }
+        }
+    });
+    let connector = Connector::new()
+        .connector(service)
+        .timeout(connect)
+        .limit(0)
+        .conn_keep_alive(KEEP_ALIVE)
+        .conn_lifetime(Duration::from_secs(3600));
+    Client::builder()
+        .connector(connector)
+        .disable_timeout()
+        .disable_redirects()
+        .finish()
+}
+
+/// A client for this thread whose connections all go to the socket that `address` names at that time;
+/// what a URL says of a host means nothing.
+pub(crate) fn over_sockets(
+    connect: Duration,
+    address: impl Fn() -> Option<Address> + Clone + 'static,
+) -> Client {
+    let service = fn_service(move |info: ConnectInfo<Uri>| {
+        let address = address();
+        async move {
+            let nobody = || TcpConnectError::Io(io::ErrorKind::NotConnected.into());
+            let socket = address.ok_or_else(nobody)?.connect().await;
+            let socket = socket.map_err(TcpConnectError::Io)?;
+            Ok::<_, TcpConnectError>(Connection::new(info.request().clone(), socket))
+        }
+    });
+    let connector = Connector::new()
+        .connector(service)
+        .timeout(connect)
+        .limit(0)
+        .conn_keep_alive(KEEP_ALIVE);
     Client::builder()
         .connector(connector)
         .disable_timeout()

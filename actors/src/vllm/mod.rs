@@ -11,6 +11,7 @@ pub mod messages;
 pub mod settings;
 pub mod spawn;
 pub(crate) mod tokenize;
+pub mod vouch;
 
 use std::time::{Duration, Instant};
 
@@ -145,7 +146,7 @@ impl Actor for VllmActor {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        self.client = Some(client::client(self.settings.base_url.as_str(), POLL_LIMIT));
+        self.client = Some(client::for_upstream(&self.settings, POLL_LIMIT));
     }
 }
 
