@@ -12,7 +12,9 @@ use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
-use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
+use vllm_responses_actors::env::{
+    connections_by_descriptors, descriptor_limit, places_by_descriptors,
+};
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::ListServers;
 use vllm_responses_actors::metrics::Metrics;
@@ -50,6 +52,8 @@ use crate::status::{self, McpView, ToolStatus};
 
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// With fewer open descriptors not even the listeners, threads and database connections come up.
+const FEWEST_DESCRIPTORS: u64 = 128;
 /// The last spans' way to the collector.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
@@ -73,6 +77,13 @@ impl From<String> for Failure {
 /// # Errors
 /// When the gateway cannot start, or is to end with a child.
 pub fn run(config: Config, log: LogSource) -> Result<Outcome, Failure> {
+    let descriptors = descriptor_limit();
+    if descriptors < FEWEST_DESCRIPTORS {
+        return Err(Failure::from(format!(
+            "this process may have {descriptors} descriptors open and needs {FEWEST_DESCRIPTORS} at \
+             least: raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
+        )));
+    }
     tls::install();
     System::new().block_on(serve(config, log))
 }
@@ -94,7 +105,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let start = Instant::now();
     let upstream = match &config.upstream {
         Upstream::External(settings) => (**settings).clone(),
-        Upstream::Spawn(spawned) => spawned.upstream.clone(),
+        Upstream::Spawn(spawned) => spawn::own(spawned.upstream.clone(), &spawned.command),
     };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
     let keys_seen = keys.watch();
@@ -250,7 +261,7 @@ async fn spawn_vllm(
     let vllm = spawn::supervise(
         &spawned.command,
         &spawned.spawn,
-        spawned.upstream.clone(),
+        opening.upstream.clone(),
         opening.supervisor.clone().recipient(),
         &control.handle(),
     )

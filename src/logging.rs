@@ -9,6 +9,7 @@ use log::{Log, Metadata, Record};
 use serde::Serializer as _;
 use serde::ser::SerializeMap;
 use tokio::sync::watch;
+use vllm_responses_actors::process::deceives;
 
 use crate::config::{LogFormat, Logging};
 
@@ -100,7 +101,7 @@ fn text_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
+        if deceives(letter) {
             line.extend(letter.escape_default());
         } else {
             line.push(letter);

@@ -6,6 +6,7 @@
 
 pub mod ask;
 pub mod cache;
+mod cgroup;
 pub mod env;
 pub mod http1;
 pub mod interpreter;
@@ -23,6 +24,7 @@ pub mod secret;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod token;
 pub mod tools;
 pub mod trace;
 pub mod turn;

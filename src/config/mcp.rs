@@ -152,7 +152,9 @@ impl Reader<'_> {
         let port = self.runtime_port();
         if let Some(file) = self.optional("mcp.file") {
             let file = PathBuf::from(file);
-            return Some(BuiltIn::Spawned { file, port: port? });
+            // Of no use to a runtime of the gateway's own, which listens on no port; but a mistake in it
+            // is one.
+            return port.map(|_unused| BuiltIn::Spawned { file });
         }
         let flagged = |value: &RawValue| value.place == "`--mcp-port`";
         let flagged = self.value("mcp.port").is_some_and(flagged);
@@ -183,7 +185,7 @@ impl Reader<'_> {
         Some(BuiltIn::Attached(RuntimeLink { url, token }))
     }
 
-    /// The port to start the runtime on: that of the URL when one is given.
+    /// The port of a runtime that is started by itself: that of the URL when one is given.
     fn runtime_port(&mut self) -> Option<u16> {
         let port = self.port("mcp.port", 1);
         let given = self
@@ -197,7 +199,7 @@ impl Reader<'_> {
         if port.is_none() {
             self.problem(
                 "mcp.runtime_url",
-                "must be an `http` URL on 127.0.0.1, since the gateway starts the runtime itself",
+                "must be an `http` URL on 127.0.0.1, since the runtime is started on this machine",
             );
         }
         port

@@ -174,8 +174,8 @@ pub const TABLE: &[Row] = &[
     Row::new("privacy.seal_max_age", "VR_SEAL_MAX_AGE", "", Duration).means("Age at which sealed reasoning is refused; unset accepts it as long as its key is known."),
 
     Row::new("mcp.file", "VR_MCP_CONFIG_PATH", "", Text).flag("--mcp-config").means("`mcp.json` with the operator's MCP servers; when given, the gateway starts their runtime."),
-    Row::new("mcp.port", "VR_MCP_PORT", "5981", Number).flag("--mcp-port").means("Port of that runtime, on 127.0.0.1."),
-    Row::new("mcp.runtime_url", "VR_MCP_BUILTIN_RUNTIME_URL", "", Text).means("URL of a runtime that runs already, when no `mcp.json` is given; with one, the port to start it on."),
+    Row::new("mcp.port", "VR_MCP_PORT", "5981", Number).flag("--mcp-port").means("Port of a runtime that is started by itself, on 127.0.0.1; the gateway's own has none."),
+    Row::new("mcp.runtime_url", "VR_MCP_BUILTIN_RUNTIME_URL", "", Text).means("URL of a runtime that runs already, when no `mcp.json` is given; for `mcp-runtime`, the port to listen on."),
     Row::new("mcp.runtime_token", "VR_MCP_RUNTIME_TOKEN", "", Text).secret().means("Bearer token of a runtime that the gateway does not start; needed unless it is on this machine."),
     Row::new("mcp.startup_timeout", "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC", "10s", Duration).means("Longest connection, handshake and tool list of an MCP server, each."),
     Row::new("mcp.tool_timeout", "VR_MCP_HOSTED_TOOL_TIMEOUT_SEC", "60s", Duration).means("Longest call of an MCP tool."),

@@ -235,6 +235,7 @@ impl<'a> Reader<'a> {
             ready_timeout: ready_timeout?,
             ready_interval: ready_interval?,
             deadlines: deadlines?,
+            vouch: None,
         })))
     }
 
@@ -279,6 +280,7 @@ impl<'a> Reader<'a> {
             ready_timeout: startup_timeout?,
             ready_interval: ready_interval?,
             deadlines: deadlines?,
+            vouch: None,
         };
         Some(SpawnUpstream {
             command,

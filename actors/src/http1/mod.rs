@@ -80,6 +80,17 @@ pub struct Answer {
 pub struct Client {
     origin: Rc<Origin>,
     pool: Rc<Pool>,
+    check: Option<Check>,
+}
+
+/// Says of a connection that has just been made whether it went to whom it should.
+#[derive(Clone)]
+struct Check(Rc<dyn Fn() -> bool>);
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Check")
+    }
 }
 
 impl Request {
@@ -161,7 +172,15 @@ impl Client {
         Self {
             origin: Rc::new(Origin::of(url, connect)),
             pool: Rc::new(Pool::default()),
+            check: None,
         }
+    }
+
+    /// Asks this of each new connection before anything is sent; where the answer is no, there is none.
+    #[must_use]
+    pub(crate) fn checked(mut self, check: impl Fn() -> bool + 'static) -> Self {
+        self.check = Some(Check(Rc::new(check)));
+        self
     }
 
     /// Sends a request and reads the head of its answer.
@@ -182,6 +201,9 @@ impl Client {
             }
         }
         let connection = self.origin.dial().await?;
+        if self.check.as_ref().is_some_and(|check| !(check.0)()) {
+            return Err(SendError::Unreachable);
+        }
         let mut exchange = Exchange::begin(connection, head, request.body);
         exchange.answer(&self.pool).await.map_err(SendError::from)
     }

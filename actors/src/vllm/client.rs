@@ -1,5 +1,7 @@
 //! Requests to the model server, with the gateway's own key.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
@@ -10,7 +12,17 @@ use crate::redact::Secrets;
 impl UpstreamSettings {
     /// A client for this thread.
     pub fn client(&self) -> Client {
-        Client::new(&self.base_url, self.deadlines.connect)
+        self.client_within(self.deadlines.connect)
+    }
+
+    /// A client for this thread with another limit for connecting. Where the upstream is a vLLM of our
+    /// own, a connection that was not made to it is none.
+    pub(super) fn client_within(&self, connect: Duration) -> Client {
+        let client = Client::new(&self.base_url, connect);
+        match self.vouch.clone() {
+            Some(vouch) => client.checked(move || vouch.confirms()),
+            None => client,
+        }
     }
 
     /// `GET` of an endpoint, `path` beginning with a slash.

@@ -12,6 +12,7 @@ pub mod messages;
 pub mod settings;
 pub mod spawn;
 pub(crate) mod tokenize;
+pub mod vouch;
 
 use std::time::{Duration, Instant};
 
@@ -146,7 +147,7 @@ impl Actor for VllmActor {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        self.client = Some(Client::new(&self.settings.base_url, POLL_LIMIT));
+        self.client = Some(self.settings.client_within(POLL_LIMIT));
     }
 }
 

@@ -68,6 +68,9 @@ fn interpreter(text: &mut String, python: &InterpreterView) {
     );
     row(text, "python", &line);
     note(text, "last error", python.last_error.as_deref());
+    let gaps = python.walls.filter(|walls| !walls.are_complete());
+    let gaps = gaps.map(|walls| walls.to_string());
+    note(text, "walls", gaps.as_deref());
 }
 
 fn upstream(text: &mut String, upstream: &UpstreamStatus) {
@@ -179,6 +182,8 @@ fn cache(text: &mut String, status: &CacheStatus) {
 
 #[cfg(test)]
 mod tests {
+    use vllm_responses_actors::process::sandbox::Walls;
+
     use super::*;
     use crate::status::{CacheStatus, InterpreterView, ToolStatus};
 
@@ -225,6 +230,10 @@ mod tests {
                 waiting: 0,
                 failures: 1,
                 last_error: None,
+                walls: Some(Walls {
+                    landlock: 0,
+                    seccomp: true,
+                }),
             }),
             tools: vec![ToolStatus {
                 name: "code_interpreter".to_owned(),
@@ -247,6 +256,7 @@ vllm-responses 1.2.3 at http://h: not ready
   store      ready, SQLite, 1 of 4096 places for writes taken
   cache      off
   python     ready, 3 processes, 2 of them idle, 0 calls waiting
+               walls: Landlock missing, seccomp there
   tool       code_interpreter: missing
                remedy: install it
 ";
