@@ -38,6 +38,7 @@ use vllm_responses_protocol::responses::request::Rules;
 
 use crate::banner::{self, Ready};
 use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
+use crate::http::door::Door;
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
@@ -269,14 +270,21 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
     let failed = AwaitPhase(OwnProcess::Vllm, Phase::Failed);
     match supervisor.send(failed).await {
         Ok(reached) => Failure {
-            problem: format!(
-                "vLLM was given up: {}; what it wrote is above",
-                reached.last_error
-            ),
+            problem: given_up_words(&reached.last_error),
             code: reached.exit.map_or(1, ExitKind::exit_code),
         },
         Err(_gone) => std::future::pending().await,
     }
+}
+
+fn given_up_words(last_error: &str) -> String {
+    let advice = if last_error.contains("not found") {
+        "install vLLM (`pip install vllm`), name its program with `VR_VLLM_BIN`, or use a server that \
+         runs with `--upstream`"
+    } else {
+        "what it wrote is above"
+    };
+    format!("vLLM was given up: {last_error}; {advice}")
 }
 
 /// What changes while the gateway runs and every handler sees.
@@ -294,6 +302,7 @@ fn app_state(
 ) -> AppState {
     AppState {
         keys,
+        door: Door::new(&config.gateway),
         gate,
         supervisor,
         mcp: McpDoors {
@@ -390,10 +399,11 @@ async fn start_mcp_runtime(opening: &Opening) -> Result<(), String> {
 /// Opens and migrates the store; from then on stored responses are served.
 async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     let settings = opening.config.store.clone();
-    log::info!("store: opening ({})", banner::place(&settings));
+    let place = banner::place(&settings);
+    log::info!("store: opening ({place})");
     let front = cache::start(settings, opening.config.cache.clone())
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| format!("{error} (it is {place})"))?;
     opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),

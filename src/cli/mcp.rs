@@ -44,6 +44,7 @@ pub(super) fn run_probe(url: &str, calls: &[String]) -> ExitCode {
         format: crate::config::LogFormat::Text,
         timings: false,
         model_messages: false,
+        access: false,
     });
     tls::install();
     match probe::run(url, calls) {
@@ -53,6 +54,7 @@ pub(super) fn run_probe(url: &str, calls: &[String]) -> ExitCode {
 }
 
 fn finish(outcome: Result<(), String>) -> ExitCode {
+    logging::finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {

@@ -38,11 +38,13 @@ impl Reader<'_> {
         });
         let timings = self.switch("logging.timings");
         let model_messages = self.switch("logging.model_messages");
+        let access = self.switch("logging.access");
         Some(Logging {
             filter: self.raw.rust_log.clone().or(level)?,
             format: format?,
             timings: timings?,
             model_messages: model_messages?,
+            access: access?,
         })
     }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::signal::unix::{SignalKind, signal};
 use vllm_responses_actors::mcp::hosted::{self, Means, Servers};
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
-use vllm_responses_actors::process::Launcher;
+use vllm_responses_actors::process::{self, Launcher};
 use vllm_responses_protocol::mcp::file::McpFile;
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
@@ -44,7 +43,7 @@ async fn serve(
     file: McpFile,
     env: BTreeMap<OsString, OsString>,
 ) -> Result<(), String> {
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let launcher = Launcher::start("/proc/self/exe".into(), process::outlet())
         .map_err(|error| format!("the process launcher cannot be started ({error})"))?;
     let means = Means {
         launcher,

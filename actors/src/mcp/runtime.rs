@@ -85,7 +85,7 @@ pub fn supervise(
         TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .map_err(|error| SpawnRuntimeError::PortTaken { port, error })?,
     );
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())
         .map_err(SpawnRuntimeError::Launcher)?;
     let spec = ChildSpec {
         name: NAME.to_owned(),

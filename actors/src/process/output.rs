@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
@@ -17,6 +18,26 @@ const LONGEST_LINE: usize = 8 * 1024;
 /// One parcel to the writer; 15 of them in the queue and one being written are 1 MiB.
 const PARCEL: usize = 64 * 1024;
 const PARCELS: usize = 15;
+
+/// Makes a writer of lines.
+type Outlet = fn() -> Box<dyn Write + Send>;
+
+/// Where this process writes its children's lines; like stderr, there is one.
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+
+/// From the next launcher on, children's lines go to what this makes instead of to stderr as they are.
+/// Each write has whole lines, `NAME| ` before each. The first call counts.
+pub fn write_lines_to(outlet: Outlet) {
+    OUTLET.get_or_init(|| outlet);
+}
+
+/// A writer of children's lines.
+pub fn outlet() -> Box<dyn Write + Send> {
+    OUTLET.get().map_or_else(
+        || -> Box<dyn Write + Send> { Box::new(io::stderr()) },
+        |make| make(),
+    )
+}
 
 /// Cuts a byte stream into lines. Carriage return ends a line as line feed does, so that a progress
 /// bar shows its newest state; empty lines are left out.

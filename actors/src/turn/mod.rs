@@ -13,10 +13,12 @@ mod clock;
 mod flow;
 mod load;
 mod outlet;
+mod spent;
 mod timings;
 mod tools;
 mod watch;
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,7 @@ use call::{Answer, Call};
 use flow::{Flow, Part};
 use outlet::Outlet;
 pub use outlet::Pieces;
+pub use spent::Spent;
 use timings::{Timings, log_messages};
 
 /// The store's own deadline is 5 s; this one is for a store actor that died.
@@ -69,6 +72,8 @@ pub struct Job {
     pub queued: Duration,
     /// What the request's body takes in memory.
     pub held: Held,
+    /// What the model's answers have used so far.
+    pub spent: Arc<Spent>,
 }
 
 /// What the HTTP handler holds. Dropping it tells the turn that its client left.
@@ -111,6 +116,7 @@ pub(crate) struct TurnActor {
     permit: Permit,
     origin: Origin,
     span: Span,
+    spent: Arc<Spent>,
     /// The request, its history, results of tools, and an answer that is gathered whole.
     held: Held,
     client: Client,
@@ -150,6 +156,7 @@ impl TurnActor {
             permit: job.permit,
             origin: job.origin,
             span: job.span,
+            spent: job.spent,
             client,
             head: Some(head),
             outlet: body,
@@ -205,6 +212,7 @@ impl TurnActor {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::Used(call) => {
+                self.spent.add(call.prompt_tokens, call.completion_tokens);
                 if let Some(meter) = &self.permit.meter {
                     meter.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
                 }

@@ -12,6 +12,7 @@ pub mod settings;
 pub mod spawn;
 pub(crate) mod tokenize;
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use actix::{
@@ -19,6 +20,7 @@ use actix::{
     SpawnHandle, WrapFuture,
 };
 use awc::Client;
+use awc::error::{ConnectError, SendRequestError};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -252,12 +254,39 @@ async fn await_ready(
     }
 }
 
+/// Why there was no answer: an operator looks for a refused connection elsewhere than for a name.
+fn unreachable(error: &SendRequestError) -> String {
+    let why = match error {
+        SendRequestError::Connect(ConnectError::Resolver(_) | ConnectError::NoRecords) => {
+            "its name is not known"
+        }
+        SendRequestError::Connect(ConnectError::Timeout) | SendRequestError::Timeout => {
+            "no connection in time"
+        }
+        SendRequestError::Connect(ConnectError::Io(error)) => match error.kind() {
+            ErrorKind::ConnectionRefused => "the connection was refused: nothing listens there",
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no way to it",
+            ErrorKind::TimedOut => "no connection in time",
+            // What rustls says of bytes that are no TLS, and of certificates.
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                "TLS failed: does it speak https at this port, with a certificate that is trusted?"
+            }
+            _ => "the connection failed",
+        },
+        SendRequestError::Connect(ConnectError::Disconnected) | SendRequestError::Send(_) => {
+            "the connection was closed before an answer"
+        }
+        SendRequestError::Response(_) => "what answers there speaks no HTTP; is it https?",
+        _ => "no answer",
+    };
+    format!("cannot be reached: {why}")
+}
+
 async fn poll(client: &Client, settings: &UpstreamSettings) -> Poll {
     let request = settings.authorize(client.get(settings.endpoint("/models")));
     match tokio::time::timeout(POLL_LIMIT, request.send()).await {
         Err(_elapsed) => Poll::NotYet(format!("no answer within {POLL_LIMIT:?}")),
-        // awc's words may quote addresses, never keys.
-        Ok(Err(_unreachable)) => Poll::NotYet("cannot be reached".to_owned()),
+        Ok(Err(error)) => Poll::NotYet(unreachable(&error)),
         Ok(Ok(answer)) => match answer.status().as_u16() {
             200 => Poll::Ready,
             status @ (401 | 403) => Poll::Unauthorized(status),

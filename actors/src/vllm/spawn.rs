@@ -58,7 +58,7 @@ pub fn supervise(
         TcpListener::bind((command.host.as_str(), port))
             .map_err(|error| SpawnVllmError::PortTaken { port, error })?,
     );
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())
         .map_err(SpawnVllmError::Launcher)?;
     let spec = spec(command, settings);
     let numbers = numbers(settings);

@@ -50,6 +50,7 @@ impl Explained {
             | ApiErrorCode::InvalidEncryptedContent
             | ApiErrorCode::PreviousResponseNotFound
             | ApiErrorCode::InvalidApiKey
+            | ApiErrorCode::Forbidden
             | ApiErrorCode::ModelNotFound
             | ApiErrorCode::NotFound
             | ApiErrorCode::McpUnavailable
@@ -58,6 +59,7 @@ impl Explained {
             | ApiErrorCode::RequestTimeout
             | ApiErrorCode::PayloadTooLarge
             | ApiErrorCode::UnsupportedEncoding
+            | ApiErrorCode::UnsupportedMediaType
             | ApiErrorCode::ServerError
             | ApiErrorCode::UpstreamUnavailable
             | ApiErrorCode::UpstreamBadResponse
