@@ -23,6 +23,8 @@ pub(crate) struct Ready {
     pub(crate) store: String,
     /// Whether clients need a key.
     pub(crate) keyed: bool,
+    /// Whether other machines reach it.
+    pub(crate) exposed: bool,
     /// From start to ready.
     pub(crate) took_ms: u64,
 }
@@ -85,7 +87,14 @@ impl Ready {
             ("responses", self.store.clone()),
             (
                 "keys",
-                if self.keyed { "needed" } else { "not needed" }.to_owned(),
+                match (self.keyed, self.exposed) {
+                    (true, _) => "needed",
+                    (false, true) => {
+                        "none: whoever reaches this machine may use it (`VR_API_KEYS_FILE`)"
+                    }
+                    (false, false) => "not needed; only this machine reaches it",
+                }
+                .to_owned(),
             ),
         ];
         let mut text = format!(
@@ -152,6 +161,7 @@ mod tests {
             tools: vec![tool(ToolState::Offered)],
             store: "SQLite, a.db".to_owned(),
             keyed: true,
+            exposed: true,
             took_ms: 38,
         };
         let expected = concat!(
@@ -181,6 +191,7 @@ Ctrl-C stops it.
             ..ready
         };
         let banner = bare.banner();
+        assert!(banner.contains("  keys       none: whoever reaches this machine may use it"));
         assert!(banner.contains("  tools      none of the gateway's own\n"));
         assert!(banner.contains(r#""model":"MODEL""#) && !banner.contains("Bearer"));
     }

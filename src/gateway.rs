@@ -206,6 +206,7 @@ async fn open_and_serve(
         tools: Vec::new(),
         store: banner::place(&opening.config.store),
         keyed: opening.config.api_keys_file.is_some(),
+        exposed: addresses.iter().any(|address| !address.ip().is_loopback()),
         took_ms: 0,
     };
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
@@ -216,10 +217,10 @@ async fn open_and_serve(
         _ = signals.next() => return Ok(Outcome::Clean),
     }
     ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    ready.announce(format);
-    if !ready.keyed {
-        warn_of_open_door(addresses);
+    if !ready.keyed && ready.exposed {
+        warn_of_open_door();
     }
+    ready.announce(format);
     tokio::select! {
         outcome = shutdown::wait_and_drain(signals, lifecycle, &supervisor) => Ok(outcome),
         error = given_up(&supervisor), if stops_with_vllm => Err(error),
@@ -464,11 +465,9 @@ async fn open_upstream(
     Ok((vllm, model))
 }
 
-fn warn_of_open_door(addresses: &[SocketAddr]) {
-    if addresses.iter().any(|address| !address.ip().is_loopback()) {
-        log::warn!(
-            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
-             may use the gateway and read its responses"
-        );
-    }
+fn warn_of_open_door() {
+    log::warn!(
+        "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+         may use the gateway and read its responses"
+    );
 }

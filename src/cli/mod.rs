@@ -122,18 +122,18 @@ fn answer(text: &str) -> ExitCode {
 
 fn check_config(inputs: &Inputs) -> ExitCode {
     let (raw, judged) = config::load(inputs);
-    let warnings = raw.notices.iter();
-    let mut lines: Vec<_> = warnings
-        .map(|notice| format!("warning: {notice}"))
-        .collect();
-    let problems = judged.err().unwrap_or_default();
-    lines.extend(problems.iter().map(|problem| format!("error: {problem}")));
-    if !lines.is_empty() {
-        complain(&lines);
-    }
-    if problems.is_empty() {
+    let Err(problems) = judged else {
+        let warnings = raw.notices.iter();
+        let warnings: Vec<_> = warnings
+            .map(|notice| format!("warning: {notice}"))
+            .collect();
+        if !warnings.is_empty() {
+            complain(&warnings);
+        }
         return answer(&render::effective(&raw));
-    }
+    };
+    let lines = problems.iter().map(|problem| format!("error: {problem}"));
+    complain(&lines.collect::<Vec<_>>());
     // One that is only unfinished is shown. Bad values are not: a secret may stand in the wrong place.
     if problems == [validate::NO_UPSTREAM] {
         let _shown: ExitCode = answer(&render::effective(&raw));

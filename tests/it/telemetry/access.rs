@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::client::Client;
+use crate::harness::tree::{Tree, until};
 use crate::harness::{Fake, Script, TestGateway, knobs};
 
 /// Lines of requests to this route, once there are so many.
@@ -79,6 +80,46 @@ fn the_lines_of_requests_can_be_switched_off() {
         .start();
     gateway.client().get("/v1/models");
     assert!(!gateway.log().contains(" access: "), "{}", gateway.log());
+}
+
+/// What children write, and the gateway's own runtime, too.
+#[test]
+fn a_json_log_is_json_in_every_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mcp.json");
+    let servers =
+        json!({"mcpServers": {"s": {"command": "sh", "args": ["-c", "echo said by s >&2"]}}});
+    std::fs::write(&file, servers.to_string()).unwrap();
+    let flags = [
+        "--code-interpreter",
+        "disabled",
+        "--mcp-config",
+        file.to_str().unwrap(),
+    ];
+    let gateway = Tree::start("", &flags, &[("VR_LOG_FORMAT", "json")]);
+    gateway.wait_ready();
+    until("the server has written", || {
+        gateway.log().contains("said by s")
+    });
+    let log = gateway.log();
+    let mut components = std::collections::BTreeSet::new();
+    // The last line may not be whole yet.
+    for line in log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
+        let object: Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?} in {log}"));
+        assert!(
+            object["time"].is_string() && object["level"].is_string(),
+            "{line}"
+        );
+        components.extend(object["component"].as_str().map(str::to_owned));
+    }
+    assert!(
+        components.contains("vllm") && components.contains("mcp-runtime"),
+        "{components:?}"
+    );
 }
 
 /// X4: a terminal that is stopped, a log driver that is stuck.
