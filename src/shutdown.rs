@@ -112,7 +112,7 @@ pub(crate) async fn wait_and_drain(
         log::info!("stopping; no response is running");
     } else {
         log::info!(
-            "stopping: {running} running responses have {:?} to finish; a second signal (Ctrl-C) ends \
+            "stopping: running responses ({running}) have {:?} to finish; a second signal (Ctrl-C) ends \
              them now",
             lifecycle.shutdown_grace
         );

@@ -188,7 +188,7 @@ fn tell(outcome: &Outcome) -> ExitCode {
     let (text, path) = match outcome {
         Outcome::Installed(path) => ("the code interpreter is installed in", path),
         Outcome::AlreadyThere(path) => (
-            "the code interpreter is there already (`setup code-interpreter --force` installs it again), in",
+            "the code interpreter is already installed (`setup code-interpreter --force` installs it again), in",
             path,
         ),
     };

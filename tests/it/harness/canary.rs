@@ -7,14 +7,12 @@ use std::fmt::Write as _;
 #[track_caller]
 pub(crate) fn search(sink: &str, bytes: &[u8], canaries: &[&str]) {
     assert!(!bytes.is_empty(), "{sink} is empty: nothing was searched");
+    // Texts are searched faster than bytes; what is no UTF-8 in between hides nothing.
+    let text = String::from_utf8_lossy(bytes);
     for canary in canaries {
         for form in forms(canary) {
-            let at = bytes
-                .windows(form.len())
-                .position(|part| part.eq_ignore_ascii_case(form.as_bytes()));
-            if let Some(at) = at {
-                let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 100)];
-                let around = String::from_utf8_lossy(around);
+            if let Some(at) = text.find(&form) {
+                let around: String = text[at..].chars().take(300).collect();
                 panic!("{canary} in {sink}, written as {form}: {around}");
             }
         }
@@ -32,7 +30,13 @@ fn forms(canary: &str) -> Vec<String> {
     for byte in bytes {
         write!(hex, "{byte:02x}").unwrap();
     }
-    let mut forms = vec![canary.to_owned(), decimals(", "), decimals(","), hex];
+    let mut forms = vec![
+        canary.to_owned(),
+        decimals(", "),
+        decimals(","),
+        hex.to_uppercase(),
+        hex,
+    ];
     // Where it begins within a group of three bytes is not known.
     forms.extend((0..3).map(|skipped| base64(&bytes[skipped..])));
     forms
@@ -62,7 +66,7 @@ mod tests {
         for dress in [
             "a PROMPTCANARY b",
             "[1, 80, 82, 79, 77, 80, 84, 67, 65, 78, 65, 82, 89, 2]",
-            "\\x50524f4d505443414E415259",
+            "\\x50524f4d505443414e415259",
             "eyJ4IjoiUFJPTVBUQ0FOQVJZIn0=",
             "IlBST01QVENBTkFSWSI=",
             "ICJQUk9NUFRDQU5BUlki",

@@ -14,6 +14,9 @@ use crate::harness::client::Client;
 use crate::harness::tree::{Tree, until};
 use crate::harness::{Fake, Script, TestGateway, knobs};
 
+/// More than fill the queue.
+const REQUESTS: usize = 600;
+
 /// Lines of requests to this route, once there are so many.
 #[track_caller]
 fn lines(gateway: &TestGateway, route: &str, count: usize) -> Vec<Value> {
@@ -126,6 +129,7 @@ fn a_json_log_is_json_in_every_line() {
 #[test]
 fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
     let fake = Fake::start();
+    fake.on("m", vec![Script::completion("ok"); REQUESTS]);
     let folder = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
@@ -139,6 +143,7 @@ fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
             "127.0.0.1",
         ])
         .args(["--gateway-port", &address.port().to_string()])
+        .env("VR_LOG_MODEL_MESSAGES", "1")
         .env(knobs::DB_PATH, folder.path().join("it.db"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -156,20 +161,26 @@ fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
         assert!(Instant::now() < until, "not ready");
         std::thread::sleep(Duration::from_millis(20));
     }
-    // 64 KiB are in the pipe, 2 MiB in the queue; a line of a request has 200 bytes.
-    let mut open = crate::harness::client::Open::connect(address).unwrap();
-    for _ in 0..15_000 {
-        open.write(b"GET /v1/nowhere HTTP/1.1\r\nhost: g\r\n\r\n")
-            .unwrap();
-        assert_eq!(open.reply().unwrap().status, 404);
+    // 64 KiB are in the pipe, 2 MiB in the queue; each request is logged with its 8 KiB.
+    let body = json!({"model": "m", "input": "x".repeat(8192), "store": false});
+    let dropped = || {
+        let page = client.get("/metrics").text();
+        let count = page
+            .lines()
+            .find_map(|line| line.strip_prefix("vllm_responses_log_lines_dropped_total "));
+        count
+            .and_then(|count| count.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    let mut asked = 0;
+    while dropped() == 0 {
+        assert!(asked < REQUESTS, "nothing is dropped");
+        for _ in 0..20 {
+            assert_eq!(client.create(&body).status, 200);
+        }
+        asked += 20;
     }
     assert_eq!(client.get("/health/ready").status, 200);
-    let page = client.get("/metrics").text();
-    let dropped = page
-        .lines()
-        .find_map(|line| line.strip_prefix("vllm_responses_log_lines_dropped_total "))
-        .and_then(|count| count.parse::<u64>().ok());
-    assert!(dropped.is_some_and(|dropped| dropped > 0), "{dropped:?}");
     kill(
         Pid::from_raw(child.id().try_into().unwrap()),
         Signal::SIGTERM,
