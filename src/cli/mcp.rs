@@ -44,7 +44,6 @@ pub(super) fn run_probe(url: &str, calls: &[String]) -> ExitCode {
         format: crate::config::LogFormat::Text,
         timings: false,
         model_messages: false,
-        access: false,
     });
     tls::install();
     match probe::run(url, calls) {

@@ -42,16 +42,14 @@ pub(super) fn add(mut error: clap::Error) -> clap::Error {
         let shown = ContextValue::Strings(shown.collect());
         error.insert(ContextKind::ValidSubcommand, shown);
     }
-    match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            let word = text(&error, ContextKind::InvalidSubcommand);
-            if START.contains(&word.as_str()) {
-                let meant = ContextValue::Strings(vec!["serve".to_owned()]);
-                error.insert(ContextKind::SuggestedSubcommand, meant);
-            }
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let word = text(&error, ContextKind::InvalidSubcommand);
+        if START.contains(&word.as_str()) {
+            let meant = ContextValue::Strings(vec!["serve".to_owned()]);
+            error.insert(ContextKind::SuggestedSubcommand, meant);
         }
-        ErrorKind::UnknownArgument => tell_argument(&mut error),
-        _ => {}
+    } else if error.kind() == ErrorKind::UnknownArgument {
+        tell_argument(&mut error);
     }
     error
 }
@@ -75,9 +73,10 @@ fn tell_argument(error: &mut clap::Error) {
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> String {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        _ => String::new(),
+    if let Some(ContextValue::String(text)) = error.get(kind) {
+        text.clone()
+    } else {
+        String::new()
     }
 }
 

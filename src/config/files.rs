@@ -40,13 +40,18 @@ pub(crate) fn without_mark(text: String) -> String {
 
 /// Why a file cannot be read.
 pub(crate) fn words(error: &std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "there is no such file".to_owned(),
-        ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        ErrorKind::InvalidData => "it is not UTF-8 text; save it as UTF-8".to_owned(),
-        ErrorKind::IsADirectory => "it is a folder".to_owned(),
-        other => other.to_string(),
-    }
+    let known = [
+        (ErrorKind::NotFound, "there is no such file"),
+        (ErrorKind::PermissionDenied, "this user may not read it"),
+        (
+            ErrorKind::InvalidData,
+            "it is not UTF-8 text; save it as UTF-8",
+        ),
+        (ErrorKind::IsADirectory, "it is a folder"),
+    ];
+    let kind = error.kind();
+    let known = known.iter().find(|(known, _)| *known == kind);
+    known.map_or_else(|| kind.to_string(), |(_, words)| (*words).to_owned())
 }
 
 /// What is wrong with a file's mode, as a notice; nothing where the file is not there.

@@ -194,8 +194,6 @@ pub struct Logging {
     pub timings: bool,
     /// Whether messages to and from the model are logged.
     pub model_messages: bool,
-    /// Whether each request is a line.
-    pub access: bool,
 }
 
 /// Shape of a log line.

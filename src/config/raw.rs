@@ -305,11 +305,11 @@ fn flatten(prefix: &str, table: &toml::Table, path: &str, layer: &mut Layer, raw
             }
             (None, inner) => {
                 let known = TABLE.iter().filter(|row| row.in_toml()).map(|row| row.key);
-                let hint = match inner {
-                    toml::Value::Table(_) => {
-                        suggestion(&key, known.filter_map(|key| Some(key.split_once('.')?.0)))
-                    }
-                    _ => suggestion(&key, known),
+                let hint = if inner.is_table() {
+                    let sections = known.filter_map(|key| Some(key.split_once('.')?.0));
+                    suggestion(&key, sections)
+                } else {
+                    suggestion(&key, known)
                 };
                 raw.problems
                     .push(format!("{place}: unknown key{hint}; correct or remove it"));

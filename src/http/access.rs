@@ -72,7 +72,7 @@ impl Visit {
     }
 
     /// The head of its answer is there.
-    pub(super) fn answered<B>(&mut self, response: &ServiceResponse<B>, is_whole: bool) {
+    pub(super) fn answered<B>(&mut self, response: &ServiceResponse<B>) {
         let request = response.request();
         let extensions = request.extensions();
         let stored = || {
@@ -85,7 +85,7 @@ impl Visit {
         self.status = response.status().as_u16();
         self.caller = extensions.get::<Caller>().cloned();
         self.noted = extensions.get::<Noted>().cloned().or_else(stored);
-        self.is_whole = is_whole;
+        self.is_whole = true;
     }
 
     /// No handler made an answer.

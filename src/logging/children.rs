@@ -37,7 +37,7 @@ pub(super) fn json(lines: &[u8]) -> Vec<u8> {
                 level: "INFO",
                 target: "child",
                 component: &name,
-                message: &plain(&text, false),
+                message: &plain(&text, Colours::Go),
             };
             out.extend_from_slice(&serde_json::to_vec(&object).unwrap_or_default());
         }
@@ -55,7 +55,7 @@ pub(super) fn text(lines: &[u8]) -> Vec<u8> {
     let mut out = String::with_capacity(lines.len());
     for (name, text) in split(lines) {
         // Writing to a string does not fail.
-        writeln!(out, "{name}| {}", plain(&text, true)).unwrap_or_default();
+        writeln!(out, "{name}| {}", plain(&text, Colours::Stay)).unwrap_or_default();
     }
     out.into_bytes()
 }
@@ -77,8 +77,15 @@ fn is_object(text: &str) -> bool {
     text.starts_with("{\"time\":") && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Without control characters; `ESC [ ... m`, which colours, stays where `coloured`, else it goes.
-fn plain(text: &str, coloured: bool) -> String {
+/// What becomes of `ESC [ ... m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Colours {
+    Stay,
+    Go,
+}
+
+/// Without control characters.
+fn plain(text: &str, colours: Colours) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(letter) = rest.chars().next() {
@@ -86,7 +93,7 @@ fn plain(text: &str, coloured: bool) -> String {
             && let Some(length) = colour(rest)
         {
             let (sequence, behind) = rest.split_at(length);
-            if coloured {
+            if colours == Colours::Stay {
                 out.push_str(sequence);
             }
             rest = behind;

@@ -1,12 +1,12 @@
 //! One line of the log, as text or as a JSON object, key-values included.
 
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Record;
 use log::kv::{self, Key, Value, VisitSource};
 use serde::Serializer as _;
 use serde::ser::SerializeMap;
+use vllm_responses_actors::env::{Clock as _, SystemClock};
 
 /// Letters that show nothing and change how the others are shown.
 pub(super) fn is_hidden(letter: char) -> bool {
@@ -15,13 +15,12 @@ pub(super) fn is_hidden(letter: char) -> bool {
 
 /// The time as the log writes it: UTC, to the millisecond.
 pub(super) fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default();
-    stamp(since.as_secs(), since.subsec_millis())
+    let millis = u64::try_from(SystemClock.now_ms()).unwrap_or_default();
+    stamp(millis / 1000, millis % 1000)
 }
 
 /// Days to a date by Howard Hinnant's `civil_from_days`, for the years from 1970 on.
-fn stamp(seconds: u64, millis: u32) -> String {
+fn stamp(seconds: u64, millis: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day) = (shifted / 146_097, shifted % 146_097);

@@ -126,8 +126,7 @@ fn logger(settings: &Logging) -> Logger {
     let mut builder = Builder::new();
     // What actix says of its own start is no news to people; a filter that names it gets it.
     let quiet = "actix_server=warn,tracing::span=warn";
-    let access = if settings.access { "" } else { ",access=off" };
-    builder.parse_filters(&format!("{quiet},{},{SILENT}{access}", settings.filter));
+    builder.parse_filters(&format!("{quiet},{},{SILENT}", settings.filter));
     IS_JSON.store(settings.format == LogFormat::Json, Relaxed);
     match settings.format {
         LogFormat::Text => builder.format(|out, record| line::text_line(out, &line::now(), record)),
@@ -192,7 +191,6 @@ mod tests {
             format: LogFormat::Text,
             timings: false,
             model_messages: false,
-            access: false,
         };
         let first = init(&settings);
         assert!(init(&settings).is_none());

@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn what_was_written_before_the_end_is_there() {
         let (written, arrived) = channel();
-        let (_open, gate) = channel::<()>();
-        drop(_open);
+        let (open, gate) = channel::<()>();
+        drop(open);
         let mut queue = Queue::start(Box::new(Gate { gate, written })).unwrap();
         queue.write_all(b"one\n").unwrap();
         queue.finish(Duration::from_secs(60));

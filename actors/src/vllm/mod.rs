@@ -256,31 +256,50 @@ async fn await_ready(
 
 /// Why there was no answer: an operator looks for a refused connection elsewhere than for a name.
 fn unreachable(error: &SendRequestError) -> String {
-    let why = match error {
-        SendRequestError::Connect(ConnectError::Resolver(_) | ConnectError::NoRecords) => {
-            "its name is not known"
-        }
-        SendRequestError::Connect(ConnectError::Timeout) | SendRequestError::Timeout => {
-            "no connection in time"
-        }
-        SendRequestError::Connect(ConnectError::Io(error)) => match error.kind() {
-            ErrorKind::ConnectionRefused => "the connection was refused: nothing listens there",
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no way to it",
-            ErrorKind::TimedOut => "no connection in time",
-            // What rustls says of bytes that are no TLS, and of certificates.
-            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
-                "TLS failed: does it speak https at this port, with a certificate that is trusted?"
-            }
-            _ => "the connection failed",
-        },
-        SendRequestError::Connect(ConnectError::Disconnected) | SendRequestError::Send(_) => {
-            "the connection was closed before an answer"
-        }
-        SendRequestError::Response(_) => "what answers there speaks no HTTP; is it https?",
-        _ => "no answer",
+    let why = if let SendRequestError::Connect(error) = error {
+        unconnected(error)
+    } else if matches!(error, SendRequestError::Timeout) {
+        "no connection in time"
+    } else if matches!(error, SendRequestError::Send(_)) {
+        "the connection was closed"
+    } else if matches!(error, SendRequestError::Response(_)) {
+        "what answers there speaks no HTTP; is it https?"
+    } else {
+        "no answer"
     };
     format!("cannot be reached: {why}")
 }
+
+fn unconnected(error: &ConnectError) -> &'static str {
+    if matches!(error, ConnectError::Timeout) {
+        return "no connection in time";
+    }
+    if matches!(error, ConnectError::Resolver(_) | ConnectError::NoRecords) {
+        return "its name is not known";
+    }
+    let kind = if let ConnectError::Io(error) = error {
+        error.kind()
+    } else {
+        ErrorKind::Other
+    };
+    let known = [
+        (
+            ErrorKind::ConnectionRefused,
+            "the connection was refused: nothing listens there",
+        ),
+        (ErrorKind::HostUnreachable, "there is no way to it"),
+        (ErrorKind::NetworkUnreachable, "there is no way to it"),
+        (ErrorKind::TimedOut, "no connection in time"),
+        // What rustls says of bytes that are no TLS, and of certificates.
+        (ErrorKind::InvalidData, TLS_FAILED),
+        (ErrorKind::UnexpectedEof, TLS_FAILED),
+    ];
+    let known = known.iter().find(|(known, _)| *known == kind);
+    known.map_or("the connection failed", |(_, words)| words)
+}
+
+const TLS_FAILED: &str =
+    "TLS failed: does it speak https at this port, with a certificate that is trusted?";
 
 async fn poll(client: &Client, settings: &UpstreamSettings) -> Poll {
     let request = settings.authorize(client.get(settings.endpoint("/models")));

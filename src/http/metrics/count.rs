@@ -51,7 +51,8 @@ pub(crate) async fn count<B: MessageBody + Unpin>(
         }
     };
     if let Some(visit) = &mut visit {
-        visit.answered(&response, !is_stream(&response));
+        visit.answered(&response);
+        visit.is_whole = !is_stream(&response);
     }
     let open = state.and_then(|state| {
         let http = state.metrics.http();
