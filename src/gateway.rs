@@ -303,7 +303,11 @@ fn app_state(
 ) -> AppState {
     AppState {
         keys,
-        door: Door::new(&config.gateway),
+        door: Door::new(
+            &config.gateway.host,
+            &config.gateway.allowed_hosts,
+            config.gateway.cors.clone(),
+        ),
         gate,
         supervisor,
         mcp: McpDoors {

@@ -26,7 +26,6 @@ use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use super::cors::CorsOrigins;
 use super::error;
 use super::state::AppState;
-use crate::config::GatewaySettings;
 
 const HOST: &str = "this gateway is not known under the name in `Host`: use `localhost` or its address, or list \
      the name in `VR_ALLOWED_HOSTS`";
@@ -43,14 +42,14 @@ pub struct Door {
 }
 
 impl Door {
-    /// The door of a gateway with these settings.
-    pub fn new(gateway: &GatewaySettings) -> Self {
-        let mut names = gateway.allowed_hosts.clone();
-        names.push(gateway.host.to_ascii_lowercase());
+    /// The door of a gateway that is bound to `host` and may be called by the `allowed` names.
+    pub fn new(host: &str, allowed: &[String], cors: CorsOrigins) -> Self {
+        let mut names = allowed.to_vec();
+        names.push(host.to_ascii_lowercase());
         Self {
-            cors: gateway.cors.clone(),
+            cors,
             names,
-            loopback: is_loopback(&gateway.host),
+            loopback: is_loopback(host),
         }
     }
 
@@ -213,21 +212,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn door(host: &str, cors: CorsOrigins) -> Door {
-        Door::new(&GatewaySettings {
-            host: host.to_owned(),
-            port: 1,
-            workers: 1,
-            write_stall: Duration::ZERO,
-            head_timeout: Duration::ZERO,
-            body_timeout: Duration::ZERO,
-            cors,
-            allowed_hosts: vec!["gateway.corp.example".to_owned()],
-        })
+        Door::new(host, &["gateway.corp.example".to_owned()], cors)
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
