@@ -41,6 +41,7 @@ use vllm_responses_protocol::responses::request::Rules;
 
 use crate::banner::{self, Ready};
 use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
+use crate::http::door::Door;
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
@@ -217,6 +218,7 @@ async fn open_and_serve(
         tools: Vec::new(),
         store: banner::place(&opening.config.store),
         keyed: opening.config.api_keys_file.is_some(),
+        exposed: addresses.iter().any(|address| !address.ip().is_loopback()),
         took_ms: 0,
     };
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
@@ -227,10 +229,10 @@ async fn open_and_serve(
         _ = signals.next() => return Ok(Outcome::Clean),
     }
     ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    ready.announce(format);
-    if !ready.keyed {
-        warn_of_open_door(addresses);
+    if !ready.keyed && ready.exposed {
+        warn_of_open_door();
     }
+    ready.announce(format);
     tokio::select! {
         outcome = shutdown::wait_and_drain(signals, lifecycle, &supervisor) => Ok(outcome),
         error = given_up(&supervisor), if stops_with_vllm => Err(error),
@@ -281,14 +283,21 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
     let failed = AwaitPhase(OwnProcess::Vllm, Phase::Failed);
     match supervisor.send(failed).await {
         Ok(reached) => Failure {
-            problem: format!(
-                "vLLM was given up: {}; what it wrote is above",
-                reached.last_error
-            ),
+            problem: given_up_words(&reached.last_error),
             code: reached.exit.map_or(1, ExitKind::exit_code),
         },
         Err(_gone) => std::future::pending().await,
     }
+}
+
+fn given_up_words(last_error: &str) -> String {
+    let advice = if last_error.contains("not found") {
+        "install vLLM (`pip install vllm`), name its program with `VR_VLLM_BIN`, or use a server that \
+         runs with `--upstream`"
+    } else {
+        "what it wrote is above"
+    };
+    format!("vLLM was given up: {last_error}; {advice}")
 }
 
 /// What changes while the gateway runs and every handler sees.
@@ -306,6 +315,11 @@ fn app_state(
 ) -> AppState {
     AppState {
         keys,
+        door: Door::new(
+            &config.gateway.host,
+            &config.gateway.allowed_hosts,
+            config.gateway.cors.clone(),
+        ),
         gate,
         supervisor,
         mcp: McpDoors {
@@ -403,10 +417,11 @@ async fn start_mcp_runtime(opening: &Opening) -> Result<(), String> {
 /// Opens and migrates the store; from then on stored responses are served.
 async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     let settings = opening.config.store.clone();
-    log::info!("store: opening ({})", banner::place(&settings));
+    let place = banner::place(&settings);
+    log::info!("store: opening ({place})");
     let front = cache::start(settings, opening.config.cache.clone())
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| format!("{error} (it is {place})"))?;
     opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),
@@ -467,11 +482,9 @@ async fn open_upstream(
     Ok((vllm, model))
 }
 
-fn warn_of_open_door(addresses: &[SocketAddr]) {
-    if addresses.iter().any(|address| !address.ip().is_loopback()) {
-        log::warn!(
-            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
-             may use the gateway and read its responses"
-        );
-    }
+fn warn_of_open_door() {
+    log::warn!(
+        "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+         may use the gateway and read its responses"
+    );
 }

@@ -10,6 +10,7 @@ use vllm_responses_actors::store::desk::{Census, Desk, Opening};
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
 use super::{USAGE, answer, complain, inputs};
+use crate::banner;
 use crate::config::raw::Inputs;
 use crate::config::{self, table};
 use crate::keys;
@@ -155,7 +156,8 @@ fn text<'a>(given: &'a ArgMatches, name: &str) -> &'a str {
 
 async fn open(inputs: &Inputs, opening: Opening) -> Result<Desk, Problem> {
     let settings = config::load_store(inputs).map_err(wrong)?;
-    Ok(Desk::open(&settings, opening).await?)
+    let desk = Desk::open(&settings, opening).await;
+    desk.map_err(|error| failed(format!("{error} (it is {})", banner::place(&settings))))
 }
 
 async fn migrate(inputs: &Inputs) -> Result<String, Problem> {
@@ -270,10 +272,10 @@ async fn copy(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> {
     }
     let mut source = Desk::open(&from, Opening::AsItIs)
         .await
-        .map_err(|error| failed(format!("`--from`: {error}")))?;
+        .map_err(|error| failed(format!("`--from` ({}): {error}", banner::place(&from))))?;
     let mut target = Desk::open(&to, Opening::Migrate)
         .await
-        .map_err(|error| failed(format!("`--to`: {error}")))?;
+        .map_err(|error| failed(format!("`--to` ({}): {error}", banner::place(&to))))?;
     let mut bar = Bar::default();
     let copied = source.copy_to(&mut target, |at| bar.show(at)).await?;
     verdict(&copied)

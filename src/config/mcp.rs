@@ -14,6 +14,7 @@ use vllm_responses_actors::secret::Secret;
 use vllm_responses_protocol::mcp::file::{self, DefaultApproval, McpFile, Surroundings};
 
 use super::Logging;
+use super::files;
 use super::raw::{Raw, RawValue};
 use super::validate::Reader;
 
@@ -57,11 +58,11 @@ pub fn runtime(raw: &Raw) -> Result<RuntimeConfig, Vec<String>> {
 /// Every problem of the file with its place; never a value.
 pub fn read_file(path: &Path, env: &BTreeMap<OsString, OsString>) -> Result<McpFile, Vec<String>> {
     let unreadable = |why: &str| vec![format!("the file cannot be read ({why})")];
-    let size = std::fs::metadata(path).map_err(|error| unreadable(&error.to_string()))?;
+    let size = std::fs::metadata(path).map_err(|error| unreadable(&files::words(&error)))?;
     if size.len() > MAX_FILE {
         return Err(unreadable("it has more than 1 MiB"));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error.to_string()))?;
+    let text = files::read(path).map_err(|why| unreadable(&why))?;
     let variable = |name: &str| {
         let value = env.get(&OsString::from(name))?;
         value.to_str().map(str::to_owned)
@@ -125,12 +126,13 @@ impl Reader<'_> {
     fn remote(&mut self) -> Option<RemoteSettings> {
         let enabled = self.switch("mcp.remote_enabled");
         let url_checks = self.switch("mcp.remote_url_checks");
-        let rule = "must be `HOST` or `HOST:PORT`, several with commas between";
+        let rule = "must be `HOST` or `HOST:PORT`, whole names, several with commas between";
         let allowed_hosts = self.read("mcp.remote_allowed_hosts", rule, |text| {
             text.split(',')
                 .map(str::trim)
                 .filter(|entry| !entry.is_empty())
-                .map(AllowedHost::parse)
+                // It would be taken for a name, and never match.
+                .map(|entry| AllowedHost::parse(entry).filter(|_| !entry.contains('*')))
                 .collect()
         });
         let rule = "must be `always` or `never`";

@@ -100,6 +100,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may take, unless it comes faster than a kibibyte a second."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
     Row::new("gateway.cors_origins", "VR_CORS_ORIGINS", "", Text).means("Web pages that may use the gateway: origins such as `https://app.example.com` with commas between, or `*`; unset lets none."),
+    Row::new("gateway.allowed_hosts", "VR_ALLOWED_HOSTS", "", Text).means("Names that a gateway without keys on a loopback address may be called by, with commas between, besides `localhost`, addresses and names without a dot."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
     Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),
@@ -190,6 +191,7 @@ pub const TABLE: &[Row] = &[
 
     Row::new("logging.level", "VR_LOG_LEVEL", "info", Choice(&["off", "error", "warn", "info", "debug", "trace"])).flag("--log-level").means("Least severe log line that is written; `RUST_LOG` replaces it."),
     Row::new("logging.format", "VR_LOG_FORMAT", "text", Choice(&["text", "json"])).means("`text` for people, `json` for one JSON object a line."),
+    Row::new("logging.access", "VR_LOG_ACCESS", "true", Switch).means("Whether each request is a line at `info`: method, route, status, time, key, model, tokens; probes and scrapes are at `debug`."),
     Row::new("logging.timings", "VR_LOG_TIMINGS", "false", Switch).means("Whether each response logs where its time went."),
     Row::new("logging.model_messages", "VR_LOG_MODEL_MESSAGES", "false", Switch).means("Whether messages to and from the model are logged, shortened."),
 

@@ -24,7 +24,8 @@ use super::{
 };
 
 const DURATION: &str = "must be a duration; write for example `30s`, `500ms`, `5m`, `2h` or `30d`";
-const NO_UPSTREAM: &str = "no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with \
+/// The problem of a configuration that names no model server.
+pub(crate) const NO_UPSTREAM: &str = "no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with \
      `VR_LLM_API_BASE=URL` in the environment or in `.env`, or with `url = \"URL\"` under `[upstream]` in the TOML file";
 
 /// Judges every value.
@@ -193,6 +194,9 @@ impl<'a> Reader<'a> {
         let head_timeout = self.positive("gateway.head_timeout");
         let body_timeout = self.positive("gateway.body_timeout");
         let cors = self.read("gateway.cors_origins", values::ORIGINS, values::origins);
+        let rule = "must be host names with commas between, without port and scheme; write for example \
+                    `llm.example.com`";
+        let allowed_hosts = self.read("gateway.allowed_hosts", rule, values::hosts);
         Some(GatewaySettings {
             host: host?,
             port: port?,
@@ -201,6 +205,7 @@ impl<'a> Reader<'a> {
             head_timeout: head_timeout?,
             body_timeout: body_timeout?,
             cors: cors?,
+            allowed_hosts: allowed_hosts?,
         })
     }
 

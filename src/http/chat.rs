@@ -129,7 +129,7 @@ async fn answered(
         )
     })?
     .map_err(|error| match error {
-        SendError::Unreachable | SendError::Unwritable => {
+        SendError::Unreachable(_) | SendError::Unwritable => {
             unavailable("the upstream model server cannot be reached")
         }
         SendError::BrokenOff => {

@@ -1,9 +1,11 @@
 //! HTTP: routes, and nothing else. Handlers know actor *messages*, never actor structs' insides.
 
+mod access;
 mod chat;
 pub(crate) mod connection;
 mod context;
 pub mod cors;
+pub(crate) mod door;
 mod encoding;
 mod error;
 mod extract;
@@ -13,6 +15,7 @@ mod mcp;
 pub(crate) mod metrics;
 mod models;
 mod passing;
+mod paths;
 mod responses;
 pub mod state;
 mod status;
@@ -20,17 +23,18 @@ mod stream;
 
 pub(crate) use context::trace_context;
 
-use actix_web::http::{Method, header};
 use actix_web::middleware::from_fn;
-use actix_web::{HttpRequest, HttpResponse, Route, web};
-use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+use actix_web::web;
 use vllm_responses_protocol::turn::Purpose;
+
+use paths::{reads, wrong_method};
 
 /// Adds all routes. Called once per worker, since the upstream client belongs to a thread.
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     config
         .service(
             web::scope("/v1")
+                .wrap(from_fn(door::json_only))
                 .wrap(from_fn(context::identify))
                 .service(
                     web::resource("/responses")
@@ -50,12 +54,12 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .configure(stored_routes)
                 .service(
                     web::resource("/models")
-                        .route(web::get().to(models::list))
+                        .route(reads().to(models::list))
                         .default_service(wrong_method()),
                 )
                 .service(
                     web::resource("/models/{id:.+}")
-                        .route(web::get().to(models::one))
+                        .route(reads().to(models::one))
                         .default_service(wrong_method()),
                 )
                 .configure(mcp_routes)
@@ -66,21 +70,29 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 )
                 .service(
                     web::resource("/status")
-                        .route(web::get().to(status::status))
+                        .route(reads().to(status::status))
                         .default_service(wrong_method()),
                 )
-                .default_service(web::route().to(unknown_path)),
+                .default_service(web::route().to(paths::unknown)),
         )
-        .route("/health", web::get().to(health::alive))
-        .route("/health/ready", web::get().to(health::ready))
-        .default_service(web::route().to(unknown_path));
+        .service(
+            web::resource("/health")
+                .route(reads().to(health::alive))
+                .default_service(wrong_method()),
+        )
+        .service(
+            web::resource("/health/ready")
+                .route(reads().to(health::ready))
+                .default_service(wrong_method()),
+        )
+        .default_service(web::route().to(paths::unknown));
 }
 
 fn stored_routes(config: &mut web::ServiceConfig) {
     config
         .service(
             web::resource("/responses/{id}")
-                .route(web::get().to(responses::get::get))
+                .route(reads().to(responses::get::get))
                 .route(web::delete().to(responses::delete::delete))
                 .default_service(wrong_method()),
         )
@@ -91,7 +103,7 @@ fn stored_routes(config: &mut web::ServiceConfig) {
         )
         .service(
             web::resource("/responses/{id}/input_items")
-                .route(web::get().to(responses::input_items::list))
+                .route(reads().to(responses::input_items::list))
                 .default_service(wrong_method()),
         );
 }
@@ -100,35 +112,12 @@ fn mcp_routes(config: &mut web::ServiceConfig) {
     config
         .service(
             web::resource("/mcp/servers")
-                .route(web::get().to(mcp::servers))
+                .route(reads().to(mcp::servers))
                 .default_service(wrong_method()),
         )
         .service(
             web::resource("/mcp/servers/{server_label}/tools")
-                .route(web::get().to(mcp::tools))
+                .route(reads().to(mcp::tools))
                 .default_service(wrong_method()),
         );
-}
-
-async fn unknown_path(request: HttpRequest) -> HttpResponse {
-    // Every SDK has these calls, so a client deserves to be told what to do instead.
-    let message = if request.path().starts_with("/v1/conversations") {
-        "conversations are not served: continue a response by `previous_response_id`"
-    } else {
-        "no such path"
-    };
-    error::answer(&ApiError::new(ApiErrorCode::NotFound, message))
-}
-
-fn wrong_method() -> Route {
-    web::route().to(refuse_method)
-}
-
-async fn refuse_method(request: HttpRequest, method: Method) -> HttpResponse {
-    let message = if request.headers().contains_key(header::UPGRADE) {
-        "WebSockets are not served: send `POST` with `stream`".to_owned()
-    } else {
-        format!("this path does not take `{method}`")
-    };
-    error::answer(&ApiError::new(ApiErrorCode::MethodNotAllowed, message))
 }

@@ -26,6 +26,7 @@ use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
 use vllm_responses_protocol::tools::LoopLimits;
 
+use super::door::Door;
 use crate::keys::KeyRing;
 
 /// Shared by all workers; immutable.
@@ -33,6 +34,8 @@ use crate::keys::KeyRing;
 pub struct AppState {
     /// Who may come in; `None` lets everyone. Changes when the keys file is read again.
     pub keys: watch::Receiver<Option<Arc<KeyRing>>>,
+    /// Which browsers may come in.
+    pub door: Door,
     /// Lets most responses in.
     pub gate: Gate,
     /// Asked for the others, and for health.

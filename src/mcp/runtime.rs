@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use vllm_responses_actors::mcp::hosted::{self, Means, Servers};
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
 use vllm_responses_actors::mcp::runtime::NAME;
-use vllm_responses_actors::process::{Launcher, socket};
+use vllm_responses_actors::process::{self, Launcher, socket};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::token;
 use vllm_responses_protocol::mcp::file::McpFile;
@@ -55,7 +54,7 @@ async fn serve(
     if handed.is_none() && config.token.is_none() {
         config.token = Some(left_token(config.port)?);
     }
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let launcher = Launcher::start("/proc/self/exe".into(), process::outlet())
         .map_err(|error| format!("the process launcher cannot be started ({error})"))?;
     let means = Means {
         launcher,

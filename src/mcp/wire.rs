@@ -19,7 +19,7 @@ use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{AwaitPhase, OwnProcess};
 
-use crate::config::Logging;
+use crate::config::{LogFormat, Logging};
 
 /// MCP, not started yet.
 pub(crate) struct Mcp {
@@ -111,6 +111,13 @@ fn environment(file: &Path, hosted: HostedSettings, logging: &Logging) -> Runtim
             }),
         ),
         ("RUST_LOG".into(), text(&logging.filter)),
+        (
+            "VR_LOG_FORMAT".into(),
+            text(match logging.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }),
+        ),
     ];
     RuntimeEnv { variables }
 }

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::SendError;
 use super::exchange::Connection;
+use super::{SendError, Unreached};
 use crate::tls;
 
 /// Where a client's requests go.
@@ -61,26 +61,28 @@ impl Origin {
     /// A fresh connection, within the limit.
     pub(super) async fn dial(&self) -> Result<Connection, SendError> {
         let dialled = timeout(self.limit, self.connect()).await;
-        dialled.ok().flatten().ok_or(SendError::Unreachable)
+        let dialled = dialled.unwrap_or(Err(Unreached::TimedOut));
+        dialled.map_err(SendError::Unreachable)
     }
 
-    async fn connect(&self) -> Option<Connection> {
+    async fn connect(&self) -> Result<Connection, Unreached> {
         let (name, addresses) = match &self.host {
             Host::Domain(domain) => {
                 let found = tokio::net::lookup_host((domain.as_str(), self.port)).await;
-                let name = ServerName::try_from(domain.clone()).ok()?;
-                (name, found.ok()?.collect())
+                let found = found.map_err(|_no_address| Unreached::Name)?;
+                let name = ServerName::try_from(domain.clone());
+                (name.map_err(|_no_name| Unreached::Name)?, found.collect())
             }
             Host::Ipv4(ip) => self.at(IpAddr::V4(*ip)),
             Host::Ipv6(ip) => self.at(IpAddr::V6(*ip)),
         };
         let stream = self.reach(&addresses).await?;
-        stream.set_nodelay(true).ok()?;
+        stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
-            return Some(Connection::new(stream));
+            return Ok(Connection::new(stream));
         };
-        let secured = tls.connect(name, stream).await.ok()?;
-        Some(Connection::new(secured))
+        let secured = tls.connect(name, stream).await;
+        Ok(Connection::new(secured.map_err(|_error| Unreached::Tls)?))
     }
 
     fn at(&self, ip: IpAddr) -> (ServerName<'static>, Vec<SocketAddr>) {
@@ -89,13 +91,16 @@ impl Origin {
     }
 
     /// The first address that answers. One that is silent leaves time for the others.
-    async fn reach(&self, addresses: &[SocketAddr]) -> Option<TcpStream> {
+    async fn reach(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Unreached> {
         let share = self.limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let mut last = Unreached::Name;
         for address in addresses {
-            if let Ok(Ok(stream)) = timeout(share, TcpStream::connect(address)).await {
-                return Some(stream);
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error.into(),
+                Err(_elapsed) => last = Unreached::TimedOut,
             }
         }
-        None
+        Err(last)
     }
 }

@@ -18,6 +18,7 @@ mod pool;
 mod tests;
 
 use std::fmt::{self, Write as _};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,12 +38,56 @@ pub use exchange::{Body, BodyError};
 /// takes one way through the network. What fails later was read, and may have been worked on.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// Why there is no connection: an operator looks for a refused one elsewhere than for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreached {
+    /// The resolver gives no address.
+    #[error("its name is not known")]
+    Name,
+    /// The machine is there, the server is not.
+    #[error("the connection was refused: nothing listens there")]
+    Refused,
+    /// No route.
+    #[error("there is no way to it")]
+    NoWay,
+    /// The limit ran out.
+    #[error("no connection in time")]
+    TimedOut,
+    /// No TLS, or a certificate that is not trusted.
+    #[error("TLS failed: does it speak https at this port, with a certificate that is trusted?")]
+    Tls,
+    /// Somebody else's socket.
+    #[error("another process listens there")]
+    Foreign,
+    /// Anything else.
+    #[error("the connection failed")]
+    Failed,
+}
+
+impl From<io::Error> for Unreached {
+    fn from(error: io::Error) -> Self {
+        let kind = error.kind();
+        if kind == io::ErrorKind::ConnectionRefused {
+            Self::Refused
+        } else if matches!(
+            kind,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+        ) {
+            Self::NoWay
+        } else if kind == io::ErrorKind::TimedOut {
+            Self::TimedOut
+        } else {
+            Self::Failed
+        }
+    }
+}
+
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// No connection: nothing was sent.
-    #[error("cannot be reached")]
-    Unreachable,
+    #[error("cannot be reached: {0}")]
+    Unreachable(Unreached),
     /// The connection ended with the request sent and no answer read. It may have been worked on.
     #[error("ended the connection without an answer")]
     BrokenOff,
@@ -202,7 +247,7 @@ impl Client {
         }
         let connection = self.origin.dial().await?;
         if self.check.as_ref().is_some_and(|check| !(check.0)()) {
-            return Err(SendError::Unreachable);
+            return Err(SendError::Unreachable(Unreached::Foreign));
         }
         let mut exchange = Exchange::begin(connection, head, request.body);
         exchange.answer(&self.pool).await.map_err(SendError::from)

@@ -188,7 +188,7 @@ fn spawn_actor(
     walls: Walls,
     arbiter: &ArbiterHandle,
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))?;
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())?;
     let numbers = settings.actor(bundle.manifest(), memory_bytes());
     let backend = PyodideBackend::new(launcher, bundle, &settings.limits).holding(bundle)?;
     Ok(CodeInterpreterActor::start_in_arbiter(arbiter, move |_| {

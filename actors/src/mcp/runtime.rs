@@ -57,7 +57,7 @@ pub fn supervise(
     observer: Recipient<PhaseChanged>,
     arbiter: &ArbiterHandle,
 ) -> Result<(Addr<ChildActor>, Way), SpawnRuntimeError> {
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())
         .map_err(SpawnRuntimeError::Launcher)?;
     let spec = ChildSpec {
         name: NAME.to_owned(),

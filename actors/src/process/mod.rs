@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 pub use launcher::{Child, Launcher};
 pub use mark::sweep_leftovers;
-pub use output::LAST_LINES;
+pub use output::{LAST_LINES, outlet, write_lines_to};
 pub use plain::deceives;
 pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
 pub use sys::{Limit, LimitKind, unread};

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,26 @@ const PARCELS: usize = 15;
 const RATE: u64 = 1024 * 1024;
 /// And at once, after a silence: a traceback of every worker, a listing.
 const BURST: u64 = 4 * RATE;
+
+/// Makes a writer of lines.
+type Outlet = fn() -> Box<dyn Write + Send>;
+
+/// Where this process writes its children's lines; like stderr, there is one.
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+
+/// From the next launcher on, children's lines go to what this makes instead of to stderr as they are.
+/// Each write has whole lines, `NAME| ` before each. The first call counts.
+pub fn write_lines_to(outlet: Outlet) {
+    OUTLET.get_or_init(|| outlet);
+}
+
+/// A writer of children's lines.
+pub fn outlet() -> Box<dyn Write + Send> {
+    OUTLET.get().map_or_else(
+        || -> Box<dyn Write + Send> { Box::new(io::stderr()) },
+        |make| make(),
+    )
+}
 
 /// Cuts a byte stream into lines. Carriage return ends a line as line feed does, so that a progress
 /// bar shows its newest state; empty lines are left out.

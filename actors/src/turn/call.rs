@@ -142,7 +142,7 @@ pub(super) fn words(fault: &UpstreamFault) -> &'static str {
 
 fn send_fault(error: SendError) -> UpstreamFault {
     match error {
-        SendError::Unreachable => UpstreamFault::Unreachable,
+        SendError::Unreachable(_) => UpstreamFault::Unreachable,
         SendError::BrokenOff => UpstreamFault::Reset,
         // No HTTP server, or a broken one.
         SendError::Malformed | SendError::Unwritable => UpstreamFault::WrongContentType,

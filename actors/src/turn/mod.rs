@@ -13,10 +13,12 @@ mod clock;
 mod flow;
 mod load;
 mod outlet;
+mod spent;
 mod timings;
 mod tools;
 mod watch;
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -46,6 +48,7 @@ use call::{Answer, Call};
 use flow::{Flow, Part};
 use outlet::Outlet;
 pub use outlet::Pieces;
+pub use spent::Spent;
 use timings::{Timings, log_messages};
 
 /// The store's own deadline is 5 s; this one is for a store actor that died.
@@ -70,6 +73,8 @@ pub struct Job {
     pub queued: Duration,
     /// What the request's body takes in memory.
     pub held: Held,
+    /// What the model's answers have used so far.
+    pub spent: Arc<Spent>,
 }
 
 /// What the HTTP handler holds. Dropping it tells the turn that its client left.
@@ -112,6 +117,7 @@ pub(crate) struct TurnActor {
     permit: Permit,
     origin: Origin,
     span: Span,
+    spent: Arc<Spent>,
     /// The request, its history, results of tools, and an answer that is gathered whole.
     held: Held,
     client: Client,
@@ -155,6 +161,7 @@ impl TurnActor {
             permit: job.permit,
             origin: job.origin,
             span: job.span,
+            spent: job.spent,
             client,
             head: Some(head),
             outlet: body,
@@ -213,10 +220,9 @@ impl TurnActor {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::Used(call) => {
                 self.uncharged = None;
-                self.charge(
-                    call.prompt_tokens()
-                        .saturating_add(call.completion_tokens()),
-                );
+                let (prompt, completion) = (call.prompt_tokens(), call.completion_tokens());
+                self.spent.add(prompt, completion);
+                self.charge(prompt.saturating_add(completion));
             }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::Suspect(mentions) => {

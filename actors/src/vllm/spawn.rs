@@ -68,7 +68,7 @@ pub fn supervise(
         TcpListener::bind((command.host.as_str(), port))
             .map_err(|error| SpawnVllmError::PortTaken { port, error })?,
     );
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())
         .map_err(SpawnVllmError::Launcher)?;
     let spec = spec(command, settings, upstream.api_key.as_ref());
     let numbers = numbers(settings);

@@ -54,6 +54,7 @@ impl Explained {
             | ApiErrorCode::InvalidEncryptedContent
             | ApiErrorCode::PreviousResponseNotFound
             | ApiErrorCode::InvalidApiKey
+            | ApiErrorCode::Forbidden
             | ApiErrorCode::ModelNotFound
             | ApiErrorCode::NotFound
             | ApiErrorCode::McpUnavailable
@@ -62,6 +63,7 @@ impl Explained {
             | ApiErrorCode::RequestTimeout
             | ApiErrorCode::PayloadTooLarge
             | ApiErrorCode::UnsupportedEncoding
+            | ApiErrorCode::UnsupportedMediaType
             | ApiErrorCode::ServerError
             | ApiErrorCode::UpstreamUnavailable
             | ApiErrorCode::UpstreamBadResponse
