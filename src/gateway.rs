@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
-use vllm_responses_actors::ask::ask_actor;
+use vllm_responses_actors::ask::{ask, ask_actor};
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{
     connections_by_descriptors, descriptor_limit, places_by_descriptors,
@@ -22,9 +22,10 @@ use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
+use vllm_responses_actors::store::messages::{Close, ReportTo};
 use vllm_responses_actors::supervisor::gate::{FindGate, Gate};
 use vllm_responses_actors::supervisor::messages::{
-    self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
+    self, AwaitPhase, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::supervisor::{AdmissionSettings, SupervisorActor};
@@ -55,6 +56,8 @@ use crate::status::{self, McpView, ToolStatus};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// With fewer open descriptors not even the listeners, threads and database connections come up.
 const FEWEST_DESCRIPTORS: u64 = 128;
+/// What is queued is written, and SQLite's log moved into its file.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The last spans' way to the collector.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
@@ -123,6 +126,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let (observers, observers_seen) = watch::channel(Observers::default());
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
+    let store = doors_seen.clone();
     let watched = (keys_seen, doors_seen, observers_seen);
     let gate = ask_actor(&supervisor, FindGate, START_LIMIT).await;
     let gate = gate.map_err(|gone| gone.to_string())?;
@@ -152,11 +156,24 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let living = Box::pin(live(opening, &control, signals, (&addresses, start)));
     let outcome = shutdown::serve_while(server, living).await;
+    close_store(&store).await;
     if let Some(exporter) = exporter {
         exporter.finish(FLUSH_LIMIT).await;
     }
     control.stop();
     outcome?
+}
+
+/// Leaves the database as it may be copied.
+async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
+    let Some(close) = store.borrow().as_ref().map(|doors| doors.close.clone()) else {
+        return;
+    };
+    match ask(&close, Close, CLOSE_LIMIT).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::warn!("the store did not end in good order: {error}"),
+        Err(error) => log::warn!("the store did not end in good order: {error}"),
+    }
 }
 
 /// Who may run.
@@ -428,15 +445,13 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
         parts: front.clone().recipient(),
         weights: front.clone().recipient(),
         remove: front.clone().recipient(),
+        close: front.clone().recipient(),
     }));
     opening.observers.send_modify(|observers| {
         observers.store = Some(front.clone().recipient());
         observers.cache = Some(front.clone().recipient());
     });
-    opening.supervisor.do_send(Report {
-        component: Component::Store,
-        health: Health::Ready,
-    });
+    front.do_send(ReportTo(opening.supervisor.clone().recipient()));
     Ok(front)
 }
 

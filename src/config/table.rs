@@ -109,7 +109,7 @@ pub const TABLE: &[Row] = &[
     Row::new("upstream.connect_timeout", "VR_UPSTREAM_CONNECT_TIMEOUT", "5s", Duration).means("Longest wait for a connection to the upstream."),
     Row::new("upstream.head_timeout", "VR_UPSTREAM_HEAD_TIMEOUT", "240s", Duration).means("Longest wait for the upstream's status line, streamed calls."),
     Row::new("upstream.idle_timeout", "VR_UPSTREAM_IDLE_TIMEOUT", "240s", Duration).means("Longest silence within an upstream stream."),
-    Row::new("upstream.whole_timeout", "VR_UPSTREAM_WHOLE_TIMEOUT", "1800s", Duration).means("Longest duration of an upstream call that is not streamed."),
+    Row::new("upstream.whole_timeout", "VR_UPSTREAM_WHOLE_TIMEOUT", "1800s", Duration).means("Longest duration of an upstream call that is not streamed. At most `1h`."),
     Row::new("upstream.hold_status", "VR_HOLD_STATUS", "5s", Duration).means("How long the client's status line waits for the upstream's."),
     Row::new("upstream.keep_alive", "VR_KEEP_ALIVE", "15s", Duration).means("Silence towards a streaming client after which a comment is sent."),
 
@@ -163,7 +163,7 @@ pub const TABLE: &[Row] = &[
     Row::new("limits.window", "VR_LIMIT_WINDOW", "60s", Duration).means("What a minute is in these limits; for tests."),
 
     Row::new("tools.max_rounds", "VR_MAX_TOOL_ROUNDS", "32", Number).means("Answers of one response that may call gateway tools; then one last is asked for without them."),
-    Row::new("tools.time_limit", "VR_TOOL_TIME_LIMIT", "600s", Duration).means("Age at which a response that has called gateway tools fails."),
+    Row::new("tools.time_limit", "VR_TOOL_TIME_LIMIT", "600s", Duration).means("Age at which a response that has called gateway tools fails. At most `1h`."),
 
     Row::new("protocol.reasoning_events", "VR_REASONING_EVENTS", "openai", Choice(&["openai", "open_responses"])).means("Whose names reasoning events carry."),
     Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),

@@ -11,6 +11,7 @@ use vllm_responses_actors::seal::{self, SealSettings};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::messages::Extent;
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
+use vllm_responses_actors::store::sweep::GRACE;
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
@@ -111,6 +112,19 @@ impl<'a> Reader<'a> {
         let value = self.duration(key)?;
         if value.is_zero() {
             self.problem(key, "must be longer than zero; write for example `30s`");
+        }
+        Some(value)
+    }
+
+    /// As [`Self::positive`], and not so long that what a turn continues is removed before its end.
+    fn within_grace(&mut self, key: &str) -> Option<Duration> {
+        let value = self.positive(key)?;
+        if value > GRACE {
+            self.problem(
+                key,
+                "must be at most `1h`: a deleted or expired response is removed an hour after its end, \
+                 and a turn that continues it must not take longer",
+            );
         }
         Some(value)
     }
@@ -298,7 +312,7 @@ impl<'a> Reader<'a> {
         let connect = self.positive("upstream.connect_timeout");
         let head = self.positive("upstream.head_timeout");
         let idle = self.positive("upstream.idle_timeout");
-        let whole = self.positive("upstream.whole_timeout");
+        let whole = self.within_grace("upstream.whole_timeout");
         let hold_status = self.duration("upstream.hold_status");
         let keep_alive = self.positive("upstream.keep_alive");
         Some(CallDeadlines {
@@ -375,7 +389,7 @@ impl<'a> Reader<'a> {
 
     fn loop_limits(&mut self) -> Option<LoopLimits> {
         let rounds = self.number("tools.max_rounds", 1..=1_000);
-        let wall = self.positive("tools.time_limit");
+        let wall = self.within_grace("tools.time_limit");
         Some(LoopLimits {
             rounds: u32::try_from(rounds?).unwrap_or(u32::MAX),
             wall_ms: i64::try_from(wall?.as_millis()).unwrap_or(i64::MAX),

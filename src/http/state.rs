@@ -13,7 +13,7 @@ use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{
-    self as store, Fetch, LoadChain, LoadPart, Remove, Weigh,
+    self as store, Close, Fetch, LoadChain, LoadPart, Remove, Weigh,
 };
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::gate::Gate;
@@ -133,6 +133,8 @@ pub struct StoreDoors {
     pub weights: Recipient<Weigh>,
     /// Deletion.
     pub remove: Recipient<Remove>,
+    /// The end of the store.
+    pub close: Recipient<Close>,
 }
 
 /// What handlers ask of MCP.

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
+use vllm_responses_actors::process::deceives;
 
 use super::line;
 

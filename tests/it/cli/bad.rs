@@ -118,6 +118,7 @@ const CASES: &[Case] = &[
     env(&[("VR_KEEP_ALIVE", "0")], &["`VR_KEEP_ALIVE`: must be longer than zero"]),
     env(&[("VR_UPSTREAM_READY_INTERVAL", "0s")], &["`VR_UPSTREAM_READY_INTERVAL`: must be longer than zero"]),
     env(&[("VR_MAX_TOOL_ROUNDS", "0")], &["`VR_MAX_TOOL_ROUNDS`: must be a whole number; write one from 1"]),
+    env(&[("VR_TOOL_TIME_LIMIT", "2h")], &["`VR_TOOL_TIME_LIMIT`: must be at most `1h`"]),
     env(&[("VR_TOOL_TIME_LIMIT", "0")], &["`VR_TOOL_TIME_LIMIT`: must be longer than zero"]),
     env(&[("VR_STRICT_REQUESTS", "2")], &["`VR_STRICT_REQUESTS`: must be a boolean"]),
     env(&[("VR_INHERIT_TOOLS", "some")], &["`VR_INHERIT_TOOLS`: must be a boolean"]),
