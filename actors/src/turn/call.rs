@@ -103,11 +103,15 @@ fn jitter(base: Duration) -> Duration {
 }
 
 async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault> {
+    let wanted = match call.delivery {
+        Delivery::Events => "text/event-stream",
+        Delivery::Whole => "application/json",
+    };
     let request = call
         .upstream
         .post("/chat/completions", call.body.clone())
         .header("content-type", "application/json")
-        .header("accept", wanted(call.delivery))
+        .header("accept", wanted)
         .header("x-request-id", &*call.origin.request_id);
     let sent = call.client.send(in_trace(request, span.scope().context()));
     let limits = call.upstream.deadlines;

@@ -168,7 +168,13 @@ impl Late {
     /// nothing: the model is told of it instead.
     fn ask(self, index: usize, function: &McpFunction, out: &mut Out<'_>) -> Told {
         if mcp::check(&self.arguments).is_ok() {
-            return Told::Item(super::mcp::ask(index, function, self.arguments, self.said, out));
+            return Told::Item(super::mcp::ask(
+                index,
+                function,
+                self.arguments,
+                self.said,
+                out,
+            ));
         }
         let view = McpView::announce(index, function, self.said, out);
         view.arguments(index, &self.arguments, out);
