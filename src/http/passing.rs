@@ -176,7 +176,11 @@ impl Spent {
     fn tokens(&self) -> u64 {
         usage_in(&self.tail).map_or_else(
             || self.estimate.tokens(),
-            |usage| usage.prompt_tokens().saturating_add(usage.completion_tokens()),
+            |usage| {
+                usage
+                    .prompt_tokens()
+                    .saturating_add(usage.completion_tokens())
+            },
         )
     }
 }
@@ -198,7 +202,8 @@ mod tests {
     #[test]
     fn usage_is_found_at_the_end_and_not_in_text() {
         let used = |text: &str| {
-            usage_in(text.as_bytes()).map(|usage| (usage.prompt_tokens(), usage.completion_tokens()))
+            usage_in(text.as_bytes())
+                .map(|usage| (usage.prompt_tokens(), usage.completion_tokens()))
         };
         let usage = r#""usage":{"prompt_tokens":3,"total_tokens":7,"completion_tokens":4}"#;
         assert_eq!(

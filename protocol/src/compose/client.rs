@@ -138,7 +138,7 @@ pub(super) enum Told {
 #[derive(Debug)]
 pub(super) struct Late {
     pub(super) route: Route,
-    /// What the model server said of a call that is run here.
+    /// The model server's id of it.
     pub(super) said: Option<Box<Said>>,
     pub(super) call_id: Box<str>,
     pub(super) name: Box<str>,
@@ -168,7 +168,13 @@ impl Late {
     /// nothing: the model is told of it instead.
     fn ask(self, index: usize, function: &McpFunction, out: &mut Out<'_>) -> Told {
         if mcp::check(&self.arguments).is_ok() {
-            return Told::Item(super::mcp::ask(index, function, self.arguments, self.said, out));
+            return Told::Item(super::mcp::ask(
+                index,
+                function,
+                self.arguments,
+                self.said,
+                out,
+            ));
         }
         let view = McpView::announce(index, function, self.said, out);
         view.arguments(index, &self.arguments, out);
