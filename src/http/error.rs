@@ -119,3 +119,30 @@ pub(super) fn busy(message: &str, wait: &str) -> HttpResponse {
         retry_after: Some(wait.into()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_would_be_the_same_work_again_is_not_to_be_retried() {
+        let told = |code| {
+            let response = answer(&ApiError::new(code, "no"));
+            let header = response.headers().get("x-should-retry");
+            header.map(|value| value.as_bytes().to_vec())
+        };
+        for code in [
+            ApiErrorCode::UpstreamTimeout,
+            ApiErrorCode::UpstreamBadResponse,
+        ] {
+            assert_eq!(told(code).as_deref(), Some(&b"false"[..]), "{code:?}");
+        }
+        for code in [
+            ApiErrorCode::ServerIsOverloaded,
+            ApiErrorCode::UpstreamUnavailable,
+            ApiErrorCode::InvalidRequest,
+        ] {
+            assert_eq!(told(code), None, "{code:?}");
+        }
+    }
+}

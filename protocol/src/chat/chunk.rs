@@ -80,6 +80,8 @@ object! {
         "id" id: Text<'a>,
         /// Name and arguments.
         "function" function: FunctionDelta<'a>,
+        /// What the server wants back with the call, such as Gemini's thought signature.
+        "extra_content" extra: JsonText<'a>,
     }
 }
 

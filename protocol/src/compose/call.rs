@@ -32,6 +32,8 @@ pub(super) struct CallDraft {
     call_id: Box<str>,
     name: String,
     arguments: String,
+    /// What the model server wants back with the call.
+    extra: Box<str>,
     object: ObjectEnd,
     /// Whether they were JSON when their last bracket was closed.
     is_json: bool,
@@ -85,6 +87,7 @@ impl CallDraft {
             call_id: Box::default(),
             name: String::new(),
             arguments: String::new(),
+            extra: Box::default(),
             object: ObjectEnd::default(),
             is_json: false,
             shown: Shown::NotYet,
@@ -137,6 +140,9 @@ impl CallDraft {
 
     /// Takes id and name of a piece; after the announcement they are fixed.
     pub(super) fn name(&mut self, piece: CallPiece<'_>) {
+        if self.extra.is_empty() {
+            self.extra = piece.extra.into();
+        }
         if self.is_announced() {
             return;
         }
@@ -206,7 +212,9 @@ impl CallDraft {
         if self.call_id.is_empty() || !used.insert(self.call_id.clone()) {
             self.call_id = ids::fresh(Prefix::Call, out.ids);
         }
-        self.choose_view(new_slot, out);
+        // Clients never see the id of a call that is run here; the model is told it again.
+        let said = Said::of(&self.upstream_id, &self.extra);
+        self.choose_view(said, new_slot, out);
         // What came before is told now.
         let held = std::mem::take(&mut self.arguments);
         if !held.is_empty() {
@@ -215,9 +223,12 @@ impl CallDraft {
         }
     }
 
-    fn choose_view(&mut self, new_slot: impl FnOnce() -> usize, out: &mut Out<'_>) {
-        // Clients never see the id of a call that is run here; the model is told it again.
-        let said = Said::of_id(&self.upstream_id);
+    fn choose_view(
+        &mut self,
+        said: Option<Box<Said>>,
+        new_slot: impl FnOnce() -> usize,
+        out: &mut Out<'_>,
+    ) {
         let route = out.catalogue.route(&self.name);
         self.shown = match route {
             Route::Refused => Shown::Never,
@@ -329,7 +340,7 @@ impl CallDraft {
             Shown::Later(route) => {
                 return Some(Closed::Late(Late {
                     route,
-                    said: Said::of_id(&self.upstream_id),
+                    said: Said::of(&self.upstream_id, &self.extra),
                     call_id: self.call_id,
                     name: self.name.into(),
                     arguments: self.arguments.into(),
@@ -386,7 +397,7 @@ impl CallDraft {
             name,
             namespace,
             arguments: self.arguments.into(),
-            said: None,
+            said: Said::of("", &self.extra),
         })
     }
 }

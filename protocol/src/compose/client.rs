@@ -138,7 +138,7 @@ pub(super) enum Told {
 #[derive(Debug)]
 pub(super) struct Late {
     pub(super) route: Route,
-    /// What the model server said of a call that is run here.
+    /// The model server's id of it.
     pub(super) said: Option<Box<Said>>,
     pub(super) call_id: Box<str>,
     pub(super) name: Box<str>,

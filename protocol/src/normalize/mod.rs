@@ -37,6 +37,8 @@ pub struct CallPiece<'a> {
     pub name: &'a str,
     /// A piece of the arguments.
     pub arguments: &'a str,
+    /// JSON that the upstream wants back with the call.
+    pub extra: &'a str,
 }
 
 /// The index of a call that is written in the old way, as the only one.
@@ -134,7 +136,10 @@ fn content<'a>(content: &'a Content<'_>, sink: &mut dyn FnMut(ModelEvent<'a>)) {
 fn numbered<'a>(call: &'a CallDelta<'_>, place: usize) -> CallPiece<'a> {
     let index = call.index.0.and_then(|index| u32::try_from(index).ok());
     let index = index.unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX));
-    piece(index, call.id.as_str(), &call.function)
+    CallPiece {
+        extra: call.extra.as_str(),
+        ..piece(index, call.id.as_str(), &call.function)
+    }
 }
 
 fn piece<'a>(index: u32, id: &'a str, function: &'a FunctionDelta<'_>) -> CallPiece<'a> {
@@ -143,5 +148,6 @@ fn piece<'a>(index: u32, id: &'a str, function: &'a FunctionDelta<'_>) -> CallPi
         id,
         name: function.name.as_str(),
         arguments: function.arguments.as_str(),
+        extra: "",
     }
 }

@@ -24,13 +24,15 @@ pub struct Said {
 }
 
 impl Said {
-    /// What there is to keep of an id that clients do not see; `None` where the server gave none.
-    pub(crate) fn of_id(id: &str) -> Option<Box<Self>> {
-        let id = Some(id).filter(|id| !id.is_empty())?;
-        Some(Box::new(Self {
-            id: Some(id.into()),
-            extra: None,
-        }))
+    /// What there is to keep of an id that clients do not see, and of `extra_content`; `None` where
+    /// the server gave neither.
+    pub(crate) fn of(id: &str, extra: &str) -> Option<Box<Self>> {
+        let kept = |text: &str| (!text.is_empty()).then(|| text.into());
+        let said = Self {
+            id: kept(id),
+            extra: kept(extra),
+        };
+        (said != Self::default()).then(|| Box::new(said))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::effect::{Action, Effects};
 use super::fault::{self, Explained};
-use super::{CallState, Form, Phase, Turn};
+use super::{CallState, Phase, Turn};
 use crate::chat::chunk;
 use crate::chat::complaint::Complaint;
 use crate::chat::fault::UpstreamFault;
@@ -11,6 +11,18 @@ use crate::chat::template::Piece;
 use crate::chat::usage::ChatUsage;
 use crate::normalize::{self, ModelEvent};
 use crate::sse::{Decoder, MAX_FRAME};
+
+/// What the bytes of an answer are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Nothing but white space has come.
+    #[default]
+    Unknown,
+    /// An event stream.
+    Events,
+    /// One JSON text; this is its beginning.
+    Body(Vec<u8>),
+}
 
 impl Turn {
     pub(super) fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {

@@ -53,6 +53,7 @@ use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
 use crate::translate::{self, ChoiceMode, Efforts, StreamMode};
+use answer::Form;
 use effect::{Action, Cancel, Effects, Input, Refusal};
 pub use ending::Ended;
 use ending::Terminal;
@@ -165,18 +166,6 @@ struct CallState {
     /// Whether the model has said anything.
     spoke: bool,
     form: Form,
-}
-
-/// What the bytes of an answer are.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Form {
-    /// Nothing but white space has come.
-    #[default]
-    Unknown,
-    /// An event stream.
-    Events,
-    /// One JSON text; this is its beginning.
-    Body(Vec<u8>),
 }
 
 /// Whether the client has been answered.

@@ -1,6 +1,7 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
 mod any_answer;
+mod bodies;
 mod client_tools;
 mod compaction;
 mod foreign;
@@ -14,6 +15,7 @@ mod thinking;
 mod tools;
 mod truncation;
 
+use bodies::{roles, tool_names};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -147,10 +149,10 @@ fn name(action: &Action) -> String {
         Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
-        Action::Complained(_) => "complained".to_owned(),
-        Action::LostCalls(calls) => format!("lost {calls}"),
         Action::FindItems(wanted) => format!("find {wanted:?}"),
         Action::EffortRefused => "effort refused".to_owned(),
+        Action::Complained(_) => "complained".to_owned(),
+        Action::LostCalls(calls) => format!("lost {calls}"),
         Action::ClaimApprovals(_) => "claim".to_owned(),
         Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
         Action::RunTool(call) => format!("run {}", call.output_index),
@@ -160,21 +162,6 @@ fn name(action: &Action) -> String {
         Action::Persist(record) => format!("persist {}", record.status.as_str()),
         Action::End => "end".to_owned(),
     }
-}
-
-fn roles(body: &Value) -> Vec<&str> {
-    let messages = body["messages"].as_array().unwrap();
-    messages
-        .iter()
-        .map(|m| m["role"].as_str().unwrap())
-        .collect()
-}
-
-fn tool_names(body: &Value) -> Vec<&str> {
-    let tools = body["tools"].as_array().into_iter().flatten();
-    tools
-        .map(|t| t["function"]["name"].as_str().unwrap())
-        .collect()
 }
 
 fn frame(value: &Value) -> Vec<u8> {
