@@ -29,17 +29,7 @@ const SCHEMAS: [&str; 6] = [
     "properties",
 ];
 
-/// The members of a tool of a known kind in their order, without its own credentials.
-pub(super) fn own_members(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
-    fields
-        .into_members()
-        .filter(|(name, _)| !is_credential(name))
-        .map(|(name, raw)| (name.into(), raw.to_owned()))
-        .collect()
-}
-
-/// The members of a tool that nothing is known of, in their order, without credentials at any depth
-/// but in schemas.
+/// A tool's members in their order, without credentials at any depth but in schemas.
 pub(super) fn members_without(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
     fields
         .into_members()
