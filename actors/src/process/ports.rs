@@ -98,6 +98,7 @@ fn socket_inode(target: &std::path::Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::process::Command;
 
     use super::*;
 
@@ -108,7 +109,10 @@ mod tests {
         let sockets = listening(port).unwrap();
         assert_eq!(sockets.len(), 1);
         assert!(are_of(&sockets, std::process::id()));
-        assert!(!are_of(&sockets, 1), "of process 1, or of none");
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(!are_of(&sockets, other.id()));
+        other.kill().unwrap();
+        other.wait().unwrap();
         drop(listener);
         assert_eq!(listening(port), Some(Vec::new()));
     }

@@ -23,6 +23,8 @@ enum Known {
     Nothing,
     /// These are our child's.
     Ours(Vec<Socket>),
+    /// Somebody else's.
+    Others,
     /// This kernel does not show who listens.
     CannotBeKnown,
 }
@@ -65,24 +67,27 @@ impl Vouch {
             self.known.send_replace(Known::Ours(sockets));
             return Ok(());
         }
-        self.forget();
         let users: Vec<_> = sockets
             .iter()
             .map(|socket| socket.user.to_string())
             .collect();
-        Err(format!(
+        let reason = format!(
             "port {} is held by another process than this vLLM, of the user with the number {}: end \
              that, or give another port with `--port` after `--`",
             self.port,
             users.join(", ")
-        ))
+        );
+        if self.known.send_replace(Known::Others) != Known::Others {
+            log::warn!("{reason}");
+        }
+        Err(reason)
     }
 
     /// Whether a connection that has just been made went to our child. Its socket was seen before and
     /// still listens, so it listened in between.
     pub(super) fn confirms(&self) -> bool {
         match &*self.known.borrow() {
-            Known::Nothing => false,
+            Known::Nothing | Known::Others => false,
             Known::CannotBeKnown => true,
             Known::Ours(known) => ports::listening(self.port)
                 .is_some_and(|now| !now.is_empty() && now.iter().all(|one| known.contains(one))),
@@ -93,6 +98,7 @@ impl Vouch {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::process::Command;
 
     use super::*;
 
@@ -101,7 +107,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let vouch = Vouch::new(listener.local_addr().unwrap().port());
         assert!(!vouch.confirms(), "nothing is known");
-        let foreign = vouch.look(1).unwrap_err();
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let foreign = vouch.look(other.id()).unwrap_err();
+        other.kill().unwrap();
+        other.wait().unwrap();
         assert!(foreign.contains("held by another process"), "{foreign}");
         assert!(!vouch.confirms());
         vouch.look(std::process::id()).unwrap();

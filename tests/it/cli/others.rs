@@ -171,8 +171,5 @@ fn who_takes_the_port_of_a_vllm_that_loads_is_not_vllm() {
     }
     assert_eq!(String::from_utf8_lossy(&heard), "");
     assert_ne!(gateway.health().map(|(status, _)| status), Some(200));
-    until("the status says why", || {
-        gateway.log().contains("is held by another process")
-            || gateway.log().contains("waiting for vllm")
-    });
+    gateway.wait_log("is held by another process");
 }

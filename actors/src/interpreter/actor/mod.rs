@@ -15,7 +15,7 @@ use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use vllm_responses_protocol::ids::IdSource;
+use vllm_responses_protocol::ids::{IdSource, Owner};
 
 use crate::env::Clock;
 use crate::interpreter::backend::{Call, End, InterpreterBackend, Ran, Session};
@@ -122,6 +122,8 @@ pub struct CodeInterpreterActor {
     /// Those that are neither starting nor running a call nor warming up.
     resting: HashMap<WorkerId, Resting>,
     waiting: VecDeque<Waiting>,
+    /// When owners that wait last got a fresh interpreter, as a number that grows.
+    turns: HashMap<Owner, u64>,
     calls: u64,
     starts: u64,
     failures: u64,
@@ -161,6 +163,7 @@ impl CodeInterpreterActor {
             sessions: Sessions::new(settings.sessions),
             resting: HashMap::new(),
             waiting: VecDeque::new(),
+            turns: HashMap::new(),
             calls: 0,
             starts: 0,
             failures: 0,

@@ -123,13 +123,18 @@ impl CodeInterpreterActor {
             .make_contiguous()
             .sort_by_key(|waiting| waiting.number);
         while self.pool.has_stock() {
-            let Some(next) = self.next_in_turn() else {
-                return;
+            let Some(next) = self.next_in_turn().and_then(|at| self.waiting.remove(at)) else {
+                break;
             };
-            if let Some(waiting) = self.waiting.remove(next) {
-                self.serve(waiting, ctx);
-            }
+            self.calls += 1;
+            let owner = next.execute.owner.clone();
+            self.turns.insert(owner, self.calls);
+            self.serve(next, ctx);
         }
+        // Who waits no more begins anew.
+        let waiting = &self.waiting;
+        let waits = |owner: &Owner| waiting.iter().any(|one| one.execute.owner == *owner);
+        self.turns.retain(|owner, _| waits(owner));
     }
 
     /// Begins this call, puts it back, or refuses it.
@@ -165,14 +170,15 @@ impl CodeInterpreterActor {
     }
 
     /// Which of the calls that need a fresh interpreter is next: of the owner that has the fewest in
-    /// use, the one that came first. One that comes back, since its interpreter was gone, has waited
+    /// use, and of several the one whose turn was longest ago, the call that came first. One that comes back, since its interpreter was gone, has waited
     /// its turn.
     fn next_in_turn(&self) -> Option<usize> {
         let new = self.waiting.iter().enumerate();
         let new = new.filter(|(_, waiting)| self.is_new(waiting));
         let (at, _) = new.min_by_key(|(_, waiting)| {
             let in_use = self.sessions.held_by(&waiting.execute.owner);
-            (waiting.attempts == 0, in_use, waiting.number)
+            let turn = self.turns.get(&waiting.execute.owner).copied();
+            (waiting.attempts == 0, in_use, turn, waiting.number)
         })?;
         Some(at)
     }

@@ -25,7 +25,7 @@ const DENO: &str = r#"#!/bin/sh
 [ "$1" = --version ] && { echo "deno 9.9.9 (test)"; exit; }
 for root; do :; done
 echo "building in $root" >&2
-[ -z "${VR_CANARY}${HOME#/nonexistent}" ] || exit 3
+[ -z "${VR_CANARY}${HOME#/proc/none}" ] || exit 3
 ls "$root"/site/wheels/*.whl >/dev/null 2>&1 && echo image >"$root/site/image.bin" && echo '{}' >"$root/site/image.json"
 [ -f "$root/pyodide/fail" ] && { echo "out of luck" >&2; exit 7; }
 [ -f "$root/pyodide/slow" ] && sleep 0.5
