@@ -1,8 +1,8 @@
 //! Other users of the machine, and signals and limits that mean nothing to a gateway.
 //!
-//! Tried: without `sys::hide` the secret is read in `another_process_of_the_same_user_cannot_read_secrets`;
-//! without `sys::brace` the first signal ends the gateway; with a vLLM whose socket is not looked for, the
-//! gateway calls the impostor ready.
+//! Mutations, not tried yet: without `sys::hide` the secret is read in
+//! `another_process_of_the_same_user_cannot_read_secrets`; without `sys::brace` the first signal ends the
+//! gateway; with a vLLM whose socket is not looked for, the gateway calls the impostor ready.
 
 use std::io::Read as _;
 use std::net::TcpListener;

@@ -249,17 +249,6 @@ fn a_runtime_that_dies_is_started_again() {
         "only its tools are missing"
     );
     wait_available(client, "p");
-    // Nobody else on this machine may use the runtime.
-    let log = gateway.log();
-    let line = log
-        .lines()
-        .find(|line| line.contains("the MCP runtime listens on "))
-        .unwrap();
-    let address = line.rsplit("http://").next().unwrap().trim();
-    let stranger = Client {
-        address: address.parse().unwrap(),
-    };
-    assert_eq!(stranger.get("/internal/mcp/servers").status, 401);
 }
 
 /// The fault: whoever listened on the runtime's port was sent its token, and could use the tools.
