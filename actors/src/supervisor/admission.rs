@@ -261,6 +261,8 @@ impl Handler<ReadLimitFacts> for SupervisorActor {
         MessageResult::<ReadLimitFacts>(LimitFacts {
             memory_used: memory.used(),
             memory_limit: memory.limit(),
+            // Bodies and reads are refused where they are.
+            refused_memory: self.admission.facts.refused_memory + memory.refused(),
             ..self.admission.facts
         })
     }

@@ -42,7 +42,7 @@ impl TurnActor {
             }
             drop(span);
             let input = loaded.and_then(|(history, settings, size)| {
-                act.held.grow(size);
+                act.keep(size);
                 if let Some(settings) = settings {
                     act.turn.inherit(&settings)?;
                 }

@@ -265,6 +265,11 @@ impl Turn {
         crate::history::items_json(&self.composer.items())
     }
 
+    /// How many bytes the model has written up to now.
+    pub fn written(&self) -> usize {
+        self.composer.taken()
+    }
+
     /// The tokens of all model calls so far, where the upstream told them.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
