@@ -41,7 +41,7 @@ pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
     let last = chain.links.len().saturating_sub(1);
     for (position, link) in chain.links.iter().enumerate() {
         let read = if position < last {
-            append(link, &mut items)
+            append(link, &mut items).map(|_has_summary| ())
         } else {
             parse_items(&link.input_items).map(|input| items.extend(input))
         };
@@ -50,12 +50,51 @@ pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
     Ok(items)
 }
 
-/// The items that the chain's last response took in and made itself.
-pub fn own_items(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+/// Reads an effective input from its end, one turn after the other: who wants its last items need not
+/// read the whole chain.
+#[derive(Debug, Default)]
+pub struct Backwards {
+    /// Turns read.
+    read: usize,
+    /// Whether a later turn has a summary of everything before it.
+    summed_up: bool,
+}
+
+impl Backwards {
+    /// The items of the turn before the last one read, oldest first; the first time of the chain's last
+    /// response, whose input only is part of its effective input.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn turn(&mut self, link: &Link) -> Result<Vec<Item>, CorruptHistory> {
+        let corrupt = CorruptHistory {
+            position: self.read,
+        };
+        let is_last = self.read == 0;
+        self.read += 1;
+        if is_last {
+            return parse_items(&link.input_items).ok_or(corrupt);
+        }
+        let mut items = Vec::new();
+        let has_summary = append(link, &mut items).ok_or(corrupt)?;
+        if self.summed_up {
+            items.retain(is_said);
+        }
+        self.summed_up |= has_summary;
+        Ok(items)
+    }
+}
+
+/// The items that each of these responses took in and made itself; they need not be a chain.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn from_links(links: &Chain) -> Result<Vec<Item>, CorruptHistory> {
     let mut items = Vec::new();
-    let position = chain.links.len().saturating_sub(1);
-    if let Some(link) = chain.links.last() {
-        append(link, &mut items).ok_or(CorruptHistory { position })?;
+    for (position, link) in links.links.iter().enumerate() {
+        let mut own = Vec::new();
+        append(link, &mut own).ok_or(CorruptHistory { position })?;
+        items.append(&mut own);
     }
     Ok(items)
 }
@@ -81,20 +120,24 @@ pub(crate) fn without_code_outputs(response: &str) -> Cow<'_, str> {
     hidden().map_or(Cow::Borrowed(response), Cow::Owned)
 }
 
-/// Appends one turn's items; `None` when they cannot be read.
-fn append(link: &Link, items: &mut Vec<Item>) -> Option<()> {
+/// Appends one turn's items; `None` when they cannot be read. Says whether it summed up what came before.
+fn append(link: &Link, items: &mut Vec<Item>) -> Option<bool> {
     let input = serde_json::from_str(&link.input_items).ok()?;
     items.extend(read_items(input)?);
     let stored: Stored<'_> = serde_json::from_str(&link.response).ok()?;
     let output = read_items(stored.output)?;
-    if output.iter().any(is_summary) {
+    let has_summary = output.iter().any(is_summary);
+    if has_summary {
         // It stands for everything before it but what the user, and the application, said.
-        items.retain(
-            |item| matches!(item, Item::Message(message) if message.role != Role::Assistant),
-        );
+        items.retain(is_said);
     }
     items.extend(output);
-    Some(())
+    Some(has_summary)
+}
+
+/// Whether the user or the application said it.
+fn is_said(item: &Item) -> bool {
+    matches!(item, Item::Message(message) if message.role != Role::Assistant)
 }
 
 fn is_summary(item: &Item) -> bool {

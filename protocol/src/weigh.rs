@@ -38,6 +38,18 @@ impl std::ops::Add for Weight {
     }
 }
 
+impl std::ops::Mul<usize> for Weight {
+    type Output = Self;
+
+    fn mul(self, copies: usize) -> Self {
+        Self {
+            bytes: self.bytes.saturating_mul(copies),
+            items: self.items.saturating_mul(copies),
+            values: self.values.saturating_mul(copies),
+        }
+    }
+}
+
 /// One linear look. Text that is no JSON has some weight too; that it is none is said elsewhere.
 fn weigh(text: &[u8], items_at: usize) -> Weight {
     let mut weight = Weight {

@@ -18,7 +18,6 @@ use vllm_responses_protocol::ids::Owner;
 
 use super::context::Caller;
 use super::encoding::{self, Coding, UnpackError};
-use super::heavy;
 use super::state::Intake;
 
 impl FromRequest for Caller {
@@ -67,7 +66,7 @@ pub(super) async fn body(
     }
     // On a thread that may block: unpacking up to the limit takes a tenth of a second. What it holds
     // goes with it, since it goes on when the client leaves.
-    let unpacked = heavy::run(intake, move || {
+    let unpacked = intake.memory.work(move || {
         let packed = bytes.len();
         let room = |bytes: usize| held.try_set(packed + bytes);
         let unpacked = encoding::unpack(coding, &bytes, limit, room);
@@ -77,7 +76,8 @@ pub(super) async fn body(
             Body { bytes, held }
         })
     });
-    match unpacked.await? {
+    let no_room = |short: Short| self::short(short, &intake.memory);
+    match unpacked.await.map_err(no_room)? {
         Ok(body) => Ok(body),
         Err(UnpackError::TooLong) => Err(too_large(limit)),
         Err(UnpackError::Broken) => Err(ApiError::new(
@@ -86,7 +86,7 @@ pub(super) async fn body(
         )),
         Err(UnpackError::NoRoom) => {
             intake.memory.note_refused();
-            Err(short(Short::Now, &intake.memory))
+            Err(no_room(Short::Now))
         }
     }
 }

@@ -8,7 +8,6 @@ mod encoding;
 mod error;
 mod extract;
 mod health;
-mod heavy;
 mod limits;
 mod mcp;
 pub(crate) mod metrics;

@@ -9,7 +9,7 @@ use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::limits::Asker;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
-use vllm_responses_actors::memory::{Memory, Share, Shares};
+use vllm_responses_actors::memory::{Memory, Shares};
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{
@@ -31,8 +31,6 @@ use crate::keys::KeyRing;
 /// Reads of stored responses at once: fewer than there are connections to a database, so that turns
 /// find one.
 const READERS: usize = 4;
-/// Large texts in work at once. More would share the same cores, and each holds memory meanwhile.
-const HEAVY: usize = 4;
 
 /// Shared by all workers; immutable.
 #[derive(Clone, Debug)]
@@ -97,12 +95,10 @@ pub struct Intake {
     pub memory: Memory,
     /// The part of it that the bodies of one caller may have before they are let in.
     pub bodies: Shares,
-    /// The part of it that all reads of stored responses may have.
-    pub reads: Share,
+    /// The part of it that one caller's reads of stored responses may have.
+    pub reads: Shares,
     /// Reads at once.
     pub readers: Arc<Semaphore>,
-    /// Large texts that are unpacked, read or written at once, each on a thread that may block.
-    pub heavy: Arc<Semaphore>,
 }
 
 impl Intake {
@@ -114,9 +110,8 @@ impl Intake {
             body_timeout,
             memory,
             bodies: Shares::new(most / 2),
-            reads: Share::new(most / 4),
+            reads: Shares::new(most / 8),
             readers: Arc::new(Semaphore::new(READERS)),
-            heavy: Arc::new(Semaphore::new(HEAVY)),
         }
     }
 }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 pub use account::{Account, Enroll};
 pub(crate) use account::Accounts;
 pub use share::{Share, Shares};
@@ -30,6 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 /// Requests that may wait at once; one more is refused at once.
 const MAX_WAITING: usize = 256;
+
+/// Texts of at least so many bytes are large: to read one takes longer than to change threads.
+pub const LARGE: usize = 1 << 20;
+/// Large texts in work at once. More would share the same cores, and each holds memory meanwhile.
+const HEAVY: usize = 4;
+/// How long such work waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
 
 /// Why bytes were not reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +65,8 @@ struct Budget {
     waiting: AtomicUsize,
     /// Requests that were refused for want of it.
     refused: AtomicU64,
+    /// Large texts in work.
+    heavy: Arc<Semaphore>,
     began: Instant,
 }
 
@@ -68,6 +79,7 @@ impl Memory {
             owned: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
+            heavy: Arc::new(Semaphore::new(HEAVY)),
             began: Instant::now(),
         }))
     }
@@ -146,6 +158,30 @@ impl Memory {
         let mut held = self.hold(0);
         held.reserve(bytes).await?;
         Ok(held)
+    }
+
+    /// Does this work on a large text where blocking is allowed, beside only a few others: the thread
+    /// that asks serves streams (fault B5). It goes on when nobody waits for it any more, so whatever
+    /// it uses is to belong to it, and what it holds too.
+    ///
+    /// # Errors
+    /// Its turn does not come.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Short> {
+        let place = Arc::clone(&self.0.heavy).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(TURN, place).await else {
+            self.note_refused();
+            return Err(Short::Now);
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(place);
+            done
+        });
+        // One that panicked has said so in the log.
+        done.await.map_err(|_panicked| Short::Now)
     }
 
     /// Adds to what is used if the sum is no more than can be reserved.
@@ -284,6 +320,22 @@ impl Held {
                 true
             }
         }
+    }
+
+    /// Takes over what another holds.
+    pub fn absorb(&mut self, mut other: Self) {
+        let bytes = std::mem::take(&mut other.bytes);
+        if let Some(account) = &other.account {
+            self.memory.0.owned.fetch_sub(bytes, Ordering::Relaxed);
+            account.remove(bytes);
+        }
+        if let Some(share) = &other.share {
+            share.remove(bytes);
+        }
+        if let Some(share) = &self.share {
+            share.add(bytes);
+        }
+        self.note_grown(bytes);
     }
 
     /// Holds no more than so many.

@@ -47,15 +47,6 @@ pub struct Share {
 }
 
 impl Share {
-    /// One that belongs to a kind of work.
-    pub fn new(limit: usize) -> Self {
-        Self {
-            used: Arc::new([AtomicUsize::new(0)]),
-            at: 0,
-            limit,
-        }
-    }
-
     /// Adds so many for one who has `own` already. Who is alone in it may have more than the share:
     /// otherwise a large request could never be served.
     pub(super) fn try_add(&self, bytes: usize, own: usize) -> bool {

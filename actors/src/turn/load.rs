@@ -11,10 +11,14 @@ use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::turn::effect::{Claimed, Input};
 
-use super::{STORE_LIMIT, TurnActor};
+use super::{Load, STORE_LIMIT, TurnActor, room};
 use crate::ask::ask;
+use crate::memory::Memory;
 use crate::origin::Origin;
-use crate::store::messages::{Claim, Extent, FindLinks, LoadChain, StoreError};
+use crate::store::messages::{
+    Claim, Extent, FindLinks, LoadChain, StoreError, Weigh, Weighed,
+};
+use crate::supervisor::messages::Peers;
 use crate::trace::Side;
 use crate::vllm::tokenize;
 
@@ -24,7 +28,8 @@ impl TurnActor {
             return self.feed(Input::History(Vec::new()), ctx);
         };
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let chains = self.permit.peers.chains.clone();
+        let peers = Arc::clone(&self.permit.peers);
+        let memory = self.permit.account.memory().clone();
         let message = LoadChain {
             owner: self.owner.clone(),
             id: previous,
@@ -35,14 +40,14 @@ impl TurnActor {
             },
         };
         let origin = self.origin.clone();
-        let load = async move { history(chains, message, &origin).await };
+        let load = async move { history(&peers, &memory, message, &origin).await };
         ctx.spawn(load.into_actor(self).map(move |loaded, act, ctx| {
             if loaded.is_err() {
                 span.fail("the history was not loaded");
             }
             drop(span);
-            let input = loaded.and_then(|(history, settings, size)| {
-                act.keep(size);
+            let input = loaded.and_then(|(history, settings, load)| {
+                act.take_load(load);
                 if let Some(settings) = settings {
                     act.turn.inherit(&settings)?;
                 }
@@ -94,20 +99,25 @@ impl TurnActor {
     /// Reads the items of responses that the input refers to.
     pub(super) fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let links = self.permit.peers.links.clone();
+        let peers = Arc::clone(&self.permit.peers);
+        let memory = self.permit.account.memory().clone();
+        let copies = self.turn.copies();
         let asked = FindLinks {
             owner: self.owner.clone(),
             ids: responses,
         };
         let origin = self.origin.clone();
-        let find = async move { items(&links, asked, &origin).await };
+        let find = async move { items(&peers, &memory, (asked, copies), &origin).await };
         ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
             if found.is_err() {
                 span.fail("the items were not loaded");
             }
             drop(span);
             let input = match found {
-                Ok(items) => Input::Found(items),
+                Ok((items, load)) => {
+                    act.take_load(load);
+                    Input::Found(items)
+                }
                 Err(error) => Input::Refused(error),
             };
             act.feed(input, ctx);
@@ -115,17 +125,23 @@ impl TurnActor {
     }
 }
 
-/// The items of the chain and, if they were asked for, the settings of its last response, and how many
-/// bytes the items have; or why the request cannot continue it.
+/// The items of the chain and, if they were asked for, the settings of its last response, and what they
+/// take in memory; or why the request cannot continue it.
 async fn history(
-    chains: Recipient<LoadChain>,
+    peers: &Peers,
+    memory: &Memory,
     asked: LoadChain,
     origin: &Origin,
-) -> Result<(Vec<Item>, Option<Arc<str>>, usize), ApiError> {
+) -> Result<(Vec<Item>, Option<Arc<str>>, Load), ApiError> {
     let about_previous =
         |code, message: String| ApiError::new(code, message).with_param("previous_response_id");
-    let chain = chain(&chains, asked, origin).await?;
-    let Some(chain) = chain else {
+    let weigh = Weigh {
+        owner: asked.owner.clone(),
+        what: Weighed::Chain(asked.id.clone()),
+    };
+    let held = room::reserve(memory, &peers.weights, weigh, 1).await?;
+    let chain = chain(&peers.chains, asked, origin).await?;
+    let Some(mut chain) = chain else {
         return Err(about_previous(
             ApiErrorCode::PreviousResponseNotFound,
             "no response with the id in `previous_response_id` was found".to_owned(),
@@ -141,32 +157,38 @@ async fn history(
             ),
         ));
     }
-    let items = history::from_chain(&chain).map_err(|corrupt| unreadable(corrupt, origin))?;
-    let size = chain.size();
-    Ok((items, chain.settings, size))
+    let settings = chain.settings.take();
+    let (items, load) = room::items(chain, held, 1, history::from_chain).await?;
+    let items = items.map_err(|corrupt| unreadable(corrupt, origin))?;
+    Ok((items, settings, load))
 }
 
-/// The items that these responses took in and made; unknown ones have none.
+/// The items that these responses took in and made, and what they take in memory when so many copies
+/// are made of them; unknown ones have none.
 async fn items(
-    links: &Recipient<FindLinks>,
-    asked: FindLinks,
+    peers: &Peers,
+    memory: &Memory,
+    (asked, copies): (FindLinks, usize),
     origin: &Origin,
-) -> Result<Vec<Item>, ApiError> {
+) -> Result<(Vec<Item>, Load), ApiError> {
     let what = "the items that `input` refers to";
-    let found = match ask(links, asked, STORE_LIMIT).await {
+    let weigh = Weigh {
+        owner: asked.owner.clone(),
+        what: Weighed::Links(asked.ids.clone()),
+    };
+    let held = room::reserve(memory, &peers.weights, weigh, copies).await?;
+    let found = match ask(&peers.links, asked, STORE_LIMIT).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
         Err(error) => return Err(not_loaded(&error, what, origin)),
     };
-    let mut items = Vec::new();
-    for link in found {
-        let alone = Chain {
-            links: vec![link],
-            ..Chain::default()
-        };
-        items.extend(history::own_items(&alone).map_err(|corrupt| unreadable(corrupt, origin))?);
-    }
-    Ok(items)
+    let found = Chain {
+        links: found,
+        ..Chain::default()
+    };
+    let (items, load) = room::items(found, held, copies, history::from_links).await?;
+    let items = items.map_err(|corrupt| unreadable(corrupt, origin))?;
+    Ok((items, load))
 }
 
 /// Whether these approvals are this response's.

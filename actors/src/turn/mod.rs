@@ -13,6 +13,7 @@ mod clock;
 mod flow;
 mod load;
 mod outlet;
+mod room;
 mod timings;
 mod tools;
 mod watch;

@@ -6,7 +6,7 @@ use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, 
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Cancel;
 
-use super::{STORE_LIMIT, TurnActor};
+use super::{Load, STORE_LIMIT, TurnActor};
 use crate::memory::weight;
 use crate::supervisor::messages::StopStage;
 
@@ -32,6 +32,12 @@ impl TurnActor {
     pub(super) fn hold_at_least(&mut self, bytes: usize) {
         let held = &mut self.load.held;
         held.grow(bytes.saturating_sub(held.bytes()));
+    }
+
+    /// Takes over what was read takes.
+    pub(super) fn take_load(&mut self, load: Load) {
+        self.load.kept += load.kept;
+        self.load.held.absorb(load.held);
     }
 
     /// Holds so many more, to the end of the turn.

@@ -3,6 +3,8 @@
 //! An item that the history has already is not said twice: its reference goes. Others are looked for
 //! in the response that their id names.
 
+use std::collections::HashMap;
+
 use super::effect::{Action, Effects, Refusal};
 use super::{Phase, Turn};
 use crate::error::{ApiError, ApiErrorCode};
@@ -52,6 +54,17 @@ impl Turn {
             }
         }
         responses
+    }
+
+    /// How often the request refers to one and the same item: so many copies of it are made.
+    pub fn copies(&self) -> usize {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for item in &self.request.input {
+            if let Item::ItemReference(reference) = item {
+                *counts.entry(&reference.id).or_default() += 1;
+            }
+        }
+        counts.into_values().max().unwrap_or(0)
     }
 
     /// The referenced items were looked for.

@@ -9,7 +9,7 @@ use actix_web::{Handler, HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
-use vllm_responses_actors::memory::weight;
+use vllm_responses_actors::memory::{LARGE, weight};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
 use vllm_responses_actors::trace::{Fact, Span};
@@ -24,7 +24,7 @@ use vllm_responses_protocol::weigh;
 use super::super::context::Caller;
 use super::super::state::AppState;
 use super::super::stream::TurnBody;
-use super::super::{error, extract, heavy, limits};
+use super::super::{error, extract, limits};
 
 /// The supervisor answers from memory.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
@@ -96,10 +96,12 @@ async fn read(
     state: &web::Data<AppState>,
 ) -> Result<(CreateRequest, ItemIds, Load), ApiError> {
     let extract::Body { bytes, held } = body;
-    let is_large = bytes.len() >= heavy::LARGE;
+    let is_large = bytes.len() >= LARGE;
+    let memory = &state.intake.memory;
+    let no_room = |short| extract::short(short, memory);
     let weigh = |bytes: Bytes| (weigh::request(&bytes), bytes);
     let (weight, bytes) = if is_large {
-        heavy::run(&state.intake, move || weigh(bytes)).await?
+        memory.work(move || weigh(bytes)).await.map_err(no_room)?
     } else {
         weigh(bytes)
     };
@@ -108,7 +110,6 @@ async fn read(
         kept: weight::kept(weight),
     };
     let more = weight::request(weight).saturating_sub(load.held.bytes());
-    let no_room = |short| extract::short(short, &state.intake.memory);
     load.held.reserve(more).await.map_err(no_room)?;
     let rules = web::Data::clone(state);
     let decode = move || {
@@ -116,7 +117,7 @@ async fn read(
         Ok((request, ids, load))
     };
     if is_large {
-        heavy::run(&state.intake, decode).await?
+        memory.work(decode).await.map_err(no_room)?
     } else {
         decode()
     }
