@@ -209,7 +209,10 @@ mod tests {
         assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER);
         assert!(connection.socket.nodelay().unwrap());
         assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(15)
+        );
     }
 
     #[actix_rt::test]

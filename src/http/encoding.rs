@@ -179,7 +179,10 @@ mod tests {
                 bytes < 500_000
             });
             assert_eq!(told, Err(UnpackError::NoRoom), "{coding:?}");
-            assert!(asked.is_sorted() && asked[0] <= 200_000, "{coding:?}: {asked:?}");
+            assert!(
+                asked.is_sorted() && asked[0] <= 200_000,
+                "{coding:?}: {asked:?}"
+            );
         }
     }
 

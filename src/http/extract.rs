@@ -9,8 +9,8 @@ use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use vllm_responses_actors::limits::OwnLimits;
 use tokio::time::Instant;
+use vllm_responses_actors::limits::OwnLimits;
 use vllm_responses_actors::memory::{Held, Memory, Short};
 use vllm_responses_actors::trace::Scope;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
@@ -42,7 +42,7 @@ const SLOWEST: u64 = 1024;
 /// Longest silence in a body. One that is over holds memory for nobody: its line is gone, or it never
 /// meant to go on.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Longest body whose room is asked for at once; of a longer one, once this much has come.
+/// Longest body that is not large: its buffer is made at once, and it needs no part of a share.
 const AT_ONCE: usize = 64 * 1024;
 
 /// A request's body, and its part of the memory budget.
@@ -108,7 +108,7 @@ pub(super) async fn sent_body(
         return Err(too_large(limit));
     }
     let no_room = |short: Short| self::short(short, &intake.memory);
-    let mut held = intake.memory.hold_in(intake.bodies.of(&caller.owner));
+    let mut held = intake.memory.hold(0);
     let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(AT_ONCE));
     let mut pace = Pace::new(intake.body_timeout);
     loop {
@@ -122,6 +122,12 @@ pub(super) async fn sent_body(
         let with_it = body.len() + piece.len();
         if with_it > limit {
             return Err(too_large(limit));
+        }
+        if body.len() <= AT_ONCE && with_it > AT_ONCE {
+            // Only large ones share: a small request finds room beside a caller's large ones.
+            let mut shared = intake.memory.hold_in(intake.bodies.of(&caller.owner));
+            shared.reserve(held.bytes()).await.map_err(no_room)?;
+            held = shared;
         }
         if with_it > body.capacity() {
             // To its length at once where it said one, so that nothing is copied twice. Otherwise it

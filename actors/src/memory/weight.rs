@@ -65,12 +65,20 @@ pub fn whole(bytes: usize) -> usize {
 /// What a streamed answer takes whose text has so many bytes up to now.
 #[must_use]
 pub fn output(bytes: usize) -> usize {
-    let factor = if bytes > SMALL_ANSWER { ENDING } else { GROWING };
+    let factor = if bytes > SMALL_ANSWER {
+        ENDING
+    } else {
+        GROWING
+    };
     bytes.saturating_mul(factor)
 }
 
 fn of(weight: Weight, copies: usize) -> usize {
-    let Weight { bytes, items, values } = weight;
+    let Weight {
+        bytes,
+        items,
+        values,
+    } = weight;
     bytes
         .saturating_mul(copies)
         .saturating_add(items.saturating_mul(ITEM))

@@ -15,9 +15,7 @@ use super::{Load, STORE_LIMIT, TurnActor, room};
 use crate::ask::ask;
 use crate::memory::Memory;
 use crate::origin::Origin;
-use crate::store::messages::{
-    Claim, Extent, FindLinks, LoadChain, StoreError, Weigh, Weighed,
-};
+use crate::store::messages::{Claim, Extent, FindLinks, LoadChain, StoreError, Weigh, Weighed};
 use crate::supervisor::messages::Peers;
 use crate::trace::Side;
 use crate::vllm::tokenize;

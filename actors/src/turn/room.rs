@@ -2,6 +2,7 @@
 //! are read out of it, on a thread that may block where there is much.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
@@ -10,7 +11,7 @@ use vllm_responses_protocol::record::{Chain, Link};
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::weigh::{self, Weight};
 
-use super::{Load, STORE_LIMIT};
+use super::Load;
 use crate::ask::ask;
 use crate::memory::{Held, LARGE, Memory, Short, weight};
 use crate::store::messages::Weigh;
@@ -19,6 +20,9 @@ use crate::store::messages::Weigh;
 /// a conversation in the cache can be continued while the database is away.
 const UNWEIGHED: usize = 8 << 20;
 
+/// How long the weight is waited for: it is one look at an index.
+const WEIGH_LIMIT: Duration = Duration::from_secs(1);
+
 /// Room for what is to be read, and so many copies of it. What is not there needs none.
 pub(super) async fn reserve(
     memory: &Memory,
@@ -26,7 +30,7 @@ pub(super) async fn reserve(
     asked: Weigh,
     copies: usize,
 ) -> Result<Held, ApiError> {
-    let bytes = match ask(weights, asked, STORE_LIMIT).await {
+    let bytes = match ask(weights, asked, WEIGH_LIMIT).await {
         Ok(Ok(weighed)) => weighed.map_or(0, |weighed| weighed.bytes),
         // It says why when it is asked for the rows.
         Ok(Err(_)) | Err(_) => UNWEIGHED,

@@ -135,8 +135,6 @@ pub struct Composer {
     client_called: bool,
     /// Whether a further answer has begun: only in the first one a custom tool may be forced.
     later_answer: bool,
-    /// Bytes of everything that the model wrote.
-    taken: usize,
 }
 
 impl Composer {
@@ -156,13 +154,7 @@ impl Composer {
             first_call: None,
             client_called: false,
             later_answer: false,
-            taken: 0,
         }
-    }
-
-    /// How many bytes the model has written up to now: what the output takes in memory at least once.
-    pub fn taken(&self) -> usize {
-        self.taken
     }
 
     /// An empty output whose one item will be a summary of the conversation.
@@ -175,7 +167,6 @@ impl Composer {
 
     /// Takes one thing the model did.
     pub(crate) fn apply(&mut self, event: ModelEvent<'_>, out: &mut Out<'_>) {
-        self.taken += event.size();
         if let Some(summary) = &mut self.summary {
             return summary.take(&event);
         }

@@ -4,9 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use vllm_responses_actors::ask::ask;
 use vllm_responses_actors::memory::{LARGE, weight};
-use vllm_responses_actors::store::messages::{
-    Extent, LoadChain, LoadPart, StoreError, Weighed,
-};
+use vllm_responses_actors::store::messages::{Extent, LoadChain, LoadPart, StoreError, Weighed};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, Backwards, CorruptHistory};
 use vllm_responses_protocol::ids::{Owner, ResponseId};

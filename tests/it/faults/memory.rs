@@ -141,7 +141,9 @@ fn b4_what_is_counted_is_what_the_process_grows_by() {
     let bytes = 4 * MIB;
     for (name, body) in shapes(bytes) {
         let gateway = gateway(&fake, "8GiB");
-        let small = gateway.client().create(&json!({"model": "m", "input": "x"}));
+        let small = gateway
+            .client()
+            .create(&json!({"model": "m", "input": "x"}));
         assert_eq!(small.status, 200);
         let Some(before) = mark(&gateway) else { return };
         let reply = gateway
@@ -165,7 +167,10 @@ fn b4_what_is_counted_is_what_the_process_grows_by() {
 fn c6_sixty_bombs_end_no_running_stream() {
     let (fake, end) = (Fake::start(), Gate::default());
     fake.on("m", [Script::completion("ok")]);
-    fake.on("held", [Script::stream().data(&text("word")).wait(&end).end("stop")]);
+    fake.on(
+        "held",
+        [Script::stream().data(&text("word")).wait(&end).end("stop")],
+    );
     let limit = 512 * MIB;
     let gateway = gateway(&fake, "512MiB");
     let mut streams: Vec<Open> = (0..20)
@@ -178,9 +183,19 @@ fn c6_sixty_bombs_end_no_running_stream() {
         .collect();
     let before = mark(&gateway);
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
-    bomb.write_all(format!("{{\"model\":\"m\",{}\"input\":\"x\"}}", " ".repeat(31_000_000)).as_bytes())
-        .unwrap();
-    let bomb = post("/v1/responses", &[("content-encoding", "gzip")], &bomb.finish().unwrap());
+    bomb.write_all(
+        format!(
+            "{{\"model\":\"m\",{}\"input\":\"x\"}}",
+            " ".repeat(31_000_000)
+        )
+        .as_bytes(),
+    )
+    .unwrap();
+    let bomb = post(
+        "/v1/responses",
+        &[("content-encoding", "gzip")],
+        &bomb.finish().unwrap(),
+    );
     let told: Vec<Option<u16>> = thread::scope(|scope| {
         let sent: Vec<_> = (0..60)
             .map(|_| scope.spawn(|| send(&gateway, &bomb).map(|reply| reply.status)))
@@ -189,7 +204,9 @@ fn c6_sixty_bombs_end_no_running_stream() {
     });
     eprintln!("{told:?}");
     assert!(
-        told.iter().flatten().all(|status| [200, 503].contains(status)),
+        told.iter()
+            .flatten()
+            .all(|status| [200, 503].contains(status)),
         "{told:?}"
     );
     if let Some(before) = before {
@@ -200,7 +217,10 @@ fn c6_sixty_bombs_end_no_running_stream() {
         let events = check_stream(&stream.reply().expect("whole").text());
         assert_eq!(events.last().unwrap()["type"], "response.completed");
     }
-    assert_eq!(metric(&gateway, "vllm_responses_responses_shed_total "), 0.0);
+    assert_eq!(
+        metric(&gateway, "vllm_responses_responses_shed_total "),
+        0.0
+    );
 }
 
 #[test]
@@ -223,21 +243,33 @@ fn c3_stalled_uploads_give_their_memory_back() {
                 })
             })
             .collect();
-        begun.into_iter().map(|begun| begun.join().unwrap()).collect()
+        begun
+            .into_iter()
+            .map(|begun| begun.join().unwrap())
+            .collect()
     });
     let held = metric(&gateway, "vllm_responses_buffered_bytes ");
     eprintln!("{held} bytes are held by uploads that say nothing");
     // One caller's bodies never have everything: another request is served meanwhile.
-    let other = gateway.client().create(&json!({"model": "m", "input": "x"}));
+    let other = gateway
+        .client()
+        .create(&json!({"model": "m", "input": "x"}));
     assert_eq!(other.status, 200, "{}", other.text());
     until("free", Duration::from_secs(25), || {
         metric(&gateway, "vllm_responses_buffered_bytes ") < 1e6
     });
-    assert!(metric(&gateway, "vllm_responses_refused_requests_total{reason=\"memory\"} ") > 0.0);
+    assert!(
+        metric(
+            &gateway,
+            "vllm_responses_refused_requests_total{reason=\"memory\"} "
+        ) > 0.0
+    );
     let mut told = 0;
     for mut socket in stalled {
         let mut text = String::new();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         let _reset = socket.read_to_string(&mut text);
         told += usize::from(text.starts_with("HTTP/1.1 408") || text.starts_with("HTTP/1.1 503"));
     }
@@ -284,7 +316,11 @@ fn b4_thirty_turns_on_one_large_conversation_stay_within_the_limit() {
         assert!(refused.header("retry-after").is_some());
     }
     assert_within(&gateway, before, 512 * MIB);
-    assert_eq!(gateway.client().create(&ask).status, 200, "alone it is served");
+    assert_eq!(
+        gateway.client().create(&ask).status,
+        200,
+        "alone it is served"
+    );
 }
 
 #[test]
@@ -319,7 +355,9 @@ fn c4_readers_that_do_not_read_leave_room_for_others() {
             let asked = Instant::now();
             assert_eq!(gateway.client().get("/health").status, 200);
             slowest = slowest.max(asked.elapsed());
-            let turn = gateway.client().create(&json!({"model": "m", "input": "x"}));
+            let turn = gateway
+                .client()
+                .create(&json!({"model": "m", "input": "x"}));
             assert_eq!(turn.status, 200, "{}", turn.text());
             assert_eq!(turn.json()["store"], true);
         }
