@@ -97,7 +97,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),
     Row::new("gateway.workers", "VR_WORKERS", "1", Number).flag("--gateway-workers").means("Threads that serve HTTP, all in one process."),
     Row::new("gateway.head_timeout", "VR_HEAD_TIMEOUT", "10s", Duration).means("How long a client may take to send the head of a request."),
-    Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may take, unless it comes faster than a kibibyte a second."),
+    Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may come more slowly than a kibibyte a second; 10 s without a byte end it too."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
     Row::new("gateway.cors_origins", "VR_CORS_ORIGINS", "", Text).means("Web pages that may use the gateway: origins such as `https://app.example.com` with commas between, or `*`; unset lets none."),
 
@@ -153,7 +153,7 @@ pub const TABLE: &[Row] = &[
     Row::new("limits.body", "VR_BODY_LIMIT", "32MiB", Size).means("Largest request body."),
     Row::new("limits.json_depth", "VR_JSON_DEPTH", "64", Number).means("Deepest nesting of a request's JSON, 1 to 127."),
     Row::new("limits.max_in_flight", "VR_MAX_IN_FLIGHT", "0", Number).means("Responses that may run at once; 0 computes it from the limit of open files."),
-    Row::new("limits.memory", "VR_MEMORY_LIMIT", "512MiB", Size).means("Bytes that requests may make the gateway buffer; above 95 % new ones are refused, above 98 % the slowest end."),
+    Row::new("limits.memory", "VR_MEMORY_LIMIT", "512MiB", Size).means("Bytes that requests may make the process take; above 95 % new ones are refused, above 98 % the slowest end."),
     Row::new("limits.requests_per_minute", "VR_REQUESTS_PER_MINUTE", "0", Number).means("Requests of all callers together in any minute; 0 is no limit."),
     Row::new("limits.tokens_per_minute", "VR_TOKENS_PER_MINUTE", "0", Number).means("Tokens, read and written, of all callers together in any minute; 0 is no limit."),
     Row::new("limits.key_concurrent", "VR_KEY_CONCURRENT", "0", Number).means("Responses of one API key that may run at once; 0 is no limit."),

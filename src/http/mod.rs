@@ -34,39 +34,39 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::resource("/responses")
                         .route(web::post().to(responses::create::handler(Purpose::Answer)))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("POST")),
                 )
                 .service(
                     web::resource("/responses/compact")
                         .route(web::post().to(responses::create::handler(Purpose::Compact)))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("POST")),
                 )
                 .service(
                     web::resource("/responses/input_tokens")
                         .route(web::post().to(responses::create::handler(Purpose::Count)))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("POST")),
                 )
                 .configure(stored_routes)
                 .service(
                     web::resource("/models")
                         .route(web::get().to(models::list))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("GET")),
                 )
                 .service(
                     web::resource("/models/{id:.+}")
                         .route(web::get().to(models::one))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("GET")),
                 )
                 .configure(mcp_routes)
                 .service(
                     web::resource("/chat/completions")
                         .route(web::post().to(chat::passthrough))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("POST")),
                 )
                 .service(
                     web::resource("/status")
                         .route(web::get().to(status::status))
-                        .default_service(wrong_method()),
+                        .default_service(wrong_method("GET")),
                 )
                 .default_service(web::route().to(unknown_path)),
         )
@@ -81,17 +81,17 @@ fn stored_routes(config: &mut web::ServiceConfig) {
             web::resource("/responses/{id}")
                 .route(web::get().to(responses::get::get))
                 .route(web::delete().to(responses::delete::delete))
-                .default_service(wrong_method()),
+                .default_service(wrong_method("GET, DELETE")),
         )
         .service(
             web::resource("/responses/{id}/cancel")
                 .route(web::post().to(responses::get::cancel))
-                .default_service(wrong_method()),
+                .default_service(wrong_method("POST")),
         )
         .service(
             web::resource("/responses/{id}/input_items")
                 .route(web::get().to(responses::input_items::list))
-                .default_service(wrong_method()),
+                .default_service(wrong_method("GET")),
         );
 }
 
@@ -100,12 +100,12 @@ fn mcp_routes(config: &mut web::ServiceConfig) {
         .service(
             web::resource("/mcp/servers")
                 .route(web::get().to(mcp::servers))
-                .default_service(wrong_method()),
+                .default_service(wrong_method("GET")),
         )
         .service(
             web::resource("/mcp/servers/{server_label}/tools")
                 .route(web::get().to(mcp::tools))
-                .default_service(wrong_method()),
+                .default_service(wrong_method("GET")),
         );
 }
 
@@ -119,15 +119,19 @@ async fn unknown_path(request: HttpRequest) -> HttpResponse {
     error::answer(&ApiError::new(ApiErrorCode::NotFound, message))
 }
 
-fn wrong_method() -> Route {
-    web::route().to(refuse_method)
+/// For the other methods of a path that takes these.
+fn wrong_method(taken: &'static str) -> Route {
+    web::route().to(move |request, method| refuse_method(request, method, taken))
 }
 
-async fn refuse_method(request: HttpRequest, method: Method) -> HttpResponse {
+async fn refuse_method(request: HttpRequest, method: Method, taken: &'static str) -> HttpResponse {
     let message = if request.headers().contains_key(header::UPGRADE) {
         "WebSockets are not served: send `POST` with `stream`".to_owned()
     } else {
-        format!("this path does not take `{method}`")
+        format!("this path does not take `{method}`; it takes {taken}")
     };
-    error::answer(&ApiError::new(ApiErrorCode::MethodNotAllowed, message))
+    let mut refused = error::answer(&ApiError::new(ApiErrorCode::MethodNotAllowed, message));
+    let taken = header::HeaderValue::from_static(taken);
+    refused.headers_mut().insert(header::ALLOW, taken);
+    refused
 }

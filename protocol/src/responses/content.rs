@@ -75,6 +75,15 @@ pub struct LogProb {
     pub top_logprobs: Vec<TopLogProb>,
 }
 
+impl LogProb {
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let bytes = self.bytes.as_ref().map_or(0, Vec::len);
+        let own = size_of::<Self>() + self.token.len() + bytes;
+        own + self.top_logprobs.len() * 2 * size_of::<TopLogProb>()
+    }
+}
+
 /// One of the likeliest tokens at a place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TopLogProb {

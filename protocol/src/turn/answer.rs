@@ -68,6 +68,7 @@ impl Turn {
             Piece::Text => ModelEvent::Text(text, Vec::new()),
             Piece::Reasoning => ModelEvent::Reasoning(text),
         };
+        self.written += event.size();
         let (composer, mut out) = self.composing(effects);
         composer.apply(event, &mut out);
     }
@@ -88,10 +89,15 @@ impl Turn {
             return Err(fault::explain_in_stream(error));
         }
         self.template.learn(data, &chunk);
+        let mut written = 0;
         let finish = chunk.choices.0.as_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
-            normalize::chunk(choice, &mut |event| composer.apply(event, &mut out))
+            normalize::chunk(choice, &mut |event| {
+                written += event.size();
+                composer.apply(event, &mut out);
+            })
         });
+        self.written += written;
         self.note(chunk.usage, finish);
         Ok(())
     }

@@ -112,6 +112,8 @@ pub struct Turn {
     template: Template,
     composer: Composer,
     usage: Option<Usage>,
+    /// Bytes of what the model wrote in streams.
+    written: usize,
     /// How it ended.
     ended: Option<Ended>,
     /// Bytes behind the end of an answer.
@@ -233,6 +235,7 @@ impl Turn {
             template: Template::default(),
             composer,
             usage: None,
+            written: 0,
             ended: None,
             extra_bytes: 0,
             offers: seed.offers,
@@ -269,6 +272,11 @@ impl Turn {
     /// The closed items as JSON, for the log of model messages.
     pub fn output_json(&self) -> String {
         crate::history::items_json(&self.composer.items())
+    }
+
+    /// How many bytes the model has written up to now in streams.
+    pub fn written(&self) -> usize {
+        self.written
     }
 
     /// The tokens of all model calls so far, where the upstream told them.

@@ -4,6 +4,7 @@ mod client;
 mod durability;
 mod ledger;
 mod limits;
+mod memory;
 mod postgres;
 mod postgres_limits;
 mod power;
