@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use vllm_responses_actors::cache::facts::CacheFacts;
 use vllm_responses_actors::mcp::messages::{RuntimeDown, ServerSummary};
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
+use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::{Health, StopStage};
@@ -66,6 +67,9 @@ pub struct InterpreterView {
     pub failures: u64,
     /// Why the last start failed, until one succeeds.
     pub last_error: Option<String>,
+    /// What the operating system puts around them; null while that is not known.
+    #[serde(default)]
+    pub walls: Option<Walls>,
 }
 
 /// State of a component that is no process of ours.

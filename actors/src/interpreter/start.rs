@@ -31,7 +31,7 @@ pub enum StartError {
     Bundle(#[from] super::bundle::BundleError),
     /// The kernel's walls were asked for.
     #[error(
-        "this kernel offers no complete wall for model-written code ({0:?}), and \
+        "this kernel offers no complete wall for model-written code ({0}), and \
          `--code-interpreter-require-os-sandbox` asks for one: use a kernel with Landlock and \
          seccomp, or leave the option out"
     )]
@@ -105,7 +105,12 @@ pub fn start_here(
         if settings.os_sandbox == OsSandbox::Required {
             return Err(StartError::Walls(walls));
         }
-        log::warn!("this kernel offers no complete wall for model-written code: {walls:?}");
+        log::warn!(
+            "the operating system's wall around model-written code is not complete ({walls}): code that \
+             breaks out of WebAssembly and Deno could reach what this user can; use a kernel (5.13 or \
+             later) and a container profile that allow Landlock and seccomp, or refuse to start without \
+             with `--code-interpreter-require-os-sandbox`"
+        );
     }
     spawn_actor(settings, &bundle, walls, arbiter)
 }
@@ -183,7 +188,7 @@ fn spawn_actor(
     walls: Walls,
     arbiter: &ArbiterHandle,
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))?;
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())?;
     let numbers = settings.actor(bundle.manifest(), memory_bytes());
     let backend = PyodideBackend::new(launcher, bundle, &settings.limits).holding(bundle)?;
     Ok(CodeInterpreterActor::start_in_arbiter(arbiter, move |_| {

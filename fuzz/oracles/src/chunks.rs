@@ -167,6 +167,8 @@ impl Driven {
                 | Action::Answer
                 | Action::End
                 | Action::LeftOut(_)
+                | Action::Complained(_)
+                | Action::LostCalls(_)
                 | Action::EffortRefused
                 | Action::Used(_)
                 | Action::Suspect(_)

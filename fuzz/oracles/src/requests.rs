@@ -52,6 +52,8 @@ pub fn check(bytes: &[u8]) {
             Action::FindItems(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Complained(_)
+            | Action::LostCalls(_)
             | Action::EffortRefused
             | Action::Used(_)
             | Action::Suspect(_)

@@ -54,6 +54,10 @@ impl CodeView {
         let before = self.code.len();
         self.text.push(delta, &mut self.code);
         let fresh = self.code.get(before..).unwrap_or_default();
+        self.tell(index, fresh, out);
+    }
+
+    fn tell(&self, index: usize, fresh: &str, out: &mut Out<'_>) {
         if !fresh.is_empty() {
             out.emit(&Event::CodeDelta(ArgumentsDelta {
                 item_id: &self.item.id,
@@ -65,12 +69,20 @@ impl CodeView {
 
     /// The arguments have ended.
     pub(super) fn close(
-        self,
+        mut self,
         output_index: usize,
         name: Box<str>,
         arguments: Box<str>,
         out: &mut Out<'_>,
     ) -> PendingCall {
+        // The name of a member may be written with escapes, which are not looked for while it grows.
+        let read = code_interpreter::check(&arguments);
+        if let Ok(code) = &read
+            && let Some(rest) = code.strip_prefix(&*self.code)
+        {
+            self.tell(output_index, rest, out);
+            self.code.push_str(rest);
+        }
         let mut item = self.item;
         item.code = self.code.into();
         out.emit(&Event::CodeDone(CodeDone {
@@ -80,7 +92,7 @@ impl CodeView {
         }));
         PendingCall {
             output_index,
-            problem: code_interpreter::check(&arguments).err(),
+            problem: read.err(),
             name,
             arguments,
             item: PendingItem::Code(item),

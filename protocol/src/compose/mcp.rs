@@ -17,8 +17,6 @@ pub(super) enum McpView {
     Call(McpCall),
     /// It is of no tool that is there: it will be told to the model as an error.
     Unknown(McpCall),
-    /// It will wait for the client; what is approved is the whole, so nothing is shown before.
-    Approval(McpApprovalRequest),
 }
 
 impl McpView {
@@ -30,20 +28,6 @@ impl McpView {
         out: &mut Out<'_>,
     ) -> Self {
         let (label, name) = (&function.server.label, &function.tool.name);
-        if function.needs_approval {
-            let item = McpApprovalRequest {
-                id: ids::fresh(Prefix::McpApprovalRequest, out.ids),
-                server_label: label.clone(),
-                name: name.clone(),
-                arguments: Box::default(),
-                said,
-            };
-            out.emit(&Event::ItemAdded(ItemEvent {
-                output_index: index,
-                item: &Item::McpApprovalRequest(item.clone()),
-            }));
-            return Self::Approval(item);
-        }
         Self::Call(announce_call(index, (label, name), said, out))
     }
 
@@ -59,14 +43,36 @@ impl McpView {
 
     /// More arguments.
     pub(super) fn arguments(&self, index: usize, delta: &str, out: &mut Out<'_>) {
-        if let Self::Call(item) | Self::Unknown(item) = self {
-            out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
-                item_id: &item.id,
-                output_index: index,
-                delta,
-            }));
-        }
+        let (Self::Call(item) | Self::Unknown(item)) = self;
+        out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
+            item_id: &item.id,
+            output_index: index,
+            delta,
+        }));
     }
+}
+
+/// Announces a call that waits for the client; gives its item as it is done.
+pub(super) fn ask(
+    index: usize,
+    function: &McpFunction,
+    arguments: Box<str>,
+    said: Option<Box<Said>>,
+    out: &mut Out<'_>,
+) -> Item {
+    let mut item = McpApprovalRequest {
+        id: ids::fresh(Prefix::McpApprovalRequest, out.ids),
+        server_label: function.server.label.clone(),
+        name: function.tool.name.clone(),
+        arguments: Box::default(),
+        said,
+    };
+    out.emit(&Event::ItemAdded(ItemEvent {
+        output_index: index,
+        item: &Item::McpApprovalRequest(item.clone()),
+    }));
+    item.arguments = arguments;
+    Item::McpApprovalRequest(item)
 }
 
 fn announce_call(

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde::de::{Deserializer, Error as _};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::item::ItemStatus;
 use super::said::Said;

@@ -98,14 +98,13 @@ pub struct CodeOutcome {
 /// The arguments of the function.
 #[derive(Deserialize)]
 struct Arguments {
-    #[serde(rename = "code")]
-    _code: String,
+    code: String,
 }
 
-/// Whether arguments are what the function takes; what is wrong with them otherwise.
-pub(crate) fn check(arguments: &str) -> Result<(), &'static str> {
+/// The code in arguments that are what the function takes; what is wrong with them otherwise.
+pub(crate) fn check(arguments: &str) -> Result<String, &'static str> {
     match serde_json::from_str::<Arguments>(arguments) {
-        Ok(_) if arguments.trim_start().starts_with('{') => Ok(()),
+        Ok(read) if arguments.trim_start().starts_with('{') => Ok(read.code),
         Ok(_) | Err(_) => {
             Err("not run: the arguments must be a JSON object with the Python code in `code`")
         }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::chat::chunk::ChatUsage;
 use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
+use crate::chat::usage::ChatUsage;
 use crate::error::ApiError;
 use crate::mcp::mentions::Mention;
 use crate::record::Record;
@@ -109,6 +109,10 @@ pub enum Action {
     EffortRefused,
     /// Log that the prompt was too long and goes again without so many of its oldest turns.
     LeftOut(usize),
+    /// Log that the model server told of a fault inside its answer, in these words.
+    Complained(Box<str>),
+    /// Log that so many calls of an answer were left out, since they have no name.
+    LostCalls(usize),
     /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
     /// once.
     ListTools {

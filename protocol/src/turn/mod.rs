@@ -27,6 +27,7 @@ mod ending;
 mod fault;
 mod known;
 mod listing;
+mod meaning;
 mod references;
 mod sealed;
 mod shorten;
@@ -36,12 +37,12 @@ mod tools;
 
 use std::sync::Arc;
 
-use crate::chat::chunk::ChatUsage;
+use crate::chat::finish::FinishReason;
 use crate::chat::template::Template;
+use crate::chat::usage::ChatUsage;
 use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
-use crate::normalize::FinishReason;
 use crate::record::Status;
 use crate::responses::event::{Delivery, ReasoningEvents, Writer};
 use crate::responses::item::{CodeOutputs, Item};
@@ -163,6 +164,21 @@ struct CallState {
     finish: Option<FinishReason>,
     /// The last counts given; servers may send them with every chunk.
     usage: Option<ChatUsage>,
+    /// Whether the model has said anything.
+    spoke: bool,
+    form: Form,
+}
+
+/// What the bytes of an answer are.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Form {
+    /// Nothing but white space has come.
+    #[default]
+    Unknown,
+    /// An event stream.
+    Events,
+    /// One JSON text; this is its beginning.
+    Body(Vec<u8>),
 }
 
 /// Whether the client has been answered.
@@ -274,11 +290,6 @@ impl Turn {
         crate::history::items_json(&self.composer.items())
     }
 
-    /// How many bytes the model has written up to now in streams.
-    pub fn written(&self) -> usize {
-        self.written
-    }
-
     /// The tokens of all model calls so far, where the upstream told them.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
@@ -366,9 +377,15 @@ impl Turn {
 
     fn while_calling(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match input {
+            // Of a call that was given up while the prompt is counted.
+            Input::UpstreamBytes(_)
+            | Input::UpstreamEnded
+            | Input::UpstreamAnswer(_)
+            | Input::UpstreamFailed(_)
+                if self.call.is_counting() => {}
             Input::UpstreamOpened | Input::HoldExpired => self.begin(effects),
             Input::UpstreamBytes(bytes) => self.bytes(now_ms, bytes, effects),
-            Input::UpstreamEnded => self.conclude_or(now_ms, fault::cut_short(), effects),
+            Input::UpstreamEnded => self.answer_ended(now_ms, effects),
             Input::UpstreamAnswer(body) => self.answer(now_ms, body, effects),
             Input::UpstreamFailed(fault) if self.refuses_effort(&fault) => {
                 self.call_with_common_effort(effects);
@@ -407,7 +424,7 @@ impl Turn {
                 if !needed {
                     self.history = Vec::new();
                 }
-                self.phase = Phase::Calling(CallState::default());
+                self.begin_call();
                 effects.actions.push(match self.purpose {
                     Purpose::Answer | Purpose::Compact => Action::CallModel(body),
                     Purpose::Count => Action::CountTokens(body),
@@ -415,6 +432,13 @@ impl Turn {
             }
             Err(error) => self.fail(Explained::of(error), effects),
         }
+    }
+
+    /// A model call begins; of an earlier one nothing is known any more.
+    fn begin_call(&mut self) {
+        self.decoder = Decoder::default();
+        self.template = Template::default();
+        self.phase = Phase::Calling(CallState::default());
     }
 
     /// The body of the model call that `call` says.

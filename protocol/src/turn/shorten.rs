@@ -6,9 +6,9 @@
 
 use serde::Serialize;
 
+use super::Turn;
 use super::effect::{Action, Effects};
 use super::fault::Explained;
-use super::{CallState, Phase, Turn};
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiErrorCode;
 use crate::responses::settings::Truncation;
@@ -49,6 +49,11 @@ impl Shortening {
             attempts: 0,
             refused: None,
         }
+    }
+
+    /// Whether the model call is over and the prompt is being counted.
+    pub(super) fn is_counting(&self) -> bool {
+        self.refused.is_some()
     }
 }
 
@@ -139,7 +144,7 @@ impl Turn {
         self.call.left_out = left_out;
         match self.with_ask(left_out, translate::chat_body) {
             Ok(body) => {
-                self.phase = Phase::Calling(CallState::default());
+                self.begin_call();
                 effects.actions.push(Action::LeftOut(left_out));
                 effects.actions.push(Action::CallModel(body));
             }

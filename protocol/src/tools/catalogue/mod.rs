@@ -349,6 +349,11 @@ impl Catalogue {
         exact.or_else(|| bare.next().filter(|_| bare.next().is_none()))
     }
 
+    /// Whether the model was shown a function with exactly this name.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.name == name)
+    }
+
     /// What a call by this name means.
     pub fn route(&self, name: &str) -> Route {
         match self.entry(name) {

@@ -1,7 +1,10 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
+mod any_answer;
 mod client_tools;
 mod compaction;
+mod foreign;
+mod foreign_calls;
 mod items;
 mod mcp;
 mod mcp_choices;
@@ -144,6 +147,8 @@ fn name(action: &Action) -> String {
         Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
+        Action::Complained(_) => "complained".to_owned(),
+        Action::LostCalls(calls) => format!("lost {calls}"),
         Action::FindItems(wanted) => format!("find {wanted:?}"),
         Action::EffortRefused => "effort refused".to_owned(),
         Action::ClaimApprovals(_) => "claim".to_owned(),

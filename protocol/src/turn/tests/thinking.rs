@@ -97,6 +97,8 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             | Action::Suspect(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Complained(_)
+            | Action::LostCalls(_)
             | Action::RunTool(_)
             | Action::Begin
             | Action::Answer
