@@ -26,11 +26,40 @@ apt_install() {
     return 1
   fi
   say "installing $* with apt-get"
-  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@")
+  local install=(env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@")
+  local code=0
+  without_services || return
   # The lists may be old or absent (fresh container images): refresh them only after a failure.
-  as_root "${install[@]}" >/dev/null 2>&1 </dev/null && return
-  as_root apt-get update -qq >&2 </dev/null || true
-  as_root "${install[@]}" >&2 </dev/null
+  if ! as_root "${install[@]}" >/dev/null 2>&1 </dev/null; then
+    as_root apt-get update -qq >&2 </dev/null || true
+    as_root "${install[@]}" >&2 </dev/null || code=$?
+  fi
+  with_services "$@"
+  return "$code"
+}
+
+# Packages of servers start and enable them when they are installed; the tests run their own. Debian
+# asks this program before a start; one that is there already is the machine's own affair.
+policy=/usr/sbin/policy-rc.d
+without_services() {
+  [ ! -e "$policy" ] || return 0
+  printf '#!/bin/sh\n# Made by scripts/common.sh for the length of one installation.\nexit 101\n' |
+    as_root sh -c "cat >$policy && chmod 755 $policy"
+}
+
+# Takes the program away again, and disables what the packages $* enabled.
+with_services() {
+  local package unit
+  if grep -q 'scripts/common.sh' "$policy" 2>/dev/null; then as_root rm -f "$policy"; fi
+  command -v systemctl >/dev/null || return 0
+  for package in "$@"; do
+    case $package in
+      postgresql) unit=postgresql ;;
+      redis-server) unit=redis-server ;;
+      *) continue ;;
+    esac
+    as_root systemctl disable --quiet "$unit" >/dev/null 2>&1 </dev/null || true
+  done
 }
 
 # need COMMAND PACKAGE: installs PACKAGE when COMMAND is absent, or ends the script.

@@ -1,13 +1,13 @@
 //! What the gateway says once it is ready: a banner on a terminal, one structured line elsewhere.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
 use crate::config::LogFormat;
-use crate::config::table::Row;
+use crate::logging;
 use crate::status::{ToolState, ToolStatus, printable};
 
 /// The facts of a ready gateway; none of them is a secret.
@@ -23,6 +23,8 @@ pub(crate) struct Ready {
     pub(crate) store: String,
     /// Whether clients need a key.
     pub(crate) keyed: bool,
+    /// Whether other machines reach it.
+    pub(crate) exposed: bool,
     /// From start to ready.
     pub(crate) took_ms: u64,
 }
@@ -37,14 +39,11 @@ pub(crate) fn api_url(address: &SocketAddr) -> String {
     format!("http://{}/v1", SocketAddr::new(ip, address.port()))
 }
 
-/// Where responses are kept. The value of `VR_DB_PATH` counts as a secret, as everywhere: only the
-/// default is named.
+/// Where responses are kept: a path, or a URL without its password.
 pub(crate) fn place(settings: &StoreSettings) -> String {
-    let default = Row::find("store.database").map_or("", |row| row.default);
     match &settings.database {
-        Database::Sqlite(path) if path.as_os_str() == default => format!("SQLite, {default}"),
-        Database::Sqlite(_) => "SQLite, the file of `VR_DB_PATH`".to_owned(),
-        Database::Postgres(_) => "PostgreSQL, the database of `VR_DB_PATH`".to_owned(),
+        Database::Sqlite(path) => format!("SQLite, {}", printable(&path.display().to_string())),
+        Database::Postgres(url) => format!("PostgreSQL, {}", printable(&url.without_password())),
     }
 }
 
@@ -53,10 +52,7 @@ impl Ready {
     pub(crate) fn announce(&self, format: LogFormat) {
         let to_people = format == LogFormat::Text && io::stderr().is_terminal();
         if to_people && log::log_enabled!(log::Level::Info) {
-            // A terminal that is gone has nobody to tell.
-            io::stderr()
-                .write_all(self.banner().as_bytes())
-                .unwrap_or_default();
+            logging::say(&self.banner());
         } else {
             let (urls, model) = (self.urls.join(" "), self.model.as_deref().unwrap_or(""));
             let (tools, store) = (self.offered(), self.store.as_str());
@@ -91,7 +87,14 @@ impl Ready {
             ("responses", self.store.clone()),
             (
                 "keys",
-                if self.keyed { "needed" } else { "not needed" }.to_owned(),
+                match (self.keyed, self.exposed) {
+                    (true, _) => "needed",
+                    (false, true) => {
+                        "none: whoever reaches this machine may use it (`VR_API_KEYS_FILE`)"
+                    }
+                    (false, false) => "not needed; only this machine reaches it",
+                }
+                .to_owned(),
             ),
         ];
         let mut text = format!(
@@ -158,6 +161,7 @@ mod tests {
             tools: vec![tool(ToolState::Offered)],
             store: "SQLite, a.db".to_owned(),
             keyed: true,
+            exposed: true,
             took_ms: 38,
         };
         let expected = concat!(
@@ -187,6 +191,7 @@ Ctrl-C stops it.
             ..ready
         };
         let banner = bare.banner();
+        assert!(banner.contains("  keys       none: whoever reaches this machine may use it"));
         assert!(banner.contains("  tools      none of the gateway's own\n"));
         assert!(banner.contains(r#""model":"MODEL""#) && !banner.contains("Bearer"));
     }
@@ -214,16 +219,14 @@ Ctrl-C stops it.
         };
         let named = |database| place(&settings(database));
         assert_eq!(
-            named(Database::parse("postgres://u:s3cret@h/d").unwrap()),
-            "PostgreSQL, the database of `VR_DB_PATH`"
+            named(Database::parse("postgres://u:s3cret@h:5/d").unwrap()),
+            "PostgreSQL, postgresql://u@h:5/d"
         );
+        let own = Database::parse("postgres://h/d?user=u&password=s3cret").unwrap();
+        assert!(!named(own).contains("s3cret"));
         assert_eq!(
-            named(Database::Sqlite("s3cret.db".into())),
-            "SQLite, the file of `VR_DB_PATH`"
-        );
-        assert_eq!(
-            named(Database::Sqlite("vllm_responses.db".into())),
-            "SQLite, vllm_responses.db"
+            named(Database::Sqlite("/var/a.db".into())),
+            "SQLite, /var/a.db"
         );
     }
 }

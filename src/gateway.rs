@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
-use vllm_responses_actors::ask::ask_actor;
+use vllm_responses_actors::ask::{ask, ask_actor};
 use vllm_responses_actors::cache::{self, CacheActor};
-use vllm_responses_actors::env::{connections_by_descriptors, places_by_descriptors};
+use vllm_responses_actors::env::{
+    connections_by_descriptors, descriptor_limit, places_by_descriptors,
+};
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::ListServers;
 use vllm_responses_actors::metrics::Metrics;
@@ -20,9 +22,10 @@ use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
+use vllm_responses_actors::store::messages::{Close, ReportTo};
 use vllm_responses_actors::supervisor::gate::{FindGate, Gate};
 use vllm_responses_actors::supervisor::messages::{
-    self, AwaitPhase, Component, Health, OwnProcess, Peers, Report, TurnLog,
+    self, AwaitPhase, OwnProcess, Peers, Report, TurnLog,
 };
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::supervisor::{AdmissionSettings, SupervisorActor};
@@ -30,6 +33,7 @@ use vllm_responses_actors::tls;
 use vllm_responses_actors::tools::mcp::McpTools;
 use vllm_responses_actors::tools::{Tool, Toolbox};
 use vllm_responses_actors::trace::{self, Scope};
+use vllm_responses_actors::vllm::efforts::KnownEfforts;
 use vllm_responses_actors::vllm::messages::{AwaitReady, Observe};
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_actors::vllm::{VllmActor, spawn};
@@ -38,6 +42,7 @@ use vllm_responses_protocol::responses::request::Rules;
 
 use crate::banner::{self, Ready};
 use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
+use crate::http::door::Door;
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
@@ -49,6 +54,10 @@ use crate::status::{self, McpView, ToolStatus};
 
 /// Start-up messages to actors of ours.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// With fewer open descriptors not even the listeners, threads and database connections come up.
+const FEWEST_DESCRIPTORS: u64 = 128;
+/// What is queued is written, and SQLite's log moved into its file.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The last spans' way to the collector.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
@@ -72,6 +81,13 @@ impl From<String> for Failure {
 /// # Errors
 /// When the gateway cannot start, or is to end with a child.
 pub fn run(config: Config, log: LogSource) -> Result<Outcome, Failure> {
+    let descriptors = descriptor_limit();
+    if descriptors < FEWEST_DESCRIPTORS {
+        return Err(Failure::from(format!(
+            "this process may have {descriptors} descriptors open and needs {FEWEST_DESCRIPTORS} at \
+             least: raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
+        )));
+    }
     tls::install();
     System::new().block_on(serve(config, log))
 }
@@ -93,7 +109,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let start = Instant::now();
     let upstream = match &config.upstream {
         Upstream::External(settings) => (**settings).clone(),
-        Upstream::Spawn(spawned) => spawned.upstream.clone(),
+        Upstream::Spawn(spawned) => spawn::own(spawned.upstream.clone(), &spawned.command),
     };
     let keys = Keys::open(config.api_keys_file.clone()).map_err(|problems| problems.join("; "))?;
     let keys_seen = keys.watch();
@@ -110,6 +126,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let (observers, observers_seen) = watch::channel(Observers::default());
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
     let mcp_actor = mcp.start();
+    let store = doors_seen.clone();
     let watched = (keys_seen, doors_seen, observers_seen);
     let gate = ask_actor(&supervisor, FindGate, START_LIMIT).await;
     let gate = gate.map_err(|gone| gone.to_string())?;
@@ -139,11 +156,24 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let living = Box::pin(live(opening, &control, signals, (&addresses, start)));
     let outcome = shutdown::serve_while(server, living).await;
+    close_store(&store).await;
     if let Some(exporter) = exporter {
         exporter.finish(FLUSH_LIMIT).await;
     }
     control.stop();
     outcome?
+}
+
+/// Leaves the database as it may be copied.
+async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
+    let Some(close) = store.borrow().as_ref().map(|doors| doors.close.clone()) else {
+        return;
+    };
+    match ask(&close, Close, CLOSE_LIMIT).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::warn!("the store did not end in good order: {error}"),
+        Err(error) => log::warn!("the store did not end in good order: {error}"),
+    }
 }
 
 /// Who may run.
@@ -205,6 +235,7 @@ async fn open_and_serve(
         tools: Vec::new(),
         store: banner::place(&opening.config.store),
         keyed: opening.config.api_keys_file.is_some(),
+        exposed: addresses.iter().any(|address| !address.ip().is_loopback()),
         took_ms: 0,
     };
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
@@ -215,10 +246,10 @@ async fn open_and_serve(
         _ = signals.next() => return Ok(Outcome::Clean),
     }
     ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    ready.announce(format);
-    if !ready.keyed {
-        warn_of_open_door(addresses);
+    if !ready.keyed && ready.exposed {
+        warn_of_open_door();
     }
+    ready.announce(format);
     tokio::select! {
         outcome = shutdown::wait_and_drain(signals, lifecycle, &supervisor) => Ok(outcome),
         error = given_up(&supervisor), if stops_with_vllm => Err(error),
@@ -249,7 +280,7 @@ async fn spawn_vllm(
     let vllm = spawn::supervise(
         &spawned.command,
         &spawned.spawn,
-        spawned.upstream.clone(),
+        opening.upstream.clone(),
         opening.supervisor.clone().recipient(),
         &control.handle(),
     )
@@ -269,14 +300,21 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
     let failed = AwaitPhase(OwnProcess::Vllm, Phase::Failed);
     match supervisor.send(failed).await {
         Ok(reached) => Failure {
-            problem: format!(
-                "vLLM was given up: {}; what it wrote is above",
-                reached.last_error
-            ),
+            problem: given_up_words(&reached.last_error),
             code: reached.exit.map_or(1, ExitKind::exit_code),
         },
         Err(_gone) => std::future::pending().await,
     }
+}
+
+fn given_up_words(last_error: &str) -> String {
+    let advice = if last_error.contains("not found") {
+        "install vLLM (`pip install vllm`), name its program with `VR_VLLM_BIN`, or use a server that \
+         runs with `--upstream`"
+    } else {
+        "what it wrote is above"
+    };
+    format!("vLLM was given up: {last_error}; {advice}")
 }
 
 /// What changes while the gateway runs and every handler sees.
@@ -294,6 +332,11 @@ fn app_state(
 ) -> AppState {
     AppState {
         keys,
+        door: Door::new(
+            &config.gateway.host,
+            &config.gateway.allowed_hosts,
+            config.gateway.cors.clone(),
+        ),
         gate,
         supervisor,
         mcp: McpDoors {
@@ -363,6 +406,7 @@ async fn open(
         tools,
         mcp: opening.mcp.recipient(),
         seal_keys: Arc::new(seal_keys),
+        efforts: KnownEfforts::default(),
         log: opening.turn_log,
         metrics: opening.metrics,
     };
@@ -390,25 +434,24 @@ async fn start_mcp_runtime(opening: &Opening) -> Result<(), String> {
 /// Opens and migrates the store; from then on stored responses are served.
 async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     let settings = opening.config.store.clone();
-    log::info!("store: opening ({})", banner::place(&settings));
+    let place = banner::place(&settings);
+    log::info!("store: opening ({place})");
     let front = cache::start(settings, opening.config.cache.clone())
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| format!("{error} (it is {place})"))?;
     opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),
         parts: front.clone().recipient(),
         weights: front.clone().recipient(),
         remove: front.clone().recipient(),
+        close: front.clone().recipient(),
     }));
     opening.observers.send_modify(|observers| {
         observers.store = Some(front.clone().recipient());
         observers.cache = Some(front.clone().recipient());
     });
-    opening.supervisor.do_send(Report {
-        component: Component::Store,
-        health: Health::Ready,
-    });
+    front.do_send(ReportTo(opening.supervisor.clone().recipient()));
     Ok(front)
 }
 
@@ -454,11 +497,9 @@ async fn open_upstream(
     Ok((vllm, model))
 }
 
-fn warn_of_open_door(addresses: &[SocketAddr]) {
-    if addresses.iter().any(|address| !address.ip().is_loopback()) {
-        log::warn!(
-            "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
-             may use the gateway and read its responses"
-        );
-    }
+fn warn_of_open_door() {
+    log::warn!(
+        "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+         may use the gateway and read its responses"
+    );
 }

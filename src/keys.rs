@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +12,14 @@ use tokio::sync::watch;
 use vllm_responses_actors::limits::{Asker, OwnLimits};
 use vllm_responses_protocol::ids::Owner;
 
+use crate::config::files;
+
 type Hash = [u8; 32];
 
 /// Highest limit, so that sums of it stay numbers.
 pub(crate) const MOST: u64 = 1_000_000_000_000;
+
+const EMPTY: &str = "holds no key; make one with `vllm-responses keys new NAME`";
 
 /// The keys of a gateway: names and SHA-256 hashes, never the keys themselves.
 #[derive(Clone, Default)]
@@ -60,7 +66,7 @@ impl KeyRing {
             }
         }
         if ring.is_empty() && problems.is_empty() {
-            problems.push("holds no key; make one with `vllm-responses keys new NAME`".to_owned());
+            problems.push(EMPTY.to_owned());
         }
         if problems.is_empty() {
             Ok(Self(ring))
@@ -112,13 +118,22 @@ impl Keys {
         self.seen.subscribe()
     }
 
-    /// Reads the file again. A bad file changes nothing: the old keys stay in force.
+    /// Reads the file again. A bad file changes nothing: the old keys stay in force. One that is gone,
+    /// or has no key any more, takes every key away: whoever does that is in a hurry.
     pub fn reload(&self) {
         let Some(file) = &self.file else { return };
+        let is_gone = || !file.exists();
         match load(file) {
             Ok(ring) => {
                 self.seen.send_replace(Some(Arc::new(ring)));
                 log::info!("API keys read again");
+            }
+            Err(problems) if problems == [EMPTY] || is_gone() => {
+                self.seen.send_replace(Some(Arc::default()));
+                log::error!(
+                    "all API keys are revoked, since their file is empty or gone: every request is \
+                     refused until it has a key and SIGHUP comes again"
+                );
             }
             Err(problems) => {
                 log::error!(
@@ -135,21 +150,26 @@ impl Keys {
 /// # Errors
 /// Every problem, as in [`KeyRing::parse`], or the one that the file cannot be read.
 pub fn load(path: &Path) -> Result<KeyRing, Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![format!(
-            "cannot be read ({}); correct the path",
-            error.kind()
-        )]
-    })?;
+    let text = files::read(path)
+        .map_err(|why| vec![format!("cannot be read ({why}); correct the path")])?;
     KeyRing::parse(&text)
 }
 
 fn read_line(line: &str) -> Result<(&str, Hash, OwnLimits), &'static str> {
     const SHAPE: &str = "must be `NAME SHA256HEX`; make one with `vllm-responses keys new NAME`";
+    const PLAIN: &str = "holds a key itself, where its hash belongs: take the line that \
+         `vllm-responses keys new NAME` prints, or `NAME` and what `printf %s KEY | sha256sum` says";
     let mut words = line.split_whitespace();
     let (Some(name), Some(hex)) = (words.next(), words.next()) else {
-        return Err(SHAPE);
+        return Err(if line.starts_with("vr-") || line.starts_with("sk-") {
+            PLAIN
+        } else {
+            SHAPE
+        });
     };
+    if hex.starts_with("vr-") || hex.starts_with("sk-") {
+        return Err(PLAIN);
+    }
     if !valid_name(name) {
         return Err("the name must be 1 to 64 letters, digits, `.`, `_` or `-`");
     }
@@ -188,6 +208,37 @@ pub fn valid_name(name: &str) -> bool {
 /// The line of the keys file for a key.
 pub fn line_for(name: &str, key: &str) -> String {
     format!("{name} {}", hex(&Sha256::digest(key.as_bytes())))
+}
+
+/// Adds a line to a keys file, or makes the file for its user alone. It stays whole: a name that is
+/// there already is refused.
+///
+/// # Errors
+/// Why nothing was added.
+pub fn append(file: &Path, line: &str, name: &str) -> Result<(), String> {
+    let text = match files::read(file) {
+        Ok(text) => text,
+        Err(_) if !file.exists() => String::new(),
+        Err(why) => return Err(format!("the keys file cannot be read ({why})")),
+    };
+    let names = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    if names.into_iter().any(|other| other == name) {
+        return Err("a key of this name is there already: take its line out first".to_owned());
+    }
+    let gap = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    let open = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(file);
+    open.and_then(|mut open| open.write_all(format!("{gap}{line}\n").as_bytes()))
+        .map_err(|error| format!("the keys file cannot be written ({error})"))
 }
 
 /// Lower-case hexadecimal.
@@ -250,6 +301,43 @@ mod tests {
         );
         assert!(!problems.concat().contains("canary"));
         assert!(KeyRing::parse("# nothing\n").is_err());
+    }
+
+    #[test]
+    fn a_key_that_was_pasted_is_told_what_it_is() {
+        for line in ["vr-12ab", "ann vr-12ab", "ann sk-12ab"] {
+            let problems = KeyRing::parse(line).unwrap_err();
+            assert!(problems[0].contains("keys new NAME") && problems[0].contains("sha256sum"));
+            assert!(!problems[0].contains("12ab"));
+        }
+    }
+
+    #[test]
+    fn an_emptied_or_deleted_file_lets_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys");
+        let line = line_for("ann", "k1");
+        let lets_in = |keys: &Keys| {
+            let ring = keys.watch().borrow().clone();
+            ring.expect("a gateway with a file never opens")
+                .asker("k1")
+                .is_some()
+        };
+        std::fs::write(&file, format!("\u{feff}{line}")).unwrap();
+        let keys = Keys::open(Some(file.clone())).unwrap();
+        assert!(lets_in(&keys));
+        std::fs::write(&file, "# nobody\n").unwrap();
+        keys.reload();
+        assert!(!lets_in(&keys), "emptied");
+        std::fs::write(&file, &line).unwrap();
+        keys.reload();
+        assert!(lets_in(&keys), "back");
+        std::fs::write(&file, "nonsense").unwrap();
+        keys.reload();
+        assert!(lets_in(&keys), "a bad file changes nothing");
+        std::fs::remove_file(&file).unwrap();
+        keys.reload();
+        assert!(!lets_in(&keys), "deleted");
     }
 
     #[test]

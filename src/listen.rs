@@ -13,7 +13,6 @@ use actix_web::dev::{AppConfig, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use socket2::{Domain, Socket, Type};
-use vllm_responses_actors::vllm::client;
 
 use crate::config::GatewaySettings;
 use crate::http;
@@ -33,13 +32,7 @@ pub(crate) fn listen(
     state: AppState,
     connections: usize,
 ) -> Result<(Server, Vec<SocketAddr>), String> {
-    let refused = |error: io::Error| {
-        format!(
-            "cannot listen on {} port {} ({error}): choose another with `--gateway-host` and \
-             `--gateway-port`",
-            gateway.host, gateway.port
-        )
-    };
+    let refused = |error: io::Error| refused(gateway, &error);
     let sockets = bind(&gateway.host, gateway.port).map_err(refused)?;
     let mut addresses = Vec::with_capacity(sockets.len());
     let mut server = Server::build()
@@ -56,6 +49,21 @@ pub(crate) fn listen(
         server = server.listen("gateway", socket, worker).map_err(refused)?;
     }
     Ok((server.run(), addresses))
+}
+
+/// Whether the port can be had. What takes long should not come before the news that it cannot.
+pub(crate) fn try_out(gateway: &GatewaySettings) -> Result<(), String> {
+    bind(&gateway.host, gateway.port)
+        .map(drop)
+        .map_err(|error| refused(gateway, &error))
+}
+
+fn refused(gateway: &GatewaySettings, error: &io::Error) -> String {
+    format!(
+        "cannot listen on {} port {} ({error}): choose another with `--gateway-host` and \
+         `--gateway-port`",
+        gateway.host, gateway.port
+    )
 }
 
 /// Every address of the name. One of a family that this machine does not have is left out, unless
@@ -102,12 +110,10 @@ fn worker(
     let door = state.metrics_door.clone();
     let app = App::new()
         .app_data(state.clone())
-        .app_data(web::ThinData(client::client(
-            upstream.base_url.as_ref(),
-            upstream.deadlines.connect,
-        )))
+        .app_data(web::ThinData(upstream.client()))
         .configure(|config| http::metrics::route(config, door.as_ref()))
         .configure(http::routes)
+        .wrap(from_fn(http::door::keep))
         .wrap(http::cors::middleware(&gateway.cors))
         .wrap(from_fn(http::metrics::count));
     let closing = closing.clone();

@@ -14,7 +14,7 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::Stop;
 use vllm_responses_actors::supervisor::SupervisorActor;
-use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave};
+use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave, Observe};
 
 use crate::config::Lifecycle;
 use crate::reload::Reload;
@@ -106,10 +106,17 @@ pub(crate) async fn wait_and_drain(
     supervisor: &Addr<SupervisorActor>,
 ) -> Outcome {
     let _first: Caught = signals.next().await;
-    log::info!(
-        "stopping: running responses have {:?} to finish",
-        lifecycle.shutdown_grace
-    );
+    let seen = ask_actor(supervisor, Observe, TOLD).await;
+    let running = seen.map_or(0, |seen| seen.in_flight);
+    if running == 0 {
+        log::info!("stopping; no response is running");
+    } else {
+        log::info!(
+            "stopping: running responses ({running}) have {:?} to finish; a second signal (Ctrl-C) ends \
+             them now",
+            lifecycle.shutdown_grace
+        );
+    }
     let mut stop = std::pin::pin!(drain(lifecycle, supervisor));
     tokio::select! {
         () = &mut stop => {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use vllm_responses_actors::cache::facts::CacheFacts;
 use vllm_responses_actors::mcp::messages::{RuntimeDown, ServerSummary};
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
+use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::{Health, StopStage};
@@ -66,6 +67,9 @@ pub struct InterpreterView {
     pub failures: u64,
     /// Why the last start failed, until one succeeds.
     pub last_error: Option<String>,
+    /// What the operating system puts around them; null while that is not known.
+    #[serde(default)]
+    pub walls: Option<Walls>,
 }
 
 /// State of a component that is no process of ours.
@@ -240,7 +244,10 @@ pub struct McpView {
 
 /// The tools of this moment. Names every tool there is, so that a new one is not forgotten.
 pub fn tools(offers: Offers, mcp: McpView) -> Vec<ToolStatus> {
-    let Offers { code_interpreter } = offers;
+    let Offers {
+        code_interpreter,
+        python_packages: _,
+    } = offers;
     let mut tools = vec![tool("code_interpreter", code_interpreter)];
     tools.extend(mcp_tools(mcp));
     tools
@@ -332,6 +339,7 @@ mod tests {
     fn a_missing_tool_says_how_to_get_it() {
         let offers = Offers {
             code_interpreter: Availability::Missing("install it".into()),
+            ..Offers::default()
         };
         let expected = ToolStatus {
             name: "code_interpreter".to_owned(),

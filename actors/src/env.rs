@@ -98,8 +98,7 @@ pub fn descriptor_limit() -> u64 {
 pub fn memory_bytes() -> u64 {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let machine = total_memory(&read("/proc/meminfo"));
-    // `max` is no number: no limit.
-    let group = read("/sys/fs/cgroup/memory.max").trim().parse().ok();
+    let group = crate::cgroup::memory_limit();
     machine.into_iter().chain(group).min().unwrap_or(1 << 30)
 }
 

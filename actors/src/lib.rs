@@ -6,7 +6,9 @@
 
 pub mod ask;
 pub mod cache;
+mod cgroup;
 pub mod env;
+pub mod http1;
 pub mod interpreter;
 pub mod latency;
 pub mod limits;
@@ -14,12 +16,15 @@ pub mod mcp;
 pub mod memory;
 pub mod metrics;
 pub mod origin;
+pub mod own_client;
 pub mod process;
+pub mod redact;
 pub mod seal;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod token;
 pub mod tools;
 pub mod trace;
 pub mod turn;

@@ -23,6 +23,7 @@ use vllm_responses_protocol::responses::response::Identity;
 use vllm_responses_protocol::seal::SealKeys;
 use vllm_responses_protocol::sse::Decoder;
 use vllm_responses_protocol::tools::{LoopLimits, Offers};
+use vllm_responses_protocol::translate::Efforts;
 use vllm_responses_protocol::turn::effect::{Effects, Input};
 use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 
@@ -62,6 +63,7 @@ fn turn(body: &str) -> Turn {
         offers: Offers::default(),
         limits: LoopLimits::default(),
         seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
+        efforts: Efforts::AsAsked,
     })
 }
 

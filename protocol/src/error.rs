@@ -25,6 +25,10 @@ pub enum ApiErrorCode {
     InvalidType,
     /// A word or number outside what is allowed.
     InvalidValue,
+    /// A whole number that is too small.
+    IntegerBelowMinValue,
+    /// A whole number that is too large.
+    IntegerAboveMaxValue,
     /// A parameter that must be there is not.
     MissingRequiredParameter,
     /// A parameter that the gateway does not know, when it is told to be strict.
@@ -41,6 +45,8 @@ pub enum ApiErrorCode {
     ContextLengthExceeded,
     /// No or a wrong API key.
     InvalidApiKey,
+    /// A web page, or a name of the gateway, that is not let in.
+    Forbidden,
     /// The model is not served.
     ModelNotFound,
     /// No such response or path; the wire code is null.
@@ -55,8 +61,10 @@ pub enum ApiErrorCode {
     RequestTimeout,
     /// The body is longer than the limit.
     PayloadTooLarge,
-    /// A content type or content coding that is not served.
+    /// A content coding that is not served.
     UnsupportedEncoding,
+    /// A body that does not say it is JSON.
+    UnsupportedMediaType,
     /// Too many requests.
     RateLimitExceeded,
     /// A fault of the gateway.
@@ -100,6 +108,8 @@ impl ApiErrorCode {
             Self::InvalidJson => line(Some("invalid_json"), REQUEST, 400),
             Self::InvalidType => line(Some("invalid_type"), REQUEST, 400),
             Self::InvalidValue => line(Some("invalid_value"), REQUEST, 400),
+            Self::IntegerBelowMinValue => line(Some("integer_below_min_value"), REQUEST, 400),
+            Self::IntegerAboveMaxValue => line(Some("integer_above_max_value"), REQUEST, 400),
             Self::MissingRequiredParameter => {
                 line(Some("missing_required_parameter"), REQUEST, 400)
             }
@@ -114,6 +124,7 @@ impl ApiErrorCode {
             }
             Self::ContextLengthExceeded => line(Some("context_length_exceeded"), REQUEST, 400),
             Self::InvalidApiKey => line(Some("invalid_api_key"), REQUEST, 401),
+            Self::Forbidden => line(Some("origin_not_allowed"), REQUEST, 403),
             Self::ModelNotFound => line(Some("model_not_found"), REQUEST, 404),
             Self::NotFound => line(None, REQUEST, 404),
             Self::McpUnavailable => line(Some("mcp_server_unavailable"), REQUEST, 409),
@@ -122,6 +133,7 @@ impl ApiErrorCode {
             Self::RequestTimeout => line(Some("request_timeout"), REQUEST, 408),
             Self::PayloadTooLarge => line(Some("payload_too_large"), REQUEST, 413),
             Self::UnsupportedEncoding => line(Some("unsupported_encoding"), REQUEST, 415),
+            Self::UnsupportedMediaType => line(Some("unsupported_media_type"), REQUEST, 415),
             Self::RateLimitExceeded => line(Some("rate_limit_exceeded"), RATE, 429),
             Self::ServerError => line(Some("server_error"), SERVER, 500),
             Self::UpstreamUnavailable => line(Some("upstream_unavailable"), SERVER, 502),
@@ -140,6 +152,15 @@ impl ApiErrorCode {
     /// `type` on the wire.
     pub const fn error_type(self) -> &'static str {
         self.line().error_type
+    }
+
+    /// Whether the same request again would only be the same work again: the model may have answered for
+    /// minutes, or its answer is of no use.
+    pub fn is_work_again(self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamTimeout | Self::UpstreamBadResponse | Self::UpstreamBadChunk
+        )
     }
 
     /// The HTTP status that goes with it.

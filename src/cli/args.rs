@@ -73,7 +73,13 @@ pub(super) fn command() -> Command {
                 .subcommand(
                     Command::new("new")
                         .about("Make a key and its line for the keys file")
-                        .arg(name),
+                        .arg(name)
+                        .arg(
+                            Arg::new("append")
+                                .long("append")
+                                .value_name("FILE")
+                                .help("Add the line to this keys file, and print the key alone"),
+                        ),
                 ),
         )
 }
@@ -120,6 +126,20 @@ fn configured(name: &'static str, about: &'static str) -> Command {
     )
 }
 
+/// Under which title a flag stands in `--help`.
+fn heading(key: &str) -> &'static str {
+    match key.split_once('.').map_or("", |(section, _)| section) {
+        "gateway" => "Where to listen",
+        "upstream" => "The model server",
+        "vllm" => "A vLLM of the gateway's own (behind --)",
+        "code_interpreter" => "Code interpreter",
+        "mcp" => "MCP",
+        "lifecycle" => "Stopping",
+        "logging" => "Log",
+        _ => "Configuration",
+    }
+}
+
 /// Adds the flags of those rows that `takes` takes.
 fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
     for row in TABLE.iter().filter(|row| takes(row)) {
@@ -138,11 +158,12 @@ fn with_flags(mut command: Command, takes: impl Fn(&Row) -> bool) -> Command {
             Kind::Switch => "BOOLEAN",
             Kind::Duration => "DURATION",
             Kind::Size => "SIZE",
-            Kind::Choice(_) => "WORD",
+            Kind::Choice(words) => words.join("|").leak(),
         };
         let arg = Arg::new(row.key)
             .long(flag.trim_start_matches('-'))
             .value_name(place)
+            .help_heading(heading(row.key))
             .allow_hyphen_values(row.kind == Kind::Number || row.kind == Kind::Duration)
             .help(format!("{} [env: {}{default}]", row.meaning, row.env));
         // `--flag` alone means yes; a value needs `=`, since the next word may be another argument.

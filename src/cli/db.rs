@@ -1,6 +1,7 @@
 //! `db`: what an operator does with the database of responses.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -10,6 +11,7 @@ use vllm_responses_actors::store::desk::{Census, Desk, Opening};
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
 use super::{USAGE, answer, complain, inputs};
+use crate::banner;
 use crate::config::raw::Inputs;
 use crate::config::{self, table};
 use crate::keys;
@@ -40,6 +42,16 @@ Moves a gateway from SQLite to PostgreSQL, or back:
 Either end may be left out, and is then the database of VR_DB_PATH; so a password need not stand
 on the command line. A copy that was interrupted is taken up by the next one. At the end both
 databases are read and compared byte by byte; the source is never changed.";
+
+const BACKUP_AFTER: &str = "\
+Writes what the database holds at this moment to FILE, which must not be there yet and only its
+owner can read. The gateway may run meanwhile. To restore, stop the gateway and put FILE where
+VR_DB_PATH points.
+
+The key that opens clients' encrypted reasoning is not in it: it stands beside the database, in
+DATABASE.seal-key (or in VR_SEAL_KEYS). Keep a copy of that too, apart from the backup.
+
+Of a PostgreSQL database make the backup with pg_dump.";
 
 /// The shape of `db`.
 pub(super) fn command() -> Command {
@@ -90,8 +102,16 @@ pub(super) fn command() -> Command {
         "Where they are; a file path or a URL as in VR_DB_PATH",
     ))
     .arg(end("to", "Where they go; made and migrated when needed"));
+    let backup = sub("backup", "Copy an SQLite database to a file, whole")
+        .after_help(format!("{BACKUP_AFTER}\n\n{AFTER}"))
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .help("Where it goes; never overwritten"),
+        );
     Command::new("db")
-        .about("The database of responses: migrate, look, purge, move")
+        .about("The database of responses: migrate, look, purge, move, back up")
         .after_help(AFTER)
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -103,6 +123,7 @@ pub(super) fn command() -> Command {
         .subcommand(purge)
         .subcommand(adopt)
         .subcommand(copy)
+        .subcommand(backup)
 }
 
 /// What went wrong, and the exit code.
@@ -136,6 +157,7 @@ pub(super) fn run(given: &ArgMatches) -> ExitCode {
             "status" => status(&inputs, given).await,
             "purge" => purge(&inputs, text(given, "grace")).await,
             "adopt" => adopt(&inputs, text(given, "name")).await,
+            "backup" => backup(&inputs, text(given, "file")).await,
             _ => copy(&inputs, given).await,
         }
     };
@@ -155,7 +177,8 @@ fn text<'a>(given: &'a ArgMatches, name: &str) -> &'a str {
 
 async fn open(inputs: &Inputs, opening: Opening) -> Result<Desk, Problem> {
     let settings = config::load_store(inputs).map_err(wrong)?;
-    Ok(Desk::open(&settings, opening).await?)
+    let desk = Desk::open(&settings, opening).await;
+    desk.map_err(|error| failed(format!("{error} (it is {})", banner::place(&settings))))
 }
 
 async fn migrate(inputs: &Inputs) -> Result<String, Problem> {
@@ -250,6 +273,15 @@ async fn adopt(inputs: &Inputs, name: &str) -> Result<String, Problem> {
     ))
 }
 
+async fn backup(inputs: &Inputs, file: &str) -> Result<String, Problem> {
+    let mut desk = open(inputs, Opening::AsItIs).await?;
+    desk.back_up(Path::new(file)).await?;
+    Ok(format!(
+        "{file} is a whole copy of the database. Keep the seal key too: the file beside the database \
+         whose name ends in `.seal-key`, or VR_SEAL_KEYS.\n"
+    ))
+}
+
 async fn copy(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> {
     let end = |name: &str| -> Result<StoreSettings, Problem> {
         let settings = config::load_store(inputs).map_err(wrong)?;
@@ -270,10 +302,10 @@ async fn copy(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> {
     }
     let mut source = Desk::open(&from, Opening::AsItIs)
         .await
-        .map_err(|error| failed(format!("`--from`: {error}")))?;
+        .map_err(|error| failed(format!("`--from` ({}): {error}", banner::place(&from))))?;
     let mut target = Desk::open(&to, Opening::Migrate)
         .await
-        .map_err(|error| failed(format!("`--to`: {error}")))?;
+        .map_err(|error| failed(format!("`--to` ({}): {error}", banner::place(&to))))?;
     let mut bar = Bar::default();
     let copied = source.copy_to(&mut target, |at| bar.show(at)).await?;
     verdict(&copied)

@@ -24,7 +24,9 @@ pub(super) fn run(inputs: &Inputs) -> ExitCode {
         }
     };
     logging::init(&config.logging);
-    match runtime::run(config) {
+    let ended = runtime::run(config);
+    logging::finish();
+    match ended {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Cut(code)) => ExitCode::from(code),
         Err(problem) => {

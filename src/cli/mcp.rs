@@ -53,6 +53,7 @@ pub(super) fn run_probe(url: &str, calls: &[String]) -> ExitCode {
 }
 
 fn finish(outcome: Result<(), String>) -> ExitCode {
+    logging::finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {

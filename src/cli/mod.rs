@@ -8,17 +8,19 @@ mod progress;
 mod serve;
 mod setup;
 mod status;
+mod tips;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 
 use crate::config::raw::{Inputs, Raw};
-use crate::config::{self, Config, render};
-use crate::keys;
+use crate::config::{self, Config, render, validate};
+use crate::{keys, logging};
 
 /// Bad configuration or usage.
 const USAGE: u8 = 2;
@@ -28,7 +30,7 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let matches = match args::command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     match matches.subcommand() {
         Some(("serve", given)) => {
@@ -51,7 +53,8 @@ pub fn main() -> ExitCode {
         Some(("status", given)) => status::run(given, &environment()),
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
-                new_key(given.get_one::<String>("name").map_or("", String::as_str))
+                let name = given.get_one::<String>("name").map_or("", String::as_str);
+                new_key(name, given.get_one::<String>("append"))
             }
             _ => ExitCode::from(USAGE),
         },
@@ -59,7 +62,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: clap::Error) -> ExitCode {
+    let error = tips::add(error);
     if error.print().is_err() {
         return ExitCode::FAILURE;
     }
@@ -101,13 +105,12 @@ fn load(inputs: &Inputs) -> Result<(Raw, Config), ExitCode> {
     }
 }
 
-/// Lines on stderr. When even that fails nobody is left to be told.
+/// Lines on stderr, behind those of the log.
 fn complain(lines: &[String]) {
     let mut text = lines.join("\n");
     text.push('\n');
-    std::io::stderr()
-        .write_all(text.as_bytes())
-        .unwrap_or_default();
+    logging::say(&text);
+    logging::finish();
 }
 
 fn answer(text: &str) -> ExitCode {
@@ -118,23 +121,27 @@ fn answer(text: &str) -> ExitCode {
 }
 
 fn check_config(inputs: &Inputs) -> ExitCode {
-    match load(inputs) {
-        Ok((raw, _)) => {
-            if !raw.notices.is_empty() {
-                complain(
-                    &raw.notices
-                        .iter()
-                        .map(|notice| format!("warning: {notice}"))
-                        .collect::<Vec<_>>(),
-                );
-            }
-            answer(&render::effective(&raw))
+    let (raw, judged) = config::load(inputs);
+    let Err(problems) = judged else {
+        let warnings = raw.notices.iter();
+        let warnings: Vec<_> = warnings
+            .map(|notice| format!("warning: {notice}"))
+            .collect();
+        if !warnings.is_empty() {
+            complain(&warnings);
         }
-        Err(code) => code,
+        return answer(&render::effective(&raw));
+    };
+    let lines = problems.iter().map(|problem| format!("error: {problem}"));
+    complain(&lines.collect::<Vec<_>>());
+    // One that is only unfinished is shown. Bad values are not: a secret may stand in the wrong place.
+    if problems == [validate::NO_UPSTREAM] {
+        let _shown: ExitCode = answer(&render::effective(&raw));
     }
+    ExitCode::from(USAGE)
 }
 
-fn new_key(name: &str) -> ExitCode {
+fn new_key(name: &str, file: Option<&String>) -> ExitCode {
     if !keys::valid_name(name) {
         complain(&["error: the name must be 1 to 64 letters, digits, `.`, `_` or `-`".to_owned()]);
         return ExitCode::from(USAGE);
@@ -145,6 +152,15 @@ fn new_key(name: &str) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let key = format!("vr-{}", keys::hex(&bytes));
+    if let Some(file) = file {
+        return match keys::append(Path::new(file), &keys::line_for(name, &key), name) {
+            Ok(()) => answer(&format!("{key}\n")),
+            Err(problem) => {
+                complain(&[format!("error: {problem}")]);
+                ExitCode::FAILURE
+            }
+        };
+    }
     answer(&format!(
         "Key, shown this once; give it to the client:\n{key}\n\nLine for the file of VR_API_KEYS_FILE:\n{}\n",
         keys::line_for(name, &key)

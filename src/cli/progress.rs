@@ -7,7 +7,7 @@ use vllm_responses_actors::interpreter::setup::progress::Progress;
 
 /// How often a moving line changes.
 const EVERY: Duration = Duration::from_millis(100);
-/// Most characters of a detail: a line that wraps cannot be overwritten.
+/// Most characters of a detail.
 const WIDEST: usize = 60;
 
 /// Shows a set-up on stderr.
@@ -47,7 +47,12 @@ impl Shown {
             .filter(|character| !character.is_control())
             .take(WIDEST)
             .collect();
-        put(&format!("\r\x1b[K[{seconds:>3} s] {}{tail}", self.step));
+        // Without automatic margins for that long: a line that wraps cannot be overwritten, and a
+        // terminal may be narrower than any line.
+        put(&format!(
+            "\x1b[?7l\r\x1b[K[{seconds:>3} s] {}{tail}\x1b[?7h",
+            self.step
+        ));
         self.tail = tail;
         self.drawn = Some(Instant::now());
     }

@@ -8,9 +8,9 @@ use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettin
 use super::{complain, load, setup};
 use crate::config::raw::Inputs;
 use crate::gateway::{self, Failure};
-use crate::logging;
 use crate::reload::LogSource;
 use crate::shutdown::Outcome;
+use crate::{listen, logging};
 
 /// Whether what is missing may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,14 @@ pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
     for notice in &raw.notices {
         log::warn!("{notice}");
     }
+    if let Err(problem) = listen::try_out(&config.gateway) {
+        complain(&[format!("error: {problem}")]);
+        return ExitCode::FAILURE;
+    }
     provide_interpreter(&config.interpreter, inputs, install);
-    match gateway::run(config, log) {
+    let ended = gateway::run(config, log);
+    logging::finish();
+    match ended {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Cut(code)) => ExitCode::from(code),
         Err(Failure { problem, code }) => {

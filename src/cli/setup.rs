@@ -186,9 +186,9 @@ fn prune(cache: &Path) -> ExitCode {
 /// The words for a person, the path for a script.
 fn tell(outcome: &Outcome) -> ExitCode {
     let (text, path) = match outcome {
-        Outcome::Installed(path) => ("the code interpreter is installed:", path),
+        Outcome::Installed(path) => ("the code interpreter is installed in", path),
         Outcome::AlreadyThere(path) => (
-            "the code interpreter is already installed (`--force` installs it again):",
+            "the code interpreter is already installed (`setup code-interpreter --force` installs it again), in",
             path,
         ),
     };
@@ -248,6 +248,10 @@ fn request(given: &ArgMatches, inputs: &Inputs, cache: PathBuf) -> Result<Reques
         }
     }
     if let Some(local) = path("from") {
+        if !local.exists() {
+            let rule = "there is no such file or folder; name what `--export` wrote";
+            return Err(format!("`--from`: {rule}"));
+        }
         request.origin = Origin::Local(local);
     }
     Ok(request)

@@ -1,25 +1,48 @@
 //! Pure reader of `.env`: `NAME=VALUE` lines, comments, one pair of quotes, no interpolation.
 
-/// Pairs in file order, and the numbers (from 1) of lines that are neither pair, comment nor blank.
-pub(super) fn parse(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
+/// A line that is neither pair, comment nor blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bad {
+    /// From 1.
+    pub(super) line: usize,
+    /// Whether a setting of ours was meant: going on without it could open what was to be closed.
+    pub(super) is_ours: bool,
+}
+
+/// Pairs in file order, and the bad lines.
+pub(super) fn parse(text: &str) -> (Vec<(String, String)>, Vec<Bad>) {
     let (mut pairs, mut bad) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let line = line.strip_prefix("export ").unwrap_or(line);
+        let line = match line.strip_prefix("export") {
+            Some(rest) if rest.starts_with([' ', '\t']) => rest.trim_start(),
+            Some(_) | None => line,
+        };
         match line
             .split_once('=')
             .map(|(name, value)| (name.trim(), value.trim()))
         {
-            Some((name, value)) if !name.is_empty() => {
+            Some((name, value)) if is_identifier(name) => {
                 pairs.push((name.to_owned(), unquote(value).to_owned()));
             }
-            _ => bad.push(index + 1),
+            Some(_) | None => bad.push(Bad {
+                line: index + 1,
+                is_ours: line.to_ascii_uppercase().contains("VR_"),
+            }),
         }
     }
     (pairs, bad)
+}
+
+fn is_identifier(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn unquote(value: &str) -> &str {
@@ -35,7 +58,7 @@ mod tests {
 
     #[test]
     fn lines_quotes_comments_and_export() {
-        let text = "# c\n\nA=1\nexport B = \"two words\"\nC='\"q\"'\nD=a=b\nE=\nF=$A\nG=\"\nnonsense\n=x\n";
+        let text = "# c\n\nA=1\nexport\tH=1\nset VR_X=1\n1A=2\nexport B = \"two words\"\nC='\"q\"'\nD=a=b\nE=\nF=$A\nG=\"\nnonsense\n=x\n";
         let (pairs, bad) = parse(text);
         let pairs: Vec<_> = pairs
             .iter()
@@ -43,6 +66,7 @@ mod tests {
             .collect();
         let expected = [
             ("A", "1"),
+            ("H", "1"),
             ("B", "two words"),
             ("C", "\"q\""),
             ("D", "a=b"),
@@ -51,6 +75,7 @@ mod tests {
             ("G", "\""),
         ];
         assert_eq!(pairs, expected);
-        assert_eq!(bad, [10, 11]);
+        let bad: Vec<_> = bad.iter().map(|bad| (bad.line, bad.is_ours)).collect();
+        assert_eq!(bad, [(5, true), (6, false), (13, false), (14, false)]);
     }
 }

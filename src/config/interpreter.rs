@@ -15,7 +15,7 @@ use super::mcp::is_loopback;
 use super::raw::{Raw, RawValue};
 use super::validate::Reader;
 
-const SIZE: &str = "must be a size; write for example `768MiB`";
+const SIZE: &str = "must be a size in `KiB`, `MiB` or `GiB`; write for example `768MiB`";
 /// WebAssembly with 32-bit addresses ends here.
 const MOST_PYTHON: usize = 4 << 30;
 /// A Python that has loaded nothing takes a third of this.

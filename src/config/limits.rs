@@ -12,11 +12,11 @@ const LEAST_MEMORY: usize = 1 << 20;
 
 impl Reader<'_> {
     pub(super) fn limits(&mut self) -> Option<Limits> {
-        let rule = "must be a size of at least one byte; write for example `32MiB`";
+        let rule = "must be a size of at least one byte, in `KiB`, `MiB` or `GiB`; write for example `32MiB`";
         let body = self.size("limits.body", rule, 1);
         let depth = self.number("limits.json_depth", 1..=127);
         let flight = self.number("limits.max_in_flight", 0..=1_000_000);
-        let rule = "must be a size of at least `1MiB`; write for example `512MiB`";
+        let rule = "must be a size of at least `1MiB`, in `KiB`, `MiB` or `GiB`; write for example `512MiB`";
         let memory = self.size("limits.memory", rule, LEAST_MEMORY);
         let rates = self.rates();
         Some(Limits {

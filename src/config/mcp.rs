@@ -14,6 +14,7 @@ use vllm_responses_actors::secret::Secret;
 use vllm_responses_protocol::mcp::file::{self, DefaultApproval, McpFile, Surroundings};
 
 use super::Logging;
+use super::files;
 use super::raw::{Raw, RawValue};
 use super::validate::Reader;
 
@@ -57,11 +58,11 @@ pub fn runtime(raw: &Raw) -> Result<RuntimeConfig, Vec<String>> {
 /// Every problem of the file with its place; never a value.
 pub fn read_file(path: &Path, env: &BTreeMap<OsString, OsString>) -> Result<McpFile, Vec<String>> {
     let unreadable = |why: &str| vec![format!("the file cannot be read ({why})")];
-    let size = std::fs::metadata(path).map_err(|error| unreadable(&error.to_string()))?;
+    let size = std::fs::metadata(path).map_err(|error| unreadable(&files::words(&error)))?;
     if size.len() > MAX_FILE {
         return Err(unreadable("it has more than 1 MiB"));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error.to_string()))?;
+    let text = files::read(path).map_err(|why| unreadable(&why))?;
     let variable = |name: &str| {
         let value = env.get(&OsString::from(name))?;
         value.to_str().map(str::to_owned)
@@ -125,12 +126,13 @@ impl Reader<'_> {
     fn remote(&mut self) -> Option<RemoteSettings> {
         let enabled = self.switch("mcp.remote_enabled");
         let url_checks = self.switch("mcp.remote_url_checks");
-        let rule = "must be `HOST` or `HOST:PORT`, several with commas between";
+        let rule = "must be `HOST` or `HOST:PORT`, whole names, several with commas between";
         let allowed_hosts = self.read("mcp.remote_allowed_hosts", rule, |text| {
             text.split(',')
                 .map(str::trim)
                 .filter(|entry| !entry.is_empty())
-                .map(AllowedHost::parse)
+                // It would be taken for a name, and never match.
+                .map(|entry| AllowedHost::parse(entry).filter(|_| !entry.contains('*')))
                 .collect()
         });
         let rule = "must be `always` or `never`";
@@ -152,7 +154,9 @@ impl Reader<'_> {
         let port = self.runtime_port();
         if let Some(file) = self.optional("mcp.file") {
             let file = PathBuf::from(file);
-            return Some(BuiltIn::Spawned { file, port: port? });
+            // Of no use to a runtime of the gateway's own, which listens on no port; but a mistake in it
+            // is one.
+            return port.map(|_unused| BuiltIn::Spawned { file });
         }
         let flagged = |value: &RawValue| value.place == "`--mcp-port`";
         let flagged = self.value("mcp.port").is_some_and(flagged);
@@ -183,7 +187,7 @@ impl Reader<'_> {
         Some(BuiltIn::Attached(RuntimeLink { url, token }))
     }
 
-    /// The port to start the runtime on: that of the URL when one is given.
+    /// The port of a runtime that is started by itself: that of the URL when one is given.
     fn runtime_port(&mut self) -> Option<u16> {
         let port = self.port("mcp.port", 1);
         let given = self
@@ -197,7 +201,7 @@ impl Reader<'_> {
         if port.is_none() {
             self.problem(
                 "mcp.runtime_url",
-                "must be an `http` URL on 127.0.0.1, since the gateway starts the runtime itself",
+                "must be an `http` URL on 127.0.0.1, since the runtime is started on this machine",
             );
         }
         port

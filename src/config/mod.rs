@@ -3,10 +3,12 @@
 //! Settings of a component live with the component; [`Config`] puts them together.
 
 mod dotenv;
+pub(crate) mod files;
 pub(crate) mod interpreter;
 mod limits;
 pub mod mcp;
 mod metrics;
+pub(crate) mod notices;
 pub mod raw;
 pub mod render;
 pub mod table;
@@ -87,6 +89,8 @@ pub struct GatewaySettings {
     pub body_timeout: Duration,
     /// Which web pages may use the gateway.
     pub cors: CorsOrigins,
+    /// Names that the gateway may be called by besides its own, in lower case.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The model server.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use vllm_responses_actors::secret::Secret;
 
-use super::dotenv;
+use super::dotenv::{self, Bad};
+use super::files;
+use super::notices;
 use super::table::{CONFIG, Kind, Row, TABLE};
 
 /// What the outside world says, gathered once by `main`.
@@ -52,14 +54,14 @@ pub struct Raw {
 }
 
 /// Read by `status` only, so it is no key of the configuration.
-const CLIENT_KEY: &str = "VR_API_KEY";
+pub(super) const CLIENT_KEY: &str = "VR_API_KEY";
 
 /// Place of a value that nobody set.
 pub const DEFAULT: &str = "default";
 
 /// One layer: dotted key to text, each value carrying its place as origin.
 #[derive(Clone, Debug, Default)]
-struct Layer(Map<String, Value>);
+pub(super) struct Layer(Map<String, Value>);
 
 impl Layer {
     fn put(&mut self, key: &str, text: &str, place: &str) {
@@ -67,10 +69,17 @@ impl Layer {
         self.0.insert(key.to_owned(), value);
     }
 
-    fn text(&self, key: &str) -> Option<String> {
+    pub(super) fn text(&self, key: &str) -> Option<String> {
         self.0
             .get(key)
             .and_then(|value| value.clone().into_string().ok())
+    }
+}
+
+impl Layer {
+    /// Where a value stands.
+    pub(super) fn place(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.origin()
     }
 }
 
@@ -98,7 +107,9 @@ pub fn gather(inputs: &Inputs) -> Raw {
         .into_iter()
         .find_map(|layer| layer.text(CONFIG));
     let toml = file.map_or_else(Layer::default, |path| toml_layer(inputs, &path, &mut raw));
-    notice_overruled_upstream(&flags, &[&env, &dot], &mut raw);
+    notices::overruled_upstream(&flags, &[&env, &dot], &mut raw);
+    notices::overruled_file(&toml, &[&env, &dot], &mut raw);
+    notices::modes(inputs, &toml, &dot, &mut raw);
     let merged = config::Config::builder()
         .add_source(default_layer())
         .add_source(toml)
@@ -117,7 +128,8 @@ pub fn gather(inputs: &Inputs) -> Raw {
             .problems
             .push("the configuration layers cannot be merged".to_owned()),
     }
-    notice_keys_of_the_service(&mut raw);
+    notices::keys_of_the_service(&mut raw);
+    notices::refuse_the_word_for_secrets(&mut raw);
     raw
 }
 
@@ -192,16 +204,23 @@ fn dotenv_layer(inputs: &Inputs, raw: &mut Raw) -> Layer {
         Err(error) => {
             raw.problems.push(format!(
                 "`.env`: cannot be read ({}); repair or remove it",
-                error.kind()
+                files::words(&error)
             ));
             return layer;
         }
     };
-    let (pairs, bad_lines) = dotenv::parse(&text);
-    for line in bad_lines {
-        raw.notices.push(format!(
-            "`.env` line {line} is ignored: it is not NAME=VALUE"
-        ));
+    let (pairs, bad_lines) = dotenv::parse(&files::without_mark(text));
+    for Bad { line, is_ours } in bad_lines {
+        if is_ours {
+            raw.problems.push(format!(
+                "`.env` line {line}: must be NAME=VALUE, the name of letters, digits and `_`; \
+                 repair or remove it"
+            ));
+        } else {
+            raw.notices.push(format!(
+                "`.env` line {line} is ignored: it is not NAME=VALUE"
+            ));
+        }
     }
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         put_variable(&mut layer, name, value, " in .env", raw);
@@ -214,6 +233,15 @@ fn put_variable(layer: &mut Layer, name: &str, text: &str, whence: &str, raw: &m
         layer.put(row.key, text, &format!("`{name}`{whence}"));
     } else if name == CLIENT_KEY {
         raw.client_key.get_or_insert_with(|| Secret::new(text));
+        layer.put(CLIENT_KEY, "", whence);
+    } else if let Some(row) = TABLE
+        .iter()
+        .find(|row| name != row.env && row.env.eq_ignore_ascii_case(name))
+    {
+        raw.problems.push(format!(
+            "`{name}`{whence}: names are upper case; write `{}`",
+            row.env
+        ));
     } else if name.starts_with("VR_") {
         let hint = suggestion(name, TABLE.iter().map(|row| row.env));
         raw.notices.push(format!(
@@ -224,12 +252,11 @@ fn put_variable(layer: &mut Layer, name: &str, text: &str, whence: &str, raw: &m
 
 fn toml_layer(inputs: &Inputs, path: &str, raw: &mut Raw) -> Layer {
     let mut layer = Layer::default();
-    let text = match std::fs::read_to_string(inputs.directory.join(path)) {
+    let text = match files::read(&inputs.directory.join(path)) {
         Ok(text) => text,
-        Err(error) => {
+        Err(why) => {
             raw.problems.push(format!(
-                "configuration file `{path}`: cannot be read ({}); correct `--config` or `VR_CONFIG`",
-                error.kind()
+                "configuration file `{path}`: cannot be read ({why}); correct `--config` or `VR_CONFIG`"
             ));
             return layer;
         }
@@ -276,63 +303,19 @@ fn flatten(prefix: &str, table: &toml::Table, path: &str, layer: &mut Layer, raw
             {
                 flatten(&key, inner, path, layer, raw);
             }
-            (None, _) => {
-                let hint = suggestion(
-                    &key,
-                    TABLE.iter().filter(|row| row.in_toml()).map(|row| row.key),
-                );
+            (None, inner) => {
+                let known = TABLE.iter().filter(|row| row.in_toml()).map(|row| row.key);
+                let hint = if inner.is_table() {
+                    let sections = known.filter_map(|key| Some(key.split_once('.')?.0));
+                    suggestion(&key, sections)
+                } else {
+                    suggestion(&key, known)
+                };
                 raw.problems
                     .push(format!("{place}: unknown key{hint}; correct or remove it"));
             }
         }
     }
-}
-
-fn notice_overruled_upstream(flags: &Layer, lower: &[&Layer], raw: &mut Raw) {
-    let below = lower.iter().find_map(|layer| layer.text("upstream.url"));
-    let Some(below) = below else { return };
-    if raw.spawn.is_some() {
-        raw.notices.push(
-            "`VR_LLM_API_BASE` is ignored: vLLM is started from the arguments behind `--`"
-                .to_owned(),
-        );
-    } else if flags.text("upstream.url").is_some_and(|flag| flag != below) {
-        raw.notices
-            .push("`VR_LLM_API_BASE` is ignored: `--upstream` differs from it".to_owned());
-    }
-}
-
-/// Keys of the processes that the service of `external` runs, and it alone.
-const OF_THE_SERVICE: [&str; 9] = [
-    "bundle",
-    "host",
-    "kept_sessions",
-    "max_workers",
-    "process_memory",
-    "python_memory",
-    "session_idle",
-    "v8_heap",
-    "workers",
-];
-
-/// One environment may serve both programs, so such a key is no error.
-fn notice_keys_of_the_service(raw: &mut Raw) {
-    let value = |name: &str| raw.values.get(format!("code_interpreter.{name}").as_str());
-    if value("mode").is_none_or(|mode| mode.text != "external") {
-        return;
-    }
-    let set = OF_THE_SERVICE.iter().filter_map(|name| value(name));
-    let set = set.filter(|value| value.place != DEFAULT);
-    let notices: Vec<_> = set
-        .map(|value| {
-            format!(
-                "{} has no effect with `--code-interpreter external`: set it where \
-                 `vllm-responses code-interpreter` runs",
-                value.place
-            )
-        })
-        .collect();
-    raw.notices.extend(notices);
 }
 
 /// A relative path is to be ignored, says the XDG specification.

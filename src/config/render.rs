@@ -2,11 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::notices;
 use super::raw::Raw;
 use super::table::{Kind, Row, TABLE};
-
-/// What stands in place of a secret.
-const REDACTED: &str = "[redacted]";
 
 /// Text of `config/default.toml`.
 pub fn default_toml() -> String {
@@ -31,21 +29,28 @@ pub fn effective(raw: &Raw) -> String {
         let Some(value) = raw.values.get(row.key) else {
             return;
         };
-        let text = if row.secret && !value.text.is_empty() {
-            REDACTED
+        let place = value.place.replace('\n', " ");
+        let line = if !notices::holds_secret(row, &value.text) {
+            format!("{name} = {} # {place}", literal(row, &value.text))
+        } else if let (Some(url), true) =
+            (notices::shown_url(&value.text), value.text.contains("://"))
+        {
+            format!(
+                "# {name}: {} and a password that is not shown # {place}",
+                literal(row, &url)
+            )
         } else {
-            value.text.as_str()
+            format!("# {name}: a secret that is not shown # {place}")
         };
-        write_line(
-            out,
-            &format!(
-                "{name} = {} # {}",
-                literal(row, text),
-                value.place.replace('\n', " ")
-            ),
-        );
+        write_line(out, &line);
     });
-    out
+    if let Some(words) = &raw.spawn {
+        let count = words.len();
+        let words = format!("# vLLM is started by the gateway, with the {count} words behind `--`");
+        write_line(&mut out, &format!("\n{words}"));
+    }
+    // A section begins with a blank line; the text does not.
+    out.trim_start().to_owned()
 }
 
 /// Text of `docs/configuration.md`.
@@ -92,9 +97,13 @@ An empty variable counts as unset. Booleans are `1 true t yes y on` or `0 false 
 Durations are `30` (seconds), `500ms`, `30s`, `5m`, `2h`, `30d`; sizes `1048576`, `512KiB`, `32MiB`.
 An unknown TOML key is an error; an unknown `VR_` variable is a warning. All errors are reported at once and
 the exit code is 2. `vllm-responses check-config` prints the effective values and where each came from.
-Secrets have no flag and are never printed.
+Secrets have no flag and are never printed; `check-config` puts a comment in their place, and of a database
+its path, or its URL without the password.
 
-API keys: `vllm-responses keys new NAME` prints a new key and the line for the file of `VR_API_KEYS_FILE`.
+API keys: `vllm-responses keys new NAME` prints a new key and the line for the file of `VR_API_KEYS_FILE`;
+with `--append FILE` it adds the line to that file and prints the key alone. SIGHUP reads the file again:
+one that is emptied or deleted takes every key away, one with a mistake changes nothing.
+A file with secrets that other users can read, and a keys file that they can change, is named in a warning.
 `vllm-responses status` takes its own key from `VR_API_KEY`, which is no setting of the gateway.
 
 This page is made from the key table in `src/config/table.rs`;

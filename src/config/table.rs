@@ -100,6 +100,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may come more slowly than a kibibyte a second; 10 s without a byte end it too."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
     Row::new("gateway.cors_origins", "VR_CORS_ORIGINS", "", Text).means("Web pages that may use the gateway: origins such as `https://app.example.com` with commas between, or `*`; unset lets none."),
+    Row::new("gateway.allowed_hosts", "VR_ALLOWED_HOSTS", "", Text).means("Names that a gateway without keys on a loopback address may be called by, with commas between, besides `localhost`, addresses and names without a dot."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
     Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),
@@ -108,7 +109,7 @@ pub const TABLE: &[Row] = &[
     Row::new("upstream.connect_timeout", "VR_UPSTREAM_CONNECT_TIMEOUT", "5s", Duration).means("Longest wait for a connection to the upstream."),
     Row::new("upstream.head_timeout", "VR_UPSTREAM_HEAD_TIMEOUT", "240s", Duration).means("Longest wait for the upstream's status line, streamed calls."),
     Row::new("upstream.idle_timeout", "VR_UPSTREAM_IDLE_TIMEOUT", "240s", Duration).means("Longest silence within an upstream stream."),
-    Row::new("upstream.whole_timeout", "VR_UPSTREAM_WHOLE_TIMEOUT", "1800s", Duration).means("Longest duration of an upstream call that is not streamed."),
+    Row::new("upstream.whole_timeout", "VR_UPSTREAM_WHOLE_TIMEOUT", "1800s", Duration).means("Longest duration of an upstream call that is not streamed. At most `1h`."),
     Row::new("upstream.hold_status", "VR_HOLD_STATUS", "5s", Duration).means("How long the client's status line waits for the upstream's."),
     Row::new("upstream.keep_alive", "VR_KEEP_ALIVE", "15s", Duration).means("Silence towards a streaming client after which a comment is sent."),
 
@@ -162,7 +163,7 @@ pub const TABLE: &[Row] = &[
     Row::new("limits.window", "VR_LIMIT_WINDOW", "60s", Duration).means("What a minute is in these limits; for tests."),
 
     Row::new("tools.max_rounds", "VR_MAX_TOOL_ROUNDS", "32", Number).means("Answers of one response that may call gateway tools; then one last is asked for without them."),
-    Row::new("tools.time_limit", "VR_TOOL_TIME_LIMIT", "600s", Duration).means("Age at which a response that has called gateway tools fails."),
+    Row::new("tools.time_limit", "VR_TOOL_TIME_LIMIT", "600s", Duration).means("Age at which a response that has called gateway tools fails. At most `1h`."),
 
     Row::new("protocol.reasoning_events", "VR_REASONING_EVENTS", "openai", Choice(&["openai", "open_responses"])).means("Whose names reasoning events carry."),
     Row::new("protocol.strict_requests", "VR_STRICT_REQUESTS", "false", Switch).means("Whether an unknown request field is refused instead of logged."),
@@ -174,8 +175,8 @@ pub const TABLE: &[Row] = &[
     Row::new("privacy.seal_max_age", "VR_SEAL_MAX_AGE", "", Duration).means("Age at which sealed reasoning is refused; unset accepts it as long as its key is known."),
 
     Row::new("mcp.file", "VR_MCP_CONFIG_PATH", "", Text).flag("--mcp-config").means("`mcp.json` with the operator's MCP servers; when given, the gateway starts their runtime."),
-    Row::new("mcp.port", "VR_MCP_PORT", "5981", Number).flag("--mcp-port").means("Port of that runtime, on 127.0.0.1."),
-    Row::new("mcp.runtime_url", "VR_MCP_BUILTIN_RUNTIME_URL", "", Text).means("URL of a runtime that runs already, when no `mcp.json` is given; with one, the port to start it on."),
+    Row::new("mcp.port", "VR_MCP_PORT", "5981", Number).flag("--mcp-port").means("Port of a runtime that is started by itself, on 127.0.0.1; the gateway's own has none."),
+    Row::new("mcp.runtime_url", "VR_MCP_BUILTIN_RUNTIME_URL", "", Text).means("URL of a runtime that runs already, when no `mcp.json` is given; for `mcp-runtime`, the port to listen on."),
     Row::new("mcp.runtime_token", "VR_MCP_RUNTIME_TOKEN", "", Text).secret().means("Bearer token of a runtime that the gateway does not start; needed unless it is on this machine."),
     Row::new("mcp.startup_timeout", "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC", "10s", Duration).means("Longest connection, handshake and tool list of an MCP server, each."),
     Row::new("mcp.tool_timeout", "VR_MCP_HOSTED_TOOL_TIMEOUT_SEC", "60s", Duration).means("Longest call of an MCP tool."),
@@ -190,6 +191,7 @@ pub const TABLE: &[Row] = &[
 
     Row::new("logging.level", "VR_LOG_LEVEL", "info", Choice(&["off", "error", "warn", "info", "debug", "trace"])).flag("--log-level").means("Least severe log line that is written; `RUST_LOG` replaces it."),
     Row::new("logging.format", "VR_LOG_FORMAT", "text", Choice(&["text", "json"])).means("`text` for people, `json` for one JSON object a line."),
+    Row::new("logging.access", "VR_LOG_ACCESS", "true", Switch).means("Whether each request is a line at `info`: method, route, status, time, key, model, tokens; probes and scrapes are at `debug`."),
     Row::new("logging.timings", "VR_LOG_TIMINGS", "false", Switch).means("Whether each response logs where its time went."),
     Row::new("logging.model_messages", "VR_LOG_MODEL_MESSAGES", "false", Switch).means("Whether messages to and from the model are logged, shortened."),
 

@@ -5,6 +5,7 @@ use vllm_responses_actors::trace::TracingSettings;
 use super::raw::Raw;
 use super::validate::Reader;
 use super::{LogFormat, Logging};
+use crate::logging::ACCESS;
 
 /// Judges the keys of the log only: what SIGHUP reads again.
 ///
@@ -38,8 +39,15 @@ impl Reader<'_> {
         });
         let timings = self.switch("logging.timings");
         let model_messages = self.switch("logging.model_messages");
+        let access = self.switch("logging.access");
+        let filter = self.raw.rust_log.clone().or(level)?;
+        let filter = if access? {
+            filter
+        } else {
+            format!("{filter},{ACCESS}=off")
+        };
         Some(Logging {
-            filter: self.raw.rust_log.clone().or(level)?,
+            filter,
             format: format?,
             timings: timings?,
             model_messages: model_messages?,

@@ -11,6 +11,7 @@ use vllm_responses_actors::seal::{self, SealSettings};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::messages::Extent;
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
+use vllm_responses_actors::store::sweep::GRACE;
 use vllm_responses_actors::supervisor::restart::OnExit;
 use vllm_responses_actors::vllm::command;
 use vllm_responses_actors::vllm::settings::{CallDeadlines, SpawnSettings, UpstreamSettings};
@@ -24,7 +25,8 @@ use super::{
 };
 
 const DURATION: &str = "must be a duration; write for example `30s`, `500ms`, `5m`, `2h` or `30d`";
-const NO_UPSTREAM: &str = "no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with \
+/// The problem of a configuration that names no model server.
+pub(crate) const NO_UPSTREAM: &str = "no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with \
      `VR_LLM_API_BASE=URL` in the environment or in `.env`, or with `url = \"URL\"` under `[upstream]` in the TOML file";
 
 /// Judges every value.
@@ -114,6 +116,19 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
+    /// As [`Self::positive`], and not so long that what a turn continues is removed before its end.
+    fn within_grace(&mut self, key: &str) -> Option<Duration> {
+        let value = self.positive(key)?;
+        if value > GRACE {
+            self.problem(
+                key,
+                "must be at most `1h`: a deleted or expired response is removed an hour after its end, \
+                 and a turn that continues it must not take longer",
+            );
+        }
+        Some(value)
+    }
+
     pub(super) fn number(
         &mut self,
         key: &str,
@@ -193,6 +208,9 @@ impl<'a> Reader<'a> {
         let head_timeout = self.positive("gateway.head_timeout");
         let body_timeout = self.positive("gateway.body_timeout");
         let cors = self.read("gateway.cors_origins", values::ORIGINS, values::origins);
+        let rule = "must be host names with commas between, without port and scheme; write for example \
+                    `llm.example.com`";
+        let allowed_hosts = self.read("gateway.allowed_hosts", rule, values::hosts);
         Some(GatewaySettings {
             host: host?,
             port: port?,
@@ -201,6 +219,7 @@ impl<'a> Reader<'a> {
             head_timeout: head_timeout?,
             body_timeout: body_timeout?,
             cors: cors?,
+            allowed_hosts: allowed_hosts?,
         })
     }
 
@@ -235,6 +254,7 @@ impl<'a> Reader<'a> {
             ready_timeout: ready_timeout?,
             ready_interval: ready_interval?,
             deadlines: deadlines?,
+            vouch: None,
         })))
     }
 
@@ -279,6 +299,7 @@ impl<'a> Reader<'a> {
             ready_timeout: startup_timeout?,
             ready_interval: ready_interval?,
             deadlines: deadlines?,
+            vouch: None,
         };
         Some(SpawnUpstream {
             command,
@@ -291,7 +312,7 @@ impl<'a> Reader<'a> {
         let connect = self.positive("upstream.connect_timeout");
         let head = self.positive("upstream.head_timeout");
         let idle = self.positive("upstream.idle_timeout");
-        let whole = self.positive("upstream.whole_timeout");
+        let whole = self.within_grace("upstream.whole_timeout");
         let hold_status = self.duration("upstream.hold_status");
         let keep_alive = self.positive("upstream.keep_alive");
         Some(CallDeadlines {
@@ -368,7 +389,7 @@ impl<'a> Reader<'a> {
 
     fn loop_limits(&mut self) -> Option<LoopLimits> {
         let rounds = self.number("tools.max_rounds", 1..=1_000);
-        let wall = self.positive("tools.time_limit");
+        let wall = self.within_grace("tools.time_limit");
         Some(LoopLimits {
             rounds: u32::try_from(rounds?).unwrap_or(u32::MAX),
             wall_ms: i64::try_from(wall?.as_millis()).unwrap_or(i64::MAX),

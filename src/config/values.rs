@@ -73,6 +73,17 @@ pub(super) fn host(text: &str) -> Option<String> {
     (text.len() <= 253 && !numeric && text.split('.').all(label)).then(|| text.to_owned())
 }
 
+/// Host names with commas between, in lower case; none for an empty text.
+pub(super) fn hosts(text: &str) -> Option<Vec<String>> {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|_| !text.trim().is_empty());
+    names
+        .map(|name| host(name).map(|name| name.to_ascii_lowercase()))
+        .collect()
+}
+
 /// What [`origins`] wants.
 pub(super) const ORIGINS: &str = "must be `*`, or origins as browsers send them with commas between; write for \
      example `https://app.example.com,http://localhost:3000`";
@@ -99,6 +110,15 @@ fn origin(text: &str) -> Option<String> {
     (spelled == text).then_some(spelled)
 }
 
+/// Last parts of paths that are requests, not servers.
+const ENDPOINTS: [&str; 5] = [
+    "/completions",
+    "/responses",
+    "/models",
+    "/embeddings",
+    "/health",
+];
+
 /// The upstream's base URL, ending in `/v1` without a slash behind it.
 ///
 /// # Errors
@@ -119,6 +139,9 @@ pub(super) fn upstream(text: &str) -> Result<Url, &'static str> {
         return Err("must have no query and no fragment; end it at the path");
     }
     let path = url.path().trim_end_matches('/').to_owned();
+    if ENDPOINTS.iter().any(|endpoint| path.ends_with(endpoint)) {
+        return Err("names an endpoint; end it before that, such as `http://127.0.0.1:8000`");
+    }
     let path = if path.ends_with("/v1") {
         path
     } else {
@@ -222,6 +245,8 @@ mod tests {
             "http://u:p@h",
             "http://h?q",
             "http://h#f",
+            "http://h/v1/chat/completions",
+            "http://h/v1/models/",
         ] {
             assert!(upstream(wrong).is_err(), "{wrong}");
         }

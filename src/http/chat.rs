@@ -1,33 +1,32 @@
 //! `POST /v1/chat/completions`: verbatim to the upstream and back, streamed as it comes.
 //!
 //! A body that is compressed stays so: whether it can be read is the upstream's affair.
-//! Status, body and the headers that describe them are the upstream's own; faults of the transport
-//! are 502 and 504. A client that leaves drops the answer, which closes the upstream's connection.
-
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+//! Status, body and the headers that describe them are the upstream's own, but for the gateway's key,
+//! which it may quote; faults of the transport are 502 and 504. A client that leaves drops the answer,
+//! which closes the upstream's connection.
 
 use actix_web::body::{BodyStream, BoxBody, MessageBody as _};
-use actix_web::http::{StatusCode, header};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
-use awc::error::{PayloadError, SendRequestError};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
-use serde::Deserialize as _;
-use vllm_responses_actors::memory::Held;
+use futures_util::future::{Either, select};
+use vllm_responses_actors::http1::{Answer, Client, Request, SendError};
+use vllm_responses_actors::limits::estimate::Estimate;
+use vllm_responses_actors::redact::Secrets;
 use vllm_responses_actors::supervisor::messages::Permit;
-use vllm_responses_actors::trace::{Fact, Side, Span};
+use vllm_responses_actors::trace::{Fact, Side};
 use vllm_responses_actors::vllm::client::in_trace;
-use vllm_responses_protocol::chat::chunk::ChatUsage;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
 use super::context::Caller;
+use super::passing::{Cut, Passing, Silence, Spent, ended_from_outside};
 use super::responses::create;
 use super::state::AppState;
 use super::{error, extract, limits};
 
 /// Headers of the answer that pass; the rest is between us and either side.
-const PASSED: [header::HeaderName; 4] = [
+const PASSED: [HeaderName; 4] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::RETRY_AFTER,
@@ -40,7 +39,7 @@ pub(super) async fn passthrough(
     payload: web::Payload,
     caller: Caller,
     state: web::Data<AppState>,
-    client: web::ThinData<awc::Client>,
+    client: web::ThinData<Client>,
 ) -> HttpResponse {
     let body = match extract::sent_body(&request, payload, &caller, &state.intake).await {
         Ok(body) => body,
@@ -50,153 +49,130 @@ pub(super) async fn passthrough(
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
-    let extract::Body { bytes, held } = body;
-    let (held, quota) = (held.of(&permit.account), permit.quota);
+    let quota = permit.quota;
+    let metered = permit.meter.is_some();
+    let estimate = metered.then(|| Estimate::of(&body.bytes));
+    let body = body.freed_when_sent(&permit.account);
+    let mut span = caller.scope.span(Side::Client, "chat completions");
+    let call = in_trace(
+        written(&request, &caller, &state, body),
+        span.scope().context(),
+    );
+    let mut response = match answered(&client, call, &permit, &state).await {
+        Ok(answer) => {
+            span.note(Fact::HttpStatus(answer.status));
+            // An error has cost nothing.
+            let estimate = estimate.filter(|_| (200..300).contains(&answer.status));
+            let passing = |answer| Passing {
+                answer,
+                ended: ended_from_outside(&permit),
+                silence: Silence::new(state.upstream.deadlines.idle),
+                spent: estimate.map(Spent::new),
+                permit,
+                span,
+            };
+            pass_on(answer, &state.upstream.secrets(), passing)
+        }
+        Err(fault) => {
+            span.fail("the model server gave no answer");
+            error::answer(&fault)
+        }
+    };
+    limits::tell(&quota, response.headers_mut());
+    response
+}
+
+/// The request for the model server.
+fn written(request: &HttpRequest, caller: &Caller, state: &AppState, body: Bytes) -> Request {
     let mut path = "/chat/completions".to_owned();
     if !request.query_string().is_empty() {
         path = format!("{path}?{}", request.query_string());
     }
-    let mut call = client
-        .post(state.upstream.endpoint(&path))
-        .no_decompress()
-        .insert_header(("x-request-id", &*caller.request_id));
+    let call = state.upstream.post(&path, body);
+    let mut call = call.header("x-request-id", &*caller.request_id);
     for name in [
         header::CONTENT_TYPE,
         header::ACCEPT,
         header::ACCEPT_ENCODING,
         header::CONTENT_ENCODING,
     ] {
-        if let Some(value) = request.headers().get(&name) {
-            call = call.insert_header((name, value.clone()));
+        // In a compressed answer the gateway's key could not be found.
+        if name == header::ACCEPT_ENCODING && state.upstream.secrets().any() {
+            continue;
+        }
+        let value = request.headers().get(&name);
+        if let Some(value) = value.and_then(|value| value.to_str().ok()) {
+            call = call.header(name.as_str(), value);
         }
     }
-    let mut span = caller.scope.span(Side::Client, "chat completions");
-    let call = in_trace(call, span.scope().context());
-    let sent = state.upstream.authorize(call).send_body(bytes);
-    let limit = state.upstream.deadlines.whole;
-    let mut response = match tokio::time::timeout(limit, sent).await {
-        Ok(Ok(answer)) => {
-            span.note(Fact::HttpStatus(answer.status().as_u16()));
-            pass_on(answer, permit, (held, span))
-        }
-        Ok(Err(fault)) => {
-            span.fail("the model server cannot be reached");
-            error::answer(&transport_fault(&fault))
-        }
-        Err(_elapsed) => error::answer(&ApiError::new(
-            ApiErrorCode::UpstreamTimeout,
-            "the upstream model server did not answer in time",
-        )),
-    };
-    limits::tell(&quota, response.headers_mut());
-    response
+    call
 }
 
+/// The head of the answer, within the limit of a whole call: it may come when all is done.
+async fn answered(
+    client: &Client,
+    call: Request,
+    permit: &Permit,
+    state: &AppState,
+) -> Result<Answer, ApiError> {
+    let limit = state.upstream.deadlines.whole;
+    let sent = Box::pin(tokio::time::timeout(limit, client.send(call)));
+    let sent = match select(sent, ended_from_outside(permit)).await {
+        Either::Left((sent, _)) => sent,
+        Either::Right((cut, _)) => return Err(cut.error()),
+    };
+    let unavailable = |words| ApiError::new(ApiErrorCode::UpstreamUnavailable, words);
+    sent.map_err(|_elapsed| {
+        ApiError::new(
+            ApiErrorCode::UpstreamTimeout,
+            "the upstream model server did not answer in time",
+        )
+    })?
+    .map_err(|error| match error {
+        SendError::Unreachable(_) | SendError::Unwritable => {
+            unavailable("the upstream model server cannot be reached")
+        }
+        SendError::BrokenOff => {
+            unavailable("the upstream model server ended the connection without an answer")
+        }
+        SendError::Malformed => ApiError::new(
+            ApiErrorCode::UpstreamBadResponse,
+            "the upstream model server's answer cannot be read",
+        ),
+    })
+}
+
+/// The client's answer; `passing` makes its body.
 fn pass_on(
-    answer: awc::ClientResponse,
-    permit: Permit,
-    ends_with_it: (Held, Span),
+    answer: Answer,
+    secrets: &Secrets,
+    passing: impl FnOnce(vllm_responses_actors::redact::Redacted) -> Passing,
 ) -> HttpResponse {
-    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let Ok(status) = StatusCode::from_u16(answer.status) else {
+        return error::answer(&Cut::BrokenOff.error());
+    };
+    if secrets.any()
+        && answer
+            .headers
+            .contains_key(header::CONTENT_ENCODING.as_str())
+    {
+        return error::answer(&ApiError::new(
+            ApiErrorCode::UpstreamBadResponse,
+            "the upstream model server compressed its answer without having been asked to",
+        ));
+    }
     let mut response = HttpResponse::new(status);
     for name in PASSED {
-        if let Some(value) = answer.headers().get(&name) {
-            response.headers_mut().insert(name, value.clone());
+        let value = answer.headers.get(name.as_str());
+        let value = value.map(|value| secrets.redact(Bytes::copy_from_slice(value.as_bytes())));
+        if let Some(value) = value.and_then(|value| HeaderValue::from_bytes(&value).ok()) {
+            response.headers_mut().insert(name, value);
         }
     }
-    let answer = Passing {
-        answer,
-        permit,
-        tail: Vec::new(),
-        _ends_with_it: ends_with_it,
+    let secrets = match answer.status {
+        200..=299 => secrets.clone().in_answer(),
+        _ => secrets.clone(),
     };
-    let body: BoxBody = BodyStream::new(answer).boxed();
+    let body: BoxBody = BodyStream::new(passing(secrets.strip(answer.body))).boxed();
     response.set_body(body)
-}
-
-/// How much of an answer's end is looked through for its usage, which servers write last.
-const TAIL: usize = 4096;
-
-/// An answer on its way; keeps its place among the running ones until its end.
-struct Passing {
-    answer: awc::ClientResponse,
-    permit: Permit,
-    /// The end of what has passed, where tokens are counted.
-    tail: Vec<u8>,
-    /// The request's memory, and the span of the call, whose end is the last byte's.
-    _ends_with_it: (Held, Span),
-}
-
-impl Stream for Passing {
-    type Item = Result<Bytes, PayloadError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let piece = ready!(self.answer.poll_next_unpin(task));
-        if let (Some(Ok(bytes)), Some(_)) = (&piece, &self.permit.meter) {
-            let unseen = bytes.len().saturating_sub(TAIL);
-            self.tail
-                .extend_from_slice(bytes.get(unseen..).unwrap_or_default());
-            let old = self.tail.len().saturating_sub(TAIL);
-            self.tail.drain(..old);
-        }
-        Poll::Ready(piece)
-    }
-}
-
-impl Drop for Passing {
-    /// However the answer ended: what its end says was used is charged.
-    fn drop(&mut self) {
-        if let (Some(meter), Some(usage)) = (&self.permit.meter, usage_in(&self.tail)) {
-            meter.charge(usage.prompt_tokens.saturating_add(usage.completion_tokens));
-        }
-    }
-}
-
-/// The last `usage` object; within a JSON string its quotes would be escaped.
-fn usage_in(tail: &[u8]) -> Option<ChatUsage> {
-    const MEMBER: &[u8] = b"\"usage\":";
-    let at = tail
-        .windows(MEMBER.len())
-        .rposition(|window| window == MEMBER)?;
-    let mut reader = serde_json::Deserializer::from_slice(tail.get(at + MEMBER.len()..)?);
-    Option::deserialize(&mut reader).ok()?
-}
-
-fn transport_fault(fault: &SendRequestError) -> ApiError {
-    if matches!(fault, SendRequestError::Timeout) {
-        return ApiError::new(
-            ApiErrorCode::UpstreamTimeout,
-            "the upstream model server did not answer in time",
-        );
-    }
-    ApiError::new(
-        ApiErrorCode::UpstreamUnavailable,
-        "the upstream model server cannot be reached",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn usage_is_found_at_the_end_and_not_in_text() {
-        let used = |text: &str| {
-            usage_in(text.as_bytes()).map(|usage| (usage.prompt_tokens, usage.completion_tokens))
-        };
-        let usage = r#""usage":{"prompt_tokens":3,"total_tokens":7,"completion_tokens":4}"#;
-        assert_eq!(
-            used(&format!(r#"..."}}],{usage},"prompt_logprobs":null}}"#)),
-            Some((3, 4))
-        );
-        let first = r#"data: {"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
-        let stream = format!("{first}\n\ndata: {{{usage}}}\n\ndata: [DONE]\n\n");
-        assert_eq!(used(&stream), Some((3, 4)));
-        assert_eq!(
-            used(r#"{"content":"\"usage\":{\"prompt_tokens\":9}"}"#),
-            None
-        );
-        assert_eq!(used(r#""usage":null"#), None);
-        assert_eq!(used(r#""usage":{"prompt_tok"#), None);
-    }
 }

@@ -20,9 +20,15 @@ pub(super) fn answer(error: &ApiError) -> HttpResponse {
     if error.code == ApiErrorCode::ServerIsOverloaded {
         response.insert_header((header::RETRY_AFTER, "1"));
     }
-    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        // What would have been understood (RFC 9110, 15.5.16).
+    if error.code.is_work_again() {
+        // `OpenAI`'s SDKs send again what fails with 5xx, unless they are told not to.
+        response.insert_header(("x-should-retry", "false"));
+    }
+    // What would have been understood (RFC 9110, 15.5.16).
+    if error.code == ApiErrorCode::UnsupportedEncoding {
         response.insert_header((header::ACCEPT_ENCODING, "gzip, zstd"));
+    } else if error.code == ApiErrorCode::UnsupportedMediaType {
+        response.insert_header((header::ACCEPT, "application/json"));
     }
     response.content_type("application/json").body(error.body())
 }

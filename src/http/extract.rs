@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use vllm_responses_actors::limits::OwnLimits;
-use vllm_responses_actors::memory::{Held, Memory, Short};
+use vllm_responses_actors::memory::{Account, Held, Memory, Short};
 use vllm_responses_actors::trace::Scope;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
@@ -49,6 +49,25 @@ const AT_ONCE: usize = 64 * 1024;
 pub(super) struct Body {
     pub(super) bytes: Bytes,
     pub(super) held: Held,
+}
+
+impl Body {
+    /// Its bytes for a request to somebody else; their memory is given back with their last copy.
+    pub(super) fn freed_when_sent(self, account: &Arc<Account>) -> Bytes {
+        struct Counted {
+            bytes: Bytes,
+            _held: Held,
+        }
+        impl AsRef<[u8]> for Counted {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        Bytes::from_owner(Counted {
+            bytes: self.bytes,
+            _held: self.held.of(account),
+        })
+    }
 }
 
 /// The whole body, unpacked; see [`sent_body`].

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use vllm_responses_actors::http1::Client;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
@@ -32,7 +33,7 @@ struct Model {
 /// All models.
 pub(super) async fn list(
     state: web::Data<AppState>,
-    client: web::ThinData<awc::Client>,
+    client: web::ThinData<Client>,
 ) -> HttpResponse {
     match fetch(&state.upstream, &client).await {
         Ok(list) => HttpResponse::Ok().json(list),
@@ -43,7 +44,7 @@ pub(super) async fn list(
 /// One model.
 pub(super) async fn one(
     state: web::Data<AppState>,
-    client: web::ThinData<awc::Client>,
+    client: web::ThinData<Client>,
     id: web::Path<String>,
 ) -> HttpResponse {
     let list = match fetch(&state.upstream, &client).await {
@@ -60,20 +61,19 @@ pub(super) async fn one(
     HttpResponse::Ok().json(model)
 }
 
-async fn fetch(upstream: &UpstreamSettings, client: &awc::Client) -> Result<List, ApiError> {
+async fn fetch(upstream: &UpstreamSettings, client: &Client) -> Result<List, ApiError> {
     let unavailable = |message: &str| ApiError::new(ApiErrorCode::UpstreamUnavailable, message);
-    let request = upstream.authorize(client.get(upstream.endpoint("/models")));
     let answered = async {
-        let mut answer = request
-            .send()
+        let answer = client
+            .send(upstream.get("/models"))
             .await
             .map_err(|_unreachable| unavailable("the upstream model server cannot be reached"))?;
-        if answer.status().as_u16() != 200 {
+        if answer.status != 200 {
             return Err(unavailable(
                 "the upstream model server does not list its models",
             ));
         }
-        answer.body().limit(MAX_LIST).await.map_err(|_broken| {
+        answer.body.whole(MAX_LIST).await.map_err(|_broken| {
             unavailable("the upstream model server broke off while listing its models")
         })
     };
@@ -85,6 +85,7 @@ async fn fetch(upstream: &UpstreamSettings, client: &awc::Client) -> Result<List
                 "the upstream model server did not list its models in time",
             )
         })??;
+    let body = upstream.secrets().redact(body);
     serde_json::from_slice(&body).map_err(|_malformed| {
         ApiError::new(
             ApiErrorCode::UpstreamBadResponse,

@@ -13,7 +13,7 @@ use vllm_responses_actors::memory::{Memory, Shares};
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{
-    self as store, Fetch, LoadChain, LoadPart, Remove, Weigh,
+    self as store, Close, Fetch, LoadChain, LoadPart, Remove, Weigh,
 };
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::gate::Gate;
@@ -26,6 +26,7 @@ use vllm_responses_protocol::responses::event::ReasoningEvents;
 use vllm_responses_protocol::responses::request::Rules;
 use vllm_responses_protocol::tools::LoopLimits;
 
+use super::door::Door;
 use crate::keys::KeyRing;
 
 /// Reads of stored responses at once: fewer than there are connections to a database, so that turns
@@ -37,6 +38,8 @@ const READERS: usize = 4;
 pub struct AppState {
     /// Who may come in; `None` lets everyone. Changes when the keys file is read again.
     pub keys: watch::Receiver<Option<Arc<KeyRing>>>,
+    /// Which browsers may come in.
+    pub door: Door,
     /// Lets most responses in.
     pub gate: Gate,
     /// Asked for the others, and for health.
@@ -155,6 +158,8 @@ pub struct StoreDoors {
     pub weights: Recipient<Weigh>,
     /// Deletion.
     pub remove: Recipient<Remove>,
+    /// The end of the store.
+    pub close: Recipient<Close>,
 }
 
 /// What handlers ask of MCP.

@@ -11,6 +11,7 @@ use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::mcp::messages::{ListServers, RuntimeDown};
 use vllm_responses_actors::process::messages as process;
+use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::store::messages as store;
 use vllm_responses_actors::supervisor::messages::{Health, Observe};
 use vllm_responses_actors::vllm::messages as vllm;
@@ -188,6 +189,8 @@ fn interpreter_view(
             waiting: own.waiting,
             failures: own.failures,
             last_error: own.last_error,
+            // A service that does not answer yet has said nothing of its own.
+            walls: (own.walls != Walls::default() || own.ready).then_some(own.walls),
         },
         Err(silent) => InterpreterView {
             service,
@@ -197,6 +200,7 @@ fn interpreter_view(
             waiting: 0,
             failures: 0,
             last_error: Some(silent.to_string()),
+            walls: None,
         },
     }
 }

@@ -13,6 +13,8 @@ use vllm_responses_actors::interpreter::actor::CodeInterpreterActor;
 use vllm_responses_actors::interpreter::messages::Stop;
 use vllm_responses_actors::interpreter::{start, wire};
 use vllm_responses_actors::process;
+use vllm_responses_actors::secret::Secret;
+use vllm_responses_actors::token;
 
 use super::service::{self, Door, ServiceState};
 use crate::config::interpreter::ServiceConfig;
@@ -31,7 +33,7 @@ pub fn run(config: ServiceConfig) -> Result<Outcome, String> {
     System::new().block_on(serve(config))
 }
 
-async fn serve(config: ServiceConfig) -> Result<Outcome, String> {
+async fn serve(mut config: ServiceConfig) -> Result<Outcome, String> {
     let mut signals = Signals::new()?;
     let leftovers = process::sweep_leftovers().await;
     if leftovers > 0 {
@@ -40,6 +42,9 @@ async fn serve(config: ServiceConfig) -> Result<Outcome, String> {
     let python = Arbiter::new();
     // The port first: one that is taken is no reason to start interpreters.
     let reserved = reserve(&config)?;
+    if config.token.is_none() {
+        config.token = Some(left_token(config.address.port())?);
+    }
     let interpreter = start::start_here(&config.interpreter, &config.spawn, &python.handle())
         .map_err(|error| error.to_string())?;
     let door = Door::new();
@@ -59,6 +64,21 @@ async fn serve(config: ServiceConfig) -> Result<Outcome, String> {
     outcome
 }
 
+/// A port of this machine is everybody's: without a token everybody could run code here.
+fn left_token(port: u16) -> Result<Secret, String> {
+    let left = token::leave(wire::SERVICE, port).map_err(|error| {
+        format!(
+            "no token is given and none can be left for the gateway in the cache folder of this user \
+             ({error}): set `VR_CODE_INTERPRETER_TOKEN` here and in the gateway"
+        )
+    })?;
+    log::info!(
+        "no token is set (`VR_CODE_INTERPRETER_TOKEN`): gateways of this user find the one that was \
+         made for this start, others are refused"
+    );
+    Ok(left)
+}
+
 /// From the first interpreter to the last call.
 async fn live(
     config: &ServiceConfig,
@@ -75,12 +95,6 @@ async fn live(
         "ready: the code interpreter is at http://{}",
         config.address
     );
-    if config.token.is_none() {
-        log::warn!(
-            "no token is set (`VR_CODE_INTERPRETER_TOKEN`): every user of this machine may run code \
-             in the sandbox"
-        );
-    }
     let _first: u8 = signals.next().await;
     log::info!(
         "stopping: calls that run may end within {:?}",

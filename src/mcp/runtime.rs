@@ -1,10 +1,13 @@
 //! `mcp-runtime`: the process in which the operator's MCP servers live, shared by every gateway that
 //! is told its URL.
+//!
+//! A gateway that starts one itself hands it a listening socket as its standard input, and it serves that
+//! instead of a port.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,10 @@ use actix_web::{App, HttpServer, web};
 use tokio::signal::unix::{SignalKind, signal};
 use vllm_responses_actors::mcp::hosted::{self, Means, Servers};
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
-use vllm_responses_actors::process::Launcher;
+use vllm_responses_actors::mcp::runtime::NAME;
+use vllm_responses_actors::process::{self, Launcher, socket};
+use vllm_responses_actors::secret::Secret;
+use vllm_responses_actors::token;
 use vllm_responses_protocol::mcp::file::McpFile;
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
@@ -40,11 +46,15 @@ pub fn run(
 }
 
 async fn serve(
-    config: RuntimeConfig,
+    mut config: RuntimeConfig,
     file: McpFile,
     env: BTreeMap<OsString, OsString>,
 ) -> Result<(), String> {
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+    let handed = socket::handed_over();
+    if handed.is_none() && config.token.is_none() {
+        config.token = Some(left_token(config.port)?);
+    }
+    let launcher = Launcher::start("/proc/self/exe".into(), process::outlet())
         .map_err(|error| format!("the process launcher cannot be started ({error})"))?;
     let means = Means {
         launcher,
@@ -56,7 +66,7 @@ async fn serve(
         let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
         lines.join("; ")
     })?;
-    let server = listen(&config, servers.clone())?;
+    let server = listen(&config, servers.clone(), handed)?;
     let handle = server.handle();
     let opened = |kind| signal(kind).map_err(|error| format!("no signals ({error})"));
     let mut terminate = opened(SignalKind::terminate())?;
@@ -75,12 +85,35 @@ async fn serve(
     outcome
 }
 
-fn listen(config: &RuntimeConfig, servers: Servers) -> Result<Server, String> {
+/// A port of this machine is everybody's: without a token the servers would be too.
+fn left_token(port: u16) -> Result<Secret, String> {
+    let left = token::leave(NAME, port).map_err(|error| {
+        format!(
+            "no token is given and none can be left for the gateway in the cache folder of this user \
+             ({error}): set `VR_MCP_RUNTIME_TOKEN` here and in the gateway"
+        )
+    })?;
+    log::info!(
+        "no token is set (`VR_MCP_RUNTIME_TOKEN`): gateways of this user find the one that was made for \
+         this start, others are refused"
+    );
+    Ok(left)
+}
+
+fn listen(
+    config: &RuntimeConfig,
+    servers: Servers,
+    handed: Option<UnixListener>,
+) -> Result<Server, String> {
     let state = web::Data::new(ServiceState {
         servers,
         token: config.token.clone(),
         call_limit: config.hosted.call.saturating_add(CALL_SLACK),
     });
+    let place = match &handed {
+        Some(_) => "a socket of the gateway's".to_owned(),
+        None => format!("http://127.0.0.1:{}", config.port),
+    };
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
@@ -95,19 +128,17 @@ fn listen(config: &RuntimeConfig, servers: Servers) -> Result<Server, String> {
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
     .shutdown_timeout(1)
-    .disable_signals()
-    .bind((Ipv4Addr::LOCALHOST, config.port))
-    .map_err(|error| {
+    .disable_signals();
+    let server = match handed {
+        Some(listener) => server.listen_uds(listener),
+        None => server.bind((Ipv4Addr::LOCALHOST, config.port)),
+    };
+    let server = server.map_err(|error| {
         format!(
-            "the MCP runtime cannot listen on 127.0.0.1 port {} ({error}): choose another with \
-             `--mcp-port`",
-            config.port
+            "the MCP runtime cannot listen on {place} ({error}): choose another with `--mcp-port`"
         )
     })?;
-    log::info!(
-        "the MCP runtime listens on http://127.0.0.1:{}",
-        config.port
-    );
+    log::info!("the MCP runtime listens on {place}");
     Ok(server.run())
 }
 

@@ -1,6 +1,6 @@
 //! The runtime's HTTP service: health, a long poll for the state of all servers, and calls.
 //!
-//! It listens on 127.0.0.1 and asks for the token that its starter chose.
+//! It asks for the token that its starter chose.
 
 use std::time::Duration;
 

@@ -12,19 +12,20 @@ use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::AwaitRuntime;
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
 use vllm_responses_actors::mcp::runtime::{self, RuntimeEnv};
-use vllm_responses_actors::mcp::settings::{BuiltIn, HostedSettings, McpSettings, RuntimeLink};
+use vllm_responses_actors::mcp::settings::{BuiltIn, HostedSettings, McpSettings};
+use vllm_responses_actors::mcp::way::Way;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{AwaitPhase, OwnProcess};
 
-use crate::config::Logging;
+use crate::config::{LogFormat, Logging};
 
 /// MCP, not started yet.
 pub(crate) struct Mcp {
     /// The runtime's process, when it is ours.
     pub(crate) child: Option<Addr<ChildActor>>,
-    link: Option<RuntimeLink>,
+    way: Option<Way>,
     settings: McpSettings,
 }
 
@@ -36,36 +37,35 @@ impl Mcp {
         supervisor: &Addr<SupervisorActor>,
         control: &Arbiter,
     ) -> Result<Self, String> {
-        let (child, link) = match &settings.built_in {
+        let (child, way) = match &settings.built_in {
             BuiltIn::Off => (None, None),
-            BuiltIn::Attached(link) => (None, Some(link.clone())),
-            BuiltIn::Spawned { file, port } => {
-                let link = runtime::fresh_link(*port).map_err(|error| error.to_string())?;
-                let child = runtime::supervise(
-                    &link,
-                    environment(&link, file, settings.hosted, logging),
+            BuiltIn::Attached(link) => (None, Some(Way::Attached(link.clone()))),
+            BuiltIn::Spawned { file } => {
+                let started = runtime::supervise(
+                    environment(file, settings.hosted, logging),
                     settings.hosted,
                     supervisor.clone().recipient(),
                     &control.handle(),
                 );
-                (Some(child.map_err(|error| error.to_string())?), Some(link))
+                let (child, way) = started.map_err(|error| error.to_string())?;
+                (Some(child), Some(way))
             }
         };
         Ok(Self {
             child,
-            link,
+            way,
             settings: settings.clone(),
         })
     }
 
     /// Starts the actor, on a thread of its own: the sessions' tasks live there.
     pub(crate) fn start(&self) -> Addr<McpActor> {
-        let (link, hosted) = (self.link.clone(), self.settings.hosted);
+        let (way, hosted) = (self.way.clone(), self.settings.hosted);
         let remote = self.settings.remote.clone();
         let arbiter = Arbiter::new();
         McpActor::start_in_arbiter(&arbiter.handle(), move |_| {
             let dialer = Arc::new(Dialer::new(Arc::new(SystemNetwork)));
-            McpActor::new(link, hosted, remote, dialer)
+            McpActor::new(way, hosted, remote, dialer)
         })
     }
 }
@@ -91,20 +91,12 @@ pub(crate) async fn start_runtime(
 }
 
 /// What the runtime is told, under the names that its own configuration has.
-fn environment(
-    link: &RuntimeLink,
-    file: &Path,
-    hosted: HostedSettings,
-    logging: &Logging,
-) -> RuntimeEnv {
+fn environment(file: &Path, hosted: HostedSettings, logging: &Logging) -> RuntimeEnv {
     let millis = |limit: Duration| OsString::from(format!("{}ms", limit.as_millis()));
     let text = |text: &str| OsString::from(text);
     let file = std::path::absolute(file).unwrap_or_else(|_unknown| file.to_owned());
-    let token = link.token.as_ref().map_or("", |token| token.expose());
     let variables = vec![
         ("VR_MCP_CONFIG_PATH".into(), file.into()),
-        ("VR_MCP_BUILTIN_RUNTIME_URL".into(), text(link.url.as_str())),
-        ("VR_MCP_RUNTIME_TOKEN".into(), text(token)),
         (
             "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC".into(),
             millis(hosted.startup),
@@ -119,6 +111,13 @@ fn environment(
             }),
         ),
         ("RUST_LOG".into(), text(&logging.filter)),
+        (
+            "VR_LOG_FORMAT".into(),
+            text(match logging.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }),
+        ),
     ];
     RuntimeEnv { variables }
 }

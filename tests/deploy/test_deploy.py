@@ -159,7 +159,7 @@ def test_the_image_starts_on_a_read_only_root_without_being_root(tmp_path, upstr
 
 def test_the_unit_starts(tmp_path, upstream):
     check_and_serve(files.systemd(), tmp_path, upstream)
-    assert (tmp_path / "data/responses.db").exists()
+    assert (tmp_path / "data/vllm_responses.db").exists()
 
 
 def test_the_pod_starts(tmp_path, upstream):

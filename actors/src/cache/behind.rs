@@ -4,8 +4,8 @@ use actix::{Addr, Message, Recipient};
 
 use crate::store::StoreActor;
 use crate::store::messages::{
-    BeginEpoch, Claim, Commit, Fetch, FindLinks, KeepSealKey, LoadChain, LoadPart, Observe,
-    ReadEpoch, Remove, StoreError, Weigh,
+    BeginEpoch, Claim, Close, Commit, Fetch, FindLinks, KeepSealKey, LoadChain, LoadPart, Observe,
+    ReadEpoch, Remove, ReportTo, StoreError, Weigh,
 };
 
 /// Who answers what the cache does not.
@@ -35,6 +35,10 @@ pub struct Behind {
     pub seal_keys: Recipient<KeepSealKey>,
     /// Tells how the store is.
     pub observe: Recipient<Observe>,
+    /// Tells it to others when it changes.
+    pub reports: Recipient<ReportTo>,
+    /// Ends the store.
+    pub closing: Recipient<Close>,
 }
 
 impl From<Addr<StoreActor>> for Behind {
@@ -51,7 +55,9 @@ impl From<Addr<StoreActor>> for Behind {
             epochs: store.clone().recipient(),
             beginnings: store.clone().recipient(),
             seal_keys: store.clone().recipient(),
-            observe: store.recipient(),
+            observe: store.clone().recipient(),
+            reports: store.clone().recipient(),
+            closing: store.recipient(),
         }
     }
 }

@@ -90,6 +90,17 @@ impl Breaker {
         }
     }
 
+    /// The server said that it will not serve: more of the same is no use.
+    pub(super) fn refused(&mut self, now: Instant) -> Change {
+        let was_closed = self.is_closed();
+        self.0 = State::Open { since: now };
+        if was_closed {
+            Change::Opened
+        } else {
+            Change::None
+        }
+    }
+
     /// Whether operations are let through freely.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.0, State::Closed { .. })
@@ -122,6 +133,17 @@ mod tests {
             assert!(breaker.admits(now), "a success forgets what came before");
         }
         assert!(!opened(now).admits(now));
+    }
+
+    #[test]
+    fn a_refusal_opens_at_once() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.refused(now), Change::Opened);
+        assert!(!breaker.is_closed() && !breaker.admits(now));
+        assert!(breaker.admits(now + PAUSE));
+        assert_eq!(breaker.refused(now + PAUSE), Change::None);
+        assert!(!breaker.admits(now + PAUSE));
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub(super) const BLOCKED: &[u8] = b"D";
 
 /// Largest entry, in bytes. A response beyond it is read from the store, and so are its descendants.
 pub(super) const MAX_ENTRY: usize = 1 << 20;
-/// Largest chain that is kept in Redis, in bytes of its rows: more cannot be moved within the limit
-/// of one operation, and would look like a slow Redis.
-pub(super) const MAX_CHAIN: usize = 8 << 20;
+/// Largest chain that is kept in Redis, in bytes of its rows: more takes this thread, which is the
+/// store's too, longer than the store takes to read it.
+pub(super) const MAX_CHAIN: usize = 1 << 20;
 /// Longest chain that is kept in Redis: each head names all ancestors.
 pub(super) const MAX_ANCESTORS: usize = 1_000;
 

@@ -127,7 +127,8 @@ async fn write(redis: &Remote, ttl: Duration, fill: Fill) {
     let head = claim.names.head(&claim.subject);
     for batch in batches(entries) {
         let under = (head.as_str(), claim.expected.as_slice());
-        let filled = redis.run(async |line| line.fill(under, life, &batch).await);
+        let bytes = batch.iter().map(|(_, entry)| entry.len()).sum();
+        let filled = redis.run_for(bytes, async |line| line.fill(under, life, &batch).await);
         if filled.await != Some(true) {
             return;
         }
@@ -166,6 +167,13 @@ async fn entries(claim: &Claim, content: Content) -> Option<Vec<(String, Vec<u8>
         }
     };
     head.expires_at_ms = expires_at_ms;
+    // Before the work of sealing, which is in vain for what is too large.
+    let sizes = links
+        .iter()
+        .map(|link| link.input_items.len() + link.response.len());
+    if head.chain_bytes + sizes.sum::<usize>() > entry::MAX_CHAIN {
+        return None;
+    }
     let mut entries = Vec::with_capacity(links.len() + 2);
     let last = links.len().checked_sub(1)?;
     for (position, link) in links.iter().enumerate() {

@@ -287,6 +287,24 @@ impl Handler<store::Observe> for CacheActor {
     }
 }
 
+/// The store's own.
+impl Handler<store::ReportTo> for CacheActor {
+    type Result = ();
+
+    fn handle(&mut self, message: store::ReportTo, _: &mut Self::Context) {
+        self.store.reports.do_send(message);
+    }
+}
+
+/// The store's own; the last message of a gateway.
+impl Handler<store::Close> for CacheActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, message: store::Close, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.closing, message)
+    }
+}
+
 /// Synchronous.
 impl Handler<Observe> for CacheActor {
     type Result = CacheObservation;

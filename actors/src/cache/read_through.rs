@@ -162,7 +162,8 @@ impl ReadThrough {
     /// The rows of a chain whose head is live.
     async fn rows(&self, head: &Head, claim: Claim, extent: Extent) -> Looked {
         let expired = |at| at <= SystemClock.now_ms();
-        if head.expires_at_ms.is_some_and(expired) {
+        // Larger ones were kept by the version before.
+        if head.expires_at_ms.is_some_and(expired) || head.chain_bytes > entry::MAX_CHAIN {
             return Looked::Miss(None);
         }
         let Claim { names, subject, .. } = &claim;
@@ -172,7 +173,10 @@ impl ReadThrough {
         if extent == Extent::WithSettings {
             keys.push(names.settings(subject));
         }
-        let read = self.redis.run(async |line| line.get(&keys).await).await;
+        let read = self
+            .redis
+            .run_for(head.chain_bytes, async |line| line.get(&keys).await)
+            .await;
         let Some(values) = read else {
             return Looked::Bypass;
         };
@@ -286,7 +290,12 @@ impl ReadThrough {
         self.trust
             .borrow_mut()
             .learned(&epoch, asked, Instant::now());
-        if self.block(&epoch, &subject).await.is_none() {
+        let blocked = self.block(&epoch, &subject).await;
+        if !removed {
+            // Nothing was deleted, so that nothing need be final: others read what they read before.
+            return Ok(false);
+        }
+        if blocked.is_none() {
             self.redis.count(|facts| facts.epochs_begun += 1);
             self.begin_epoch().await?;
             tokio::time::sleep(trust::WAIT).await;

@@ -1,6 +1,6 @@
 //! Redis behind a pool, a limit of 50 ms for every operation, and a circuit breaker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,11 @@ use super::settings::CacheSettings;
 const CONNECTIONS: u32 = 8;
 /// How long the pool goes on with a connection that nobody waits for any more.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// What an operation moves in each millisecond that it has beyond its limit: 10 MiB a second, which a
+/// busy thread's share of any network is above.
+const BYTES_PER_MS: usize = 10 << 10;
+/// The same reason is told again after this.
+const SAID_FOR: Duration = Duration::from_secs(60);
 
 /// Writes entries only while the head is as the writer saw it: `KEYS[1]` is the head, `ARGV[1]` what
 /// it must be, `ARGV[2]` the life of the entries in milliseconds.
@@ -33,8 +38,12 @@ pub(crate) struct Remote {
     limit: Duration,
     breaker: RefCell<Breaker>,
     facts: RefCell<CacheFacts>,
-    /// Why the last connection could not be made.
-    trouble: watch::Receiver<Option<String>>,
+    /// Why it does not serve, in its own words where it has any.
+    trouble: Arc<watch::Sender<Option<String>>>,
+    /// What the log was told last, and when.
+    said: RefCell<Option<(String, Instant)>>,
+    /// The log has it that Redis is left alone.
+    announced: Cell<bool>,
 }
 
 /// One connection, and the run of the server that it leads to.
@@ -84,14 +93,7 @@ struct Trouble(Arc<watch::Sender<Option<String>>>);
 
 impl ErrorSink<RedisError> for Trouble {
     fn sink(&self, error: RedisError) {
-        // The system's and the TLS library's own words have no secrets in them; of other errors only
-        // the class is known to have none.
-        let words = if error.is_io_error() {
-            error.to_string()
-        } else {
-            error.category().to_owned()
-        };
-        self.0.send_replace(Some(words));
+        self.0.send_replace(Some(words(&error)));
     }
 
     fn boxed_clone(&self) -> Box<dyn ErrorSink<RedisError>> {
@@ -106,7 +108,7 @@ impl Remote {
     /// When the URL is none that the client understands.
     pub(crate) fn new(settings: &CacheSettings) -> Result<Self, RedisError> {
         let manager = RedisConnectionManager::new(settings.url.expose())?;
-        let (troubles, trouble) = watch::channel(None);
+        let trouble = Arc::new(watch::Sender::new(None));
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(1)
@@ -114,7 +116,7 @@ impl Remote {
             .connection_timeout(CONNECT_LIMIT)
             // The connection used last is the one most likely to be alive.
             .queue_strategy(QueueStrategy::Lifo)
-            .error_sink(Box::new(Trouble(Arc::new(troubles))))
+            .error_sink(Box::new(Trouble(Arc::clone(&trouble))))
             .build_unchecked(Manager(manager));
         Ok(Self {
             pool,
@@ -122,6 +124,8 @@ impl Remote {
             breaker: RefCell::default(),
             facts: RefCell::default(),
             trouble,
+            said: RefCell::default(),
+            announced: Cell::default(),
         })
     }
 
@@ -130,6 +134,17 @@ impl Remote {
         &self,
         operation: impl AsyncFnOnce(&mut Line) -> RedisResult<T>,
     ) -> Option<T> {
+        self.run_for(0, operation).await
+    }
+
+    /// As [`Self::run`], of an operation that moves so many bytes: it has longer.
+    pub(crate) async fn run_for<T>(
+        &self,
+        bytes: usize,
+        operation: impl AsyncFnOnce(&mut Line) -> RedisResult<T>,
+    ) -> Option<T> {
+        let millis = u64::try_from(bytes / BYTES_PER_MS).unwrap_or(u64::MAX);
+        let limit = self.limit.saturating_add(Duration::from_millis(millis));
         let began = Instant::now();
         if !self.breaker.borrow_mut().admits(began) {
             return None;
@@ -141,10 +156,14 @@ impl Remote {
             line.busy = outcome.as_ref().is_err_and(|error| !was_answered(error));
             outcome.map_err(RunError::User)
         };
-        let outcome = tokio::time::timeout(self.limit, work).await;
+        let outcome = tokio::time::timeout(limit, work).await;
         self.count(|facts| facts.latency.record(began.elapsed()));
         let change = match &outcome {
             Ok(Ok(_)) => self.breaker.borrow_mut().succeeded(),
+            Ok(Err(RunError::User(error))) if is_refusal(error) => {
+                self.trouble.send_replace(Some(words(error)));
+                self.breaker.borrow_mut().refused(Instant::now())
+            }
             Ok(Err(RunError::User(error))) if was_answered(error) => {
                 self.breaker.borrow_mut().succeeded()
             }
@@ -164,12 +183,34 @@ impl Remote {
             Change::Opened => {
                 let reason = self.trouble.borrow().clone();
                 let reason = reason.as_deref().unwrap_or("no answer within 50 ms");
-                log::warn!(
-                    "Redis is left alone until it answers again, the store does its work: {reason}"
-                );
+                // One that refuses some commands only opens the breaker again and again.
+                if self.is_news(reason) {
+                    self.announced.set(true);
+                    log::warn!(
+                        "Redis is left alone until it serves again, the store does its work: {reason}"
+                    );
+                }
             }
-            Change::Closed => log::info!("Redis answers again"),
+            Change::Closed => {
+                self.trouble.send_replace(None);
+                if self.announced.take() {
+                    log::info!("Redis answers again");
+                }
+            }
         }
+    }
+
+    /// Whether this was not said a moment ago.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut said = self.said.borrow_mut();
+        let now = Instant::now();
+        let is_old = said
+            .as_ref()
+            .is_some_and(|(words, at)| words == reason && now.duration_since(*at) < SAID_FOR);
+        if !is_old {
+            *said = Some((reason.to_owned(), now));
+        }
+        !is_old
     }
 
     /// Changes the counters.
@@ -184,6 +225,47 @@ impl Remote {
             ..self.facts.borrow().clone()
         }
     }
+}
+
+/// What the server says when it will not serve these commands, whatever their keys.
+const REFUSALS: [&str; 13] = [
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+    "MOVED",
+    "ASK",
+    "CROSSSLOT",
+    "CLUSTERDOWN",
+    "READONLY",
+    "MISCONF",
+    "OOM",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+];
+
+fn is_refusal(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| REFUSALS.contains(&code))
+}
+
+/// Longest words of a server that are told.
+const WORDS: usize = 200;
+
+/// What is wrong. The system's, the TLS library's and the server's own words have no secrets in them;
+/// of other errors only the class is known to have none.
+fn words(error: &RedisError) -> String {
+    if error.is_io_error() {
+        return error.to_string();
+    }
+    let Some(code) = error.code() else {
+        return error.category().to_owned();
+    };
+    let said = format!("{code} {}", error.detail().unwrap_or_default());
+    let told = said
+        .trim_end()
+        .chars()
+        .filter(|letter| !letter.is_control());
+    told.take(WORDS).collect()
 }
 
 /// Whether the server itself said this, so that the connection is in order.

@@ -1,6 +1,7 @@
 //! What an interpreter must be able to do, whatever it is made of.
 
 use std::fmt;
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +24,12 @@ pub trait Session: fmt::Debug {
     /// Imports modules ahead of the first call. An error means that it has ended.
     fn warm<'a>(&'a mut self, modules: &'a [String]) -> LocalBoxFuture<'a, Result<(), String>>;
 
-    /// Runs one call in the state that the calls before it left. Unless it completed, the session is
-    /// over and must be dropped.
+    /// Runs one call in the state that the calls before it left. Unless it completed
+    /// and rests, the session is over and must be dropped.
     fn run<'a>(&'a mut self, call: Call<'a>) -> LocalBoxFuture<'a, Ran>;
+
+    /// Processor time that it has used in all; `None` where that cannot be known.
+    fn cpu(&self) -> Option<Duration>;
 
     /// Resolves when it has ended by itself or was ended, and nothing of it is left.
     fn gone(&self) -> LocalBoxFuture<'static, ()>;
@@ -49,6 +53,8 @@ pub struct Ran {
     pub gathered: Gathered,
     /// How it ended.
     pub end: End,
+    /// Whether the session has come to rest after a call that completed; else it must be dropped.
+    pub rests: bool,
 }
 
 impl Default for Ran {
@@ -57,6 +63,7 @@ impl Default for Ran {
         Self {
             gathered: Gathered::default(),
             end: End::Died("stopped".to_owned()),
+            rests: false,
         }
     }
 }
@@ -64,7 +71,7 @@ impl Default for Ran {
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself; the traceback if it failed. The only end that the session outlives.
+    /// By itself; the traceback if it failed. The only end that the session may outlive.
     Completed(Option<String>),
     /// It ran longer than allowed.
     TimedOut,

@@ -42,6 +42,12 @@ pub const START: Duration = Duration::from_secs(60);
 /// How long it may take to import what calls will want.
 pub const WARM: Duration = Duration::from_secs(60);
 
+/// How long an interpreter may go on after it has answered a call.
+pub const REST: Duration = Duration::from_secs(1);
+/// Processor time that one without a call may use before it is ended: the runtime's own housekeeping
+/// takes some tenths of a second.
+pub const REST_CPU: Duration = Duration::from_secs(2);
+
 /// Limits of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {

@@ -188,6 +188,11 @@ impl Pool {
         self.workers.len() >= self.settings.most_live
     }
 
+    /// Whether [`Pool::take`] gives one.
+    pub fn has_stock(&self) -> bool {
+        self.idle() + self.warm() > 0
+    }
+
     /// Interpreters that wait without packages.
     pub fn idle(&self) -> usize {
         self.count(Phase::Base)

@@ -1,5 +1,6 @@
 //! Which containers there are, whose they are, and how long they are kept. Pure: time comes in.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ impl Sessions {
         }
         let mut over = Vec::new();
         while self.kept() > self.settings.keep {
-            match self.evict(now) {
+            match self.evict(Some(owner), now) {
                 Some(worker) => over.push(worker),
                 None => break,
             }
@@ -122,18 +123,33 @@ impl Sessions {
         over
     }
 
-    /// Gives up the container that was not used for longest, to make room. Held ones are spared, but
-    /// for those that were forgotten: a gateway that was killed gives nothing back.
-    pub fn evict(&mut self, now: Duration) -> Option<WorkerId> {
-        let is_forgotten =
-            |session: &Session| !session.is_busy && now.saturating_sub(session.used) >= FORGOTTEN;
-        let (id, _) = self
-            .known
-            .iter()
-            .filter(|(_, session)| session.is_kept() || is_forgotten(session))
-            .min_by_key(|(id, session)| (session.used, (*id).clone()))?;
+    /// Gives up a container to make room for `asker`: one of its own if it has any, else one of the
+    /// owner that has most, and of these the one that was not used for longest. Held ones are spared,
+    /// but for those that were forgotten: a gateway that was killed gives nothing back.
+    pub fn evict(&mut self, asker: Option<&Owner>, now: Duration) -> Option<WorkerId> {
+        let may_go = |session: &Session| {
+            let is_forgotten = now.saturating_sub(session.used) >= FORGOTTEN;
+            session.is_kept() || (!session.is_busy && is_forgotten)
+        };
+        let mut counts: HashMap<&Owner, usize> = HashMap::new();
+        for session in self.known.values().filter(|session| may_go(session)) {
+            *counts.entry(&session.owner).or_default() += 1;
+        }
+        let rank = |session: &Session| {
+            let is_own = Some(&session.owner) == asker;
+            (is_own, counts.get(&session.owner).copied().unwrap_or(0))
+        };
+        let going = self.known.iter().filter(|(_, session)| may_go(session));
+        let (id, _) = going
+            .min_by_key(|(id, session)| (Reverse(rank(session)), session.used, (*id).clone()))?;
         let id = id.clone();
         self.known.remove(&id).map(|session| session.worker)
+    }
+
+    /// Containers that this owner has in use: those that running responses hold.
+    pub fn held_by(&self, owner: &Owner) -> usize {
+        let held = self.known.values().filter(|session| !session.is_kept());
+        held.filter(|session| session.owner == *owner).count()
     }
 
     /// Forgets what was not used for too long, held or not: a response that holds a container for so
@@ -242,8 +258,40 @@ mod tests {
         });
         let (ids, over) = kept(&mut sessions, 4);
         assert_eq!(over, ids[..2]);
-        assert_eq!(sessions.evict(SECOND * 4), Some(ids[2]));
+        assert_eq!(sessions.evict(None, SECOND * 4), Some(ids[2]));
         assert_eq!(sessions.kept(), 1);
+    }
+
+    /// The fault: one key's containers pushed out everybody's.
+    #[test]
+    fn who_has_most_gives_up_first() {
+        let mut sessions = Sessions::new(SessionSettings {
+            keep: 3,
+            ..SessionSettings::default()
+        });
+        let ids = workers(5);
+        let mut over = Vec::new();
+        for (number, (name, whose)) in
+            (0_u32..).zip([("x", "b"), ("1", "a"), ("2", "a"), ("3", "a")])
+        {
+            let now = SECOND * number;
+            sessions.open(
+                name.into(),
+                owner(whose),
+                ids[usize::try_from(number).unwrap()],
+                now,
+            );
+            sessions.finish(name, now);
+            over.extend(sessions.release(name, &owner(whose), now));
+        }
+        assert_eq!(
+            over,
+            [ids[1]],
+            "the oldest of `a`, though that of `b` is older"
+        );
+        let mut own = sessions.clone();
+        assert_eq!(own.evict(Some(&owner("b")), SECOND * 4), Some(ids[0]));
+        assert_eq!(sessions.evict(Some(&owner("c")), SECOND * 4), Some(ids[2]));
     }
 
     #[test]
@@ -261,16 +309,16 @@ mod tests {
         let mut sessions = Sessions::new(SessionSettings::default());
         let ids = workers(1);
         sessions.open("0".into(), owner("a"), ids[0], SECOND);
-        assert_eq!(sessions.evict(SECOND), None);
-        assert_eq!(sessions.evict(SECOND * 9999), None, "its call runs");
+        assert_eq!(sessions.evict(None, SECOND), None);
+        assert_eq!(sessions.evict(None, SECOND * 9999), None, "its call runs");
         sessions.finish("0", SECOND);
         assert_eq!(
-            sessions.evict(SECOND * 600),
+            sessions.evict(None, SECOND * 600),
             None,
             "its response may call again"
         );
         assert_eq!(
-            sessions.evict(SECOND * 601),
+            sessions.evict(None, SECOND * 601),
             Some(ids[0]),
             "it was forgotten"
         );

@@ -29,16 +29,16 @@ pub struct CodeInterpreterSettings {
     pub os_sandbox: OsSandbox,
 }
 
-/// What an interpreter with packages takes (measured 450 MB), for the number that memory allows.
-const WORKER_BYTES: u64 = 512 << 20;
 /// Beyond this, more interpreters only mean more memory at stake.
 const MOST_WORKERS: usize = 64;
 
 impl CodeInterpreterSettings {
-    /// The numbers of the actor that runs this bundle. Where the number of workers is left to us, they
-    /// get half of `memory`, the bytes of this machine.
+    /// The numbers of the actor that runs this bundle. Where the number of workers is left to us, there
+    /// are so many that all of them together cannot take more than half of `memory`, the bytes of this
+    /// machine: any call may use all that its process is allowed, and a kept container holds it.
     pub fn actor(&self, manifest: &Manifest, memory: u64) -> InterpreterSettings {
-        let by_memory = usize::try_from(memory / 2 / WORKER_BYTES).unwrap_or(MOST_WORKERS);
+        let each = u64::try_from(self.limits.process_memory.max(1)).unwrap_or(u64::MAX);
+        let by_memory = usize::try_from(memory / 2 / each).unwrap_or(MOST_WORKERS);
         let most_live = match self.workers.most {
             0 => by_memory.min(MOST_WORKERS).max(self.workers.idle).max(1),
             most => most,
@@ -232,7 +232,7 @@ mod tests {
             kept: 0,
             kept_for: Duration::from_secs(1),
         };
-        assert_eq!(most_live(workers(2, 0), 16 << 30), 16);
+        assert_eq!(most_live(workers(2, 0), 16 << 30), 5, "1.5 GiB each");
         assert_eq!(most_live(workers(2, 0), 1 << 40), MOST_WORKERS);
         assert_eq!(most_live(workers(2, 0), 1 << 20), 2);
         assert_eq!(most_live(workers(0, 0), 1 << 20), 1);

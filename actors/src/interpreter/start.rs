@@ -8,9 +8,10 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Recipient};
 use actix_rt::ArbiterHandle;
 use tokio::time::{Instant, sleep};
+use vllm_responses_protocol::tools::PythonPackages;
 
 use super::actor::CodeInterpreterActor;
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Packages};
 use super::messages::{Execute, Observe, Release, Stop};
 use super::remote::RemoteInterpreterActor;
 use super::settings::{Chosen, CodeInterpreterSettings, Mode, OsSandbox, Spawn};
@@ -30,7 +31,7 @@ pub enum StartError {
     Bundle(#[from] super::bundle::BundleError),
     /// The kernel's walls were asked for.
     #[error(
-        "this kernel offers no complete wall for model-written code ({0:?}), and \
+        "this kernel offers no complete wall for model-written code ({0}), and \
          `--code-interpreter-require-os-sandbox` asks for one: use a kernel with Landlock and \
          seccomp, or leave the option out"
     )]
@@ -76,10 +77,10 @@ pub fn start(
             let actor = RemoteInterpreterActor::start_in_arbiter(arbiter, move |_| {
                 RemoteInterpreterActor::new(service)
             });
-            Ok(running(&actor, settings))
+            Ok(running(&actor, settings, PythonPackages::Unknown))
         }
         Mode::Spawn(spawn) => match start_here(settings, spawn, arbiter) {
-            Ok(actor) => Ok(running(&actor, settings)),
+            Ok(actor) => Ok(running(&actor, settings, packages(spawn))),
             Err(StartError::Bundle(error)) if spawn.chosen == Chosen::ByDefault => Ok(Running {
                 doors: None,
                 tool: Some(Arc::new(MissingCodeInterpreter(error.to_string().into()))),
@@ -104,7 +105,12 @@ pub fn start_here(
         if settings.os_sandbox == OsSandbox::Required {
             return Err(StartError::Walls(walls));
         }
-        log::warn!("this kernel offers no complete wall for model-written code: {walls:?}");
+        log::warn!(
+            "the operating system's wall around model-written code is not complete ({walls}): code that \
+             breaks out of WebAssembly and Deno could reach what this user can; use a kernel (5.13 or \
+             later) and a container profile that allow Landlock and seccomp, or refuse to start without \
+             with `--code-interpreter-require-os-sandbox`"
+        );
     }
     spawn_actor(settings, &bundle, walls, arbiter)
 }
@@ -140,7 +146,20 @@ const ASK: Duration = Duration::from_secs(5);
 /// How often readiness is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-fn running<A>(actor: &Addr<A>, settings: &CodeInterpreterSettings) -> Running
+/// What the bundle has; it was opened a moment ago.
+fn packages(spawn: &Spawn) -> PythonPackages {
+    match spawn.bundle().map(|bundle| bundle.manifest().packages) {
+        Ok(Packages::Core) => PythonPackages::Core,
+        Ok(Packages::Science) => PythonPackages::Science,
+        Err(_gone) => PythonPackages::Unknown,
+    }
+}
+
+fn running<A>(
+    actor: &Addr<A>,
+    settings: &CodeInterpreterSettings,
+    packages: PythonPackages,
+) -> Running
 where
     A: Actor + Handler<Execute> + Handler<Release> + Handler<Observe> + Handler<Stop>,
     A::Context: ToEnvelope<A, Execute>
@@ -152,6 +171,7 @@ where
         calls: actor.clone().recipient(),
         releases: actor.clone().recipient(),
         limits: settings.limits.call(),
+        packages,
     };
     Running {
         doors: Some(Doors {
@@ -168,7 +188,7 @@ fn spawn_actor(
     walls: Walls,
     arbiter: &ArbiterHandle,
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))?;
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())?;
     let numbers = settings.actor(bundle.manifest(), memory_bytes());
     let backend = PyodideBackend::new(launcher, bundle, &settings.limits).holding(bundle)?;
     Ok(CodeInterpreterActor::start_in_arbiter(arbiter, move |_| {

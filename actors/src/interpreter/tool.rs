@@ -5,7 +5,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use vllm_responses_protocol::ids::Owner;
 use vllm_responses_protocol::tools::code_interpreter::{self, CodeCall, CodeOutcome};
-use vllm_responses_protocol::tools::{Availability, GatewayCall, Offers, ToolOutcome};
+use vllm_responses_protocol::tools::{
+    Availability, GatewayCall, Offers, PythonPackages, ToolOutcome,
+};
 
 use super::limits::CallLimits;
 use super::messages::{Container, Execute, ExecuteError, Executed, Release};
@@ -20,11 +22,14 @@ pub struct CodeInterpreter {
     pub releases: Recipient<Release>,
     /// Of every call.
     pub limits: CallLimits,
+    /// What its Python has.
+    pub packages: PythonPackages,
 }
 
 impl Tool for CodeInterpreter {
     fn offer(&self, offers: &mut Offers) {
         offers.code_interpreter = Availability::Offered;
+        offers.python_packages = self.packages;
     }
 
     fn run(

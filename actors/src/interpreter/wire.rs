@@ -15,6 +15,9 @@ use super::messages::{CallError, Container, ExecuteError, Executed, InterpreterS
 /// Changes when the two could misunderstand each other.
 pub const PROTOCOL: u32 = 1;
 
+/// Name of the service, of its token file.
+pub const SERVICE: &str = "code-interpreter";
+
 /// `GET`: a [`Report`].
 pub const STATUS_PATH: &str = "/internal/interpreter/status";
 /// `POST` an [`Order`]: an [`Answer`]. Whoever closes the connection gives the call up.

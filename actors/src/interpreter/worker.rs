@@ -106,6 +106,9 @@ pub fn spec(bundle: &Bundle, limits: &Limits) -> ChildSpec {
             limit(LimitKind::FileSize, 0),
             limit(LimitKind::Core, 0),
             limit(LimitKind::OpenFiles, limits::OPEN_FILES),
+            // Where memory or the processor is short, model code gives way.
+            limit(LimitKind::OomScore, 1000),
+            limit(LimitKind::Niceness, 10),
         ],
         sandbox: Some(sandbox(bundle)),
     }
@@ -276,6 +279,21 @@ impl Worker {
         }
     }
 
+    /// Asks for a sign of life after a call has completed. Code may have left work behind that begins
+    /// with the call's end; the host program answers this in one piece and then waits in its read, so
+    /// that nothing of that work is left to run until the next call.
+    async fn rests(&mut self) -> bool {
+        self.decoder.begin();
+        let sign = async {
+            self.send(&ToWorker::Warm { modules: &[] }).await?;
+            self.receive().await
+        };
+        matches!(
+            timeout(limits::REST, sign).await,
+            Ok(Ok(FromWorker::Warmed { .. }))
+        )
+    }
+
     /// Sends the call and gathers what comes until its end. Interrupting this loses nothing gathered.
     async fn converse(&mut self, call: &Call<'_>, gathered: &mut Gathered) -> End {
         self.calls += 1;
@@ -345,9 +363,18 @@ impl Session for Worker {
                     end.unwrap_or(End::TimedOut)
                 }
             };
-            Ran { gathered, end }
+            let rests = matches!(end, End::Completed(_)) && self.rests().await;
+            Ran {
+                gathered,
+                end,
+                rests,
+            }
         }
         .boxed_local()
+    }
+
+    fn cpu(&self) -> Option<Duration> {
+        self.child.cpu()
     }
 
     fn gone(&self) -> LocalBoxFuture<'static, ()> {

@@ -9,6 +9,7 @@
 //! left, and what it uses beyond that is a debt that later requests wait for.
 
 pub mod bucket;
+pub mod estimate;
 mod shared;
 
 use std::collections::HashMap;

@@ -12,3 +12,4 @@ pub mod net;
 pub mod runtime;
 pub mod session;
 pub mod settings;
+pub mod way;

@@ -2,25 +2,26 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, Recipient};
 use actix_rt::ArbiterHandle;
-use url::Url;
+use futures_util::future::LocalBoxFuture;
+use tokio::sync::watch;
 use vllm_responses_protocol::ids::IdSource as _;
 
-use super::settings::{HostedSettings, RuntimeLink};
+use super::settings::HostedSettings;
+use super::way::{Meeting, Way};
 use crate::env::SystemIds;
-use crate::process::actor::{ChildActor, ChildSettings, FirstStart, SameSpec};
+use crate::process::actor::{ChildActor, ChildSettings, FirstStart, Launch, Launched, Running};
 use crate::process::messages::PhaseChanged;
 use crate::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
-use crate::process::{ChildSpec, EnvPolicy, Launcher, Output, Stdin};
+use crate::process::socket::private_socket;
+use crate::process::{ChildSpec, EnvPolicy, Launcher, Output, SpawnError, Stdin};
 use crate::secret::Secret;
 use crate::supervisor::restart::RestartSettings;
-use crate::vllm::client;
 
 /// Name of the child, in logs and phases.
 pub const NAME: &str = "mcp-runtime";
@@ -33,22 +34,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Why the runtime cannot be started. One line, naming the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnRuntimeError {
-    /// Something else listens where it is to listen.
-    #[error(
-        "the MCP runtime's port {port} is taken ({error}): give another with `--mcp-port`, or attach to what runs there with `VR_MCP_BUILTIN_RUNTIME_URL` and without `--mcp-config`"
-    )]
-    PortTaken {
-        /// The port.
-        port: u16,
-        /// The system's words.
-        error: io::Error,
-    },
     /// No thread could be started.
     #[error("the process launcher cannot be started ({0})")]
     Launcher(io::Error),
-    /// The port makes no URL; never happens.
-    #[error("the MCP runtime's address cannot be written")]
-    Address,
 }
 
 /// How the runtime's own settings reach it: variables, beside those of the gateway's environment.
@@ -58,34 +46,18 @@ pub struct RuntimeEnv {
     pub variables: Vec<(OsString, OsString)>,
 }
 
-/// A link to a runtime that is to be started on this port, with a fresh token: other users of this
-/// machine cannot use it.
-pub fn fresh_link(port: u16) -> Result<RuntimeLink, SpawnRuntimeError> {
-    let url = Url::parse(&format!("http://127.0.0.1:{port}"));
-    let token = format!("{:032x}", SystemIds.next_bits());
-    Ok(RuntimeLink {
-        url: url.map_err(|_never| SpawnRuntimeError::Address)?,
-        token: Some(Secret::new(&token)),
-    })
-}
-
-/// The actor that will run the runtime once it is told to start. Its phases go to `observer`.
+/// The actor that will run the runtime once it is told to start, and the way to what it runs. Its phases
+/// go to `observer`.
 ///
 /// # Errors
 /// [`SpawnRuntimeError`], before any process is started.
 pub fn supervise(
-    link: &RuntimeLink,
     env: RuntimeEnv,
     settings: HostedSettings,
     observer: Recipient<PhaseChanged>,
     arbiter: &ArbiterHandle,
-) -> Result<Addr<ChildActor>, SpawnRuntimeError> {
-    let port = link.url.port_or_known_default().unwrap_or_default();
-    drop(
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .map_err(|error| SpawnRuntimeError::PortTaken { port, error })?,
-    );
-    let launcher = Launcher::start("/proc/self/exe".into(), Box::new(io::stderr()))
+) -> Result<(Addr<ChildActor>, Way), SpawnRuntimeError> {
+    let launcher = Launcher::start("/proc/self/exe".into(), crate::process::outlet())
         .map_err(SpawnRuntimeError::Launcher)?;
     let spec = ChildSpec {
         name: NAME.to_owned(),
@@ -97,7 +69,8 @@ pub fn supervise(
             hidden: Vec::new(),
             set: env.variables,
         },
-        stdin: Stdin::Held,
+        // Each start gives it a socket of its own.
+        stdin: Stdin::Null,
         output: Output::Prefixed,
         grace: GRACE,
         limits: Vec::new(),
@@ -117,11 +90,59 @@ pub fn supervise(
         restart: RestartSettings::default(),
         first_start: FirstStart::MustSucceed,
     };
-    let link = link.clone();
-    Ok(ChildActor::start_in_arbiter(arbiter, move |_| {
-        let launch = Rc::new(SameSpec { launcher, spec });
-        ChildActor::new(NAME, launch, probe(link), numbers, vec![observer])
-    }))
+    let (meeting, seen) = watch::channel(None);
+    let way = Way::Own(seen);
+    let probed = way.clone();
+    let actor = ChildActor::start_in_arbiter(arbiter, move |_| {
+        let launch = RuntimeLaunch {
+            launcher,
+            spec,
+            meeting: Rc::new(meeting),
+        };
+        ChildActor::new(
+            NAME,
+            Rc::new(launch),
+            probe(&probed),
+            numbers,
+            vec![observer],
+        )
+    });
+    Ok((actor, way))
+}
+
+/// Starts the runtime with a fresh socket and a fresh token: what is meant for it never reaches another
+/// process, nor the one before it.
+struct RuntimeLaunch {
+    launcher: Launcher,
+    spec: ChildSpec,
+    meeting: Rc<watch::Sender<Option<Meeting>>>,
+}
+
+impl Launch for RuntimeLaunch {
+    fn launch(&self) -> LocalBoxFuture<'static, Result<Rc<dyn Running>, SpawnError>> {
+        let (launcher, mut spec) = (self.launcher.clone(), self.spec.clone());
+        let meeting = Rc::clone(&self.meeting);
+        meeting.send_replace(None);
+        Box::pin(async move {
+            let refused = |error: io::Error| SpawnError::Refused {
+                name: NAME.to_owned(),
+                reason: error.to_string(),
+            };
+            let (listener, address) = private_socket().map_err(refused)?;
+            let token = format!("{:032x}", SystemIds.next_bits());
+            spec.stdin = Stdin::Listener(listener);
+            if let EnvPolicy::InheritWithoutOurs { set, .. } = &mut spec.env {
+                set.push(("VR_MCP_RUNTIME_TOKEN".into(), token.clone().into()));
+            }
+            let spawned = launcher.spawn(spec).await?;
+            meeting.send_replace(Some(Meeting {
+                address,
+                token: Secret::new(&token),
+            }));
+            let child: Rc<dyn Running> = Rc::new(Launched(spawned.child));
+            Ok(child)
+        })
+    }
 }
 
 fn own_program() -> std::path::PathBuf {
@@ -129,10 +150,11 @@ fn own_program() -> std::path::PathBuf {
     own.unwrap_or_else(|_unknown| Path::new("/proc/self/exe").to_owned())
 }
 
-fn probe(link: RuntimeLink) -> Probe {
-    let client = client::client(&link.endpoint(""), CONNECT);
+fn probe(way: &Way) -> Probe {
+    let client = way.client(CONNECT);
+    let way = way.clone();
     Box::new(move || {
-        let request = link.authorize(client.get(link.endpoint("/health")));
+        let request = way.authorize(client.get(way.endpoint("/health")));
         Box::pin(async move {
             match request.send().await {
                 Ok(answer) if answer.status().as_u16() == 200 => Answer::Ready,

@@ -70,14 +70,12 @@ pub enum BuiltIn {
     Spawned {
         /// The file (`VR_MCP_CONFIG_PATH`).
         file: PathBuf,
-        /// Port of the runtime, on 127.0.0.1.
-        port: u16,
     },
     /// In a runtime process that others started.
     Attached(RuntimeLink),
 }
 
-/// How a runtime is reached.
+/// How a runtime that others started is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeLink {
     /// Its base URL.

@@ -5,7 +5,7 @@
 //! collects whatever ends, and ends with the gateway's exit code, taking the rest with it.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -40,7 +40,15 @@ pub(super) fn run(name: OsString, args: impl Iterator<Item = OsString>) -> ExitC
             tree::end_descendants();
             code
         }
-        Err(_) => ExitCode::from(UNUSABLE),
+        Err(error) => {
+            let words = format!(
+                "error: the gateway cannot be started below process 1 ({error}): mount `/proc`, and \
+                 let the program be run from where it is\n"
+            );
+            // Where nothing can be written, the exit code has to do.
+            drop(io::stderr().write_all(words.as_bytes()));
+            ExitCode::from(UNUSABLE)
+        }
     }
 }
 

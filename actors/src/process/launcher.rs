@@ -21,7 +21,7 @@ use super::mark::{Mark, Owner};
 use super::output::{Pump, Sink};
 use super::run::{Order, Run};
 use super::spec::{ChildSpec, ExitReport, Output, SpawnError, Spawned, Stdin};
-use super::sys;
+use super::{sys, tree};
 
 /// Orders to one child that may wait: more than a stop and a kill make no sense.
 const ORDERS: usize = 4;
@@ -88,6 +88,11 @@ impl Child {
     /// Process id of the child itself, which is also its group.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Processor time that it has used; `None` once it is gone.
+    pub fn cpu(&self) -> Option<Duration> {
+        tree::cpu(i32::try_from(self.pid).ok()?)
     }
 
     /// Its newest lines, oldest first.
@@ -197,15 +202,21 @@ impl Desk {
         let pid = read_start(&mut control).await?;
 
         let sink = match spec.output {
-            Output::Prefixed | Output::Protocol => Some(self.sink.clone()),
+            Output::Prefixed | Output::PrefixedWithout(_) | Output::Protocol => {
+                Some(self.sink.clone())
+            }
             Output::Captured | Output::Exchange => None,
         };
         let (pump, lines) = Pump::new(&spec.name, sink);
+        let pump = match spec.output {
+            Output::PrefixedWithout(hidden) => pump.without(hidden),
+            Output::Prefixed | Output::Captured | Output::Protocol | Output::Exchange => pump,
+        };
         let (orders, received) = mpsc::channel(ORDERS);
         let (report, exit) = watch::channel(None);
         let (held, given) = match spec.stdin {
             Stdin::Held => (ends.stdin, None),
-            Stdin::Null | Stdin::Piped => (None, ends.stdin),
+            Stdin::Null | Stdin::Piped | Stdin::Listener(_) => (None, ends.stdin),
         };
         let run = Run {
             guardian,
@@ -255,12 +266,18 @@ impl Desk {
             stdin: None,
             stdout: None,
         };
-        if spec.stdin == Stdin::Null {
-            command.stdin(Stdio::null());
-        } else {
-            let (reader, writer) = io::pipe()?;
-            command.stdin(reader);
-            ends.stdin = Some(writer);
+        match &spec.stdin {
+            Stdin::Null => {
+                command.stdin(Stdio::null());
+            }
+            Stdin::Listener(listener) => {
+                command.stdin(listener.duplicate()?);
+            }
+            Stdin::Held | Stdin::Piped => {
+                let (reader, writer) = io::pipe()?;
+                command.stdin(reader);
+                ends.stdin = Some(writer);
+            }
         }
         if matches!(spec.output, Output::Protocol | Output::Exchange) {
             let (reader, writer) = io::pipe()?;

@@ -122,13 +122,13 @@ pub async fn sweep_leftovers() -> usize {
 }
 
 async fn sweep(is_doomed: impl Fn(Mark) -> bool) -> usize {
-    let namespace = fs::read_link("/proc/self/ns/pid").ok();
     let own = Pid::this().as_raw();
+    let depth = depth(own);
     let is_doomed = |process: &Process| {
         process.pid != own
             && process.is_alive()
             && Mark::of(process.pid).is_some_and(&is_doomed)
-            && fs::read_link(format!("/proc/{}/ns/pid", process.pid)).ok() == namespace
+            && self::depth(process.pid) == depth
     };
     let deadline = tokio::time::Instant::now() + SWEEP_LIMIT;
     let mut most = 0;
@@ -144,6 +144,17 @@ async fn sweep(is_doomed: impl Fn(Mark) -> bool) -> usize {
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
+}
+
+/// In how many nested PID namespaces a process has a number, seen from here. Of two that this `/proc`
+/// shows, the same depth means the same namespace. The link to the namespace itself would say it too,
+/// but that of a process which may not be looked at, as ours, cannot be read.
+fn depth(pid: i32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    Some(numbers.split_ascii_whitespace().count())
 }
 
 #[cfg(test)]

@@ -23,9 +23,12 @@ mod launcher;
 mod mark;
 pub mod messages;
 mod output;
+mod plain;
+pub mod ports;
 pub mod readiness;
 mod run;
 pub mod sandbox;
+pub mod socket;
 mod spec;
 mod supervise;
 mod sys;
@@ -36,7 +39,8 @@ use std::process::ExitCode;
 
 pub use launcher::{Child, Launcher};
 pub use mark::sweep_leftovers;
-pub use output::LAST_LINES;
+pub use output::{LAST_LINES, outlet, write_lines_to};
+pub use plain::deceives;
 pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
 pub use sys::{Limit, LimitKind, unread};
 
@@ -46,11 +50,16 @@ pub use sys::{Limit, LimitKind, unread};
 /// `__guardian` makes it a guardian; `__init`, or being process 1, makes it the init of a container,
 /// which starts the gateway with the same arguments.
 pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    sys::hide();
     let mut args = args.into_iter().peekable();
     let name = args.next()?;
     if args.next_if(|first| first == guardian::ARGUMENT).is_some() {
         return Some(guardian::run(args));
     }
     let asked = args.next_if(|first| first == init::ARGUMENT).is_some();
-    (asked || std::process::id() == 1).then(|| init::run(name, args))
+    if asked || std::process::id() == 1 {
+        return Some(init::run(name, args));
+    }
+    sys::brace();
+    None
 }

@@ -1,14 +1,19 @@
 //! A child's output: read without pause, cut into lines, kept in part, passed on when there is room.
 //!
 //! The child must never wait for our own output. So lines go to one writer thread through a queue of
-//! at most 1 MiB; when it is full they are dropped and counted, and the count is told later.
+//! at most 1 MiB; when it is full they are dropped and counted, and the count is told later. So are the
+//! lines of a child that writes more than a log can be expected to take.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+
+use super::plain::plain;
 
 /// How many lines of a child are kept.
 pub const LAST_LINES: usize = 50;
@@ -17,6 +22,31 @@ const LONGEST_LINE: usize = 8 * 1024;
 /// One parcel to the writer; 15 of them in the queue and one being written are 1 MiB.
 const PARCEL: usize = 64 * 1024;
 const PARCELS: usize = 15;
+/// Bytes that a child may write to our output in a second, for long: no log of a server that works is a
+/// tenth of it, and a disk that is not filled in a night stands it.
+const RATE: u64 = 1024 * 1024;
+/// And at once, after a silence: a traceback of every worker, a listing.
+const BURST: u64 = 4 * RATE;
+
+/// Makes a writer of lines.
+type Outlet = fn() -> Box<dyn Write + Send>;
+
+/// Where this process writes its children's lines; like stderr, there is one.
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+
+/// From the next launcher on, children's lines go to what this makes instead of to stderr as they are.
+/// Each write has whole lines, `NAME| ` before each. The first call counts.
+pub fn write_lines_to(outlet: Outlet) {
+    OUTLET.get_or_init(|| outlet);
+}
+
+/// A writer of children's lines.
+pub fn outlet() -> Box<dyn Write + Send> {
+    OUTLET.get().map_or_else(
+        || -> Box<dyn Write + Send> { Box::new(io::stderr()) },
+        |make| make(),
+    )
+}
 
 /// Cuts a byte stream into lines. Carriage return ends a line as line feed does, so that a progress
 /// bar shows its newest state; empty lines are left out.
@@ -127,6 +157,7 @@ pub(super) struct Pump {
     tail: Tail,
     kept: watch::Sender<Vec<String>>,
     outgoing: Outgoing,
+    hidden: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -135,6 +166,40 @@ struct Outgoing {
     parcel: Vec<u8>,
     lines: u64,
     dropped: u64,
+    allowance: Allowance,
+}
+
+/// How much may be written yet: [`RATE`], after a silence [`BURST`].
+#[derive(Debug)]
+struct Allowance {
+    bytes: u64,
+    counted: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self {
+            bytes: BURST,
+            counted: now,
+        }
+    }
+
+    /// Whether so many bytes may be written now; then they are taken off.
+    fn take(&mut self, bytes: usize, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.counted);
+        // Pauses that are too short to bring a byte add up.
+        if since >= Duration::from_millis(1) {
+            let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            let more = millis.saturating_mul(RATE) / 1000;
+            self.bytes = self.bytes.saturating_add(more).min(BURST);
+            self.counted = now;
+        }
+        let left = u64::try_from(bytes)
+            .ok()
+            .and_then(|bytes| self.bytes.checked_sub(bytes));
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
 }
 
 impl Pump {
@@ -151,9 +216,16 @@ impl Pump {
                 parcel: Vec::new(),
                 lines: 0,
                 dropped: 0,
+                allowance: Allowance::new(Instant::now()),
             },
+            hidden: &[],
         };
         (pump, seen)
+    }
+
+    /// The same, without lines that hold one of these texts.
+    pub(super) fn without(self, hidden: &'static [&'static str]) -> Self {
+        Self { hidden, ..self }
     }
 
     /// The lines kept so far, oldest first.
@@ -168,11 +240,15 @@ impl Pump {
             splitter,
             tail,
             outgoing,
+            hidden,
             ..
         } = self;
         splitter.feed(bytes, |line| {
-            tail.push(line);
-            outgoing.push(prefix, line);
+            if !is_hidden(line, hidden) {
+                let line = plain(line);
+                tail.push(&line);
+                outgoing.push(prefix, &line);
+            }
         });
         self.publish();
     }
@@ -187,10 +263,12 @@ impl Pump {
             ..
         } = self;
         splitter.finish(|line| {
-            tail.push(line);
-            outgoing.push(prefix, line);
+            let line = plain(line);
+            tail.push(&line);
+            outgoing.push(prefix, &line);
         });
         self.publish();
+        self.outgoing.tell_dropped(&self.prefix);
     }
 
     fn publish(&mut self) {
@@ -220,18 +298,35 @@ impl Outgoing {
         if self.parcel.is_empty() {
             return;
         }
-        if self.dropped > 0 {
-            let mut notice = prefix.to_vec();
-            notice.extend_from_slice(format!("[{} lines not shown]\n", self.dropped).as_bytes());
-            if sink.offer(notice) {
-                self.dropped = 0;
-            }
+        let parcel = std::mem::take(&mut self.parcel);
+        let lines = std::mem::take(&mut self.lines);
+        let sink = sink.clone();
+        if !self.allowance.take(parcel.len(), Instant::now()) {
+            self.dropped += lines;
+            return;
         }
-        if !sink.offer(std::mem::take(&mut self.parcel)) {
-            self.dropped += self.lines;
+        self.tell_dropped(prefix);
+        if !sink.offer(parcel) {
+            self.dropped += lines;
         }
-        self.lines = 0;
     }
+
+    /// Says how many lines are missing, as soon as there is room for it.
+    fn tell_dropped(&mut self, prefix: &[u8]) {
+        let Some(sink) = self.sink.as_ref().filter(|_| self.dropped > 0) else {
+            return;
+        };
+        let mut notice = prefix.to_vec();
+        notice.extend_from_slice(format!("[{} lines not shown]\n", self.dropped).as_bytes());
+        if sink.offer(notice) {
+            self.dropped = 0;
+        }
+    }
+}
+
+fn is_hidden(line: &[u8], hidden: &[&str]) -> bool {
+    let holds = |text: &&str| memchr::memmem::find(line, text.as_bytes()).is_some();
+    hidden.iter().any(holds)
 }
 
 #[cfg(test)]
@@ -341,6 +436,48 @@ mod tests {
             "every line is shown or counted"
         );
         assert!(counts.shown < fed / 2, "{} lines were queued", counts.shown);
+    }
+
+    /// The fault: `yes 1>&2` of a child wrote 281 MB a second into the log file.
+    #[test]
+    fn a_child_that_never_stops_writing_is_shown_at_a_rate() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        let mut shown = 0;
+        for millis in 0..10_000_u64 {
+            for _ in 0..10 {
+                let now = start + Duration::from_millis(millis);
+                shown += u64::from(allowance.take(PARCEL, now)) * u64::try_from(PARCEL).unwrap();
+            }
+        }
+        assert!(shown > 10 * RATE, "{shown}");
+        assert!(shown <= 14 * RATE, "{shown}");
+    }
+
+    #[test]
+    fn what_was_not_shown_is_told_at_the_end() {
+        let (written, arrived) = channel();
+        let (release, gate) = channel();
+        drop(release);
+        let sink = Sink::start(Box::new(Gate { gate, written })).unwrap();
+        let (mut pump, _kept) = Pump::new("n", Some(sink));
+        pump.outgoing.allowance.bytes = 0;
+        pump.feed(b"one\ntwo\n");
+        pump.finish();
+        drop(pump);
+        let mut counts = Counts::default();
+        for parcel in &arrived {
+            counts.add(parcel);
+        }
+        assert_eq!((counts.told, counts.shown), (2, 0));
+    }
+
+    #[test]
+    fn hidden_lines_are_neither_shown_nor_kept() {
+        let (pump, kept) = Pump::new("n", None);
+        let mut pump = pump.without(&["GET /v1/models HTTP/1.1\" 200"]);
+        pump.feed(b"INFO: 127.0.0.1:1 - \"GET /v1/models HTTP/1.1\" 200 OK\nloading\n");
+        assert_eq!(*kept.borrow(), ["loading"]);
     }
 
     #[derive(Default)]

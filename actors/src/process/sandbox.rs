@@ -9,6 +9,7 @@
 //! [`Walls`], which says what this machine has.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -47,8 +48,14 @@ pub struct Walls {
 impl Walls {
     /// Asks the kernel.
     pub fn of_this_machine() -> Self {
+        let works = std::thread::spawn(restricts).join();
         Self {
-            landlock: sys::landlock_version(),
+            // A profile of a container may let the version be asked for and refuse the rest.
+            landlock: if works.unwrap_or(false) {
+                sys::landlock_version()
+            } else {
+                0
+            },
             seccomp: sys::has_seccomp() && filter().is_ok(),
         }
     }
@@ -57,6 +64,14 @@ impl Walls {
     /// signals, truncation) needs system calls that the filter refuses.
     pub fn are_complete(self) -> bool {
         self.landlock > 0 && self.seccomp
+    }
+}
+
+impl fmt::Display for Walls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |there| if there { "there" } else { "missing" };
+        let (files, calls) = (word(self.landlock > 0), word(self.seccomp));
+        write!(f, "Landlock {files}, seccomp {calls}")
     }
 }
 
@@ -91,6 +106,11 @@ impl Prepared {
         }
         Ok(())
     }
+}
+
+/// Whether this thread can restrict itself, tried. It stays restricted.
+fn restricts() -> bool {
+    files(&Sandbox::default()).is_ok_and(|rules| rules.restrict_self().is_ok())
 }
 
 /// What to call an error of the crates; its text never reaches anybody, only that it failed.
@@ -174,7 +194,6 @@ const FREE: &[libc::c_long] = &[
     libc::SYS_madvise,
     libc::SYS_membarrier,
     libc::SYS_mincore,
-    libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
@@ -273,6 +292,15 @@ fn filter() -> io::Result<BpfProgram> {
         libc::SYS_clone,
         all_of(vec![masked(0, CLONE_KINDS, libc::CLONE_THREAD)?])?,
     );
+    // Memory that is shared and has no file, and memory that grows by itself, are in no limit of data.
+    let growing = libc::MAP_GROWSDOWN;
+    rules.insert(
+        libc::SYS_mmap,
+        vec![
+            rule(vec![masked(3, libc::MAP_SHARED | growing, 0)?])?,
+            rule(vec![masked(3, libc::MAP_ANONYMOUS | growing, 0)?])?,
+        ],
+    );
     rules.insert(libc::SYS_ioctl, any_of(1, IOCTLS)?);
     rules.insert(libc::SYS_fcntl, any_of(1, FCNTLS.map(bits))?);
     rules.insert(libc::SYS_prctl, any_of(0, PRCTLS.map(bits))?);
@@ -335,8 +363,12 @@ fn masked(argument: u8, mask: libc::c_int, value: libc::c_int) -> io::Result<Sec
     .map_err(other)
 }
 
+fn rule(conditions: Vec<SeccompCondition>) -> io::Result<SeccompRule> {
+    SeccompRule::new(conditions).map_err(other)
+}
+
 fn all_of(conditions: Vec<SeccompCondition>) -> io::Result<Vec<SeccompRule>> {
-    Ok(vec![SeccompRule::new(conditions).map_err(other)?])
+    Ok(vec![rule(conditions)?])
 }
 
 fn any_of(argument: u8, values: impl IntoIterator<Item = u64>) -> io::Result<Vec<SeccompRule>> {

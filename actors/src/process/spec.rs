@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::Child;
 use super::sandbox::Sandbox;
+use super::socket::Listener;
 use super::sys::Limit;
 
 /// A child to be started.
@@ -87,7 +88,7 @@ fn is_ours(name: &OsStr) -> bool {
 }
 
 /// A child's standard input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Stdin {
     /// `/dev/null`.
     Null,
@@ -95,6 +96,8 @@ pub enum Stdin {
     Held,
     /// A pipe for the caller, who closes it before stopping the child.
     Piped,
+    /// A listening socket, which the child serves.
+    Listener(Listener),
 }
 
 /// Where a child's output goes. The last lines are kept in every case.
@@ -102,6 +105,9 @@ pub enum Stdin {
 pub enum Output {
     /// Both streams, line by line, as `name| line` to the launcher's sink.
     Prefixed,
+    /// The same, without lines that hold one of these texts: what a child says of our own probes, for
+    /// ever, would be all there is to see.
+    PrefixedWithout(&'static [&'static str]),
     /// Both streams are only kept.
     Captured,
     /// Standard output is a pipe for the caller, standard error goes to the sink.

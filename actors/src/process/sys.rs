@@ -14,11 +14,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
@@ -48,11 +49,15 @@ pub enum LimitKind {
     OpenFiles,
     /// Number of processes of this user.
     Processes,
+    /// How readily the kernel ends it when memory is short, 0 to 1000.
+    OomScore,
+    /// How far it stands back from the processor, 0 to 19.
+    Niceness,
 }
 
 impl LimitKind {
     /// All kinds, for the argument parser of the guardian.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::AddressSpace,
         Self::Data,
         Self::Core,
@@ -60,6 +65,8 @@ impl LimitKind {
         Self::FileSize,
         Self::OpenFiles,
         Self::Processes,
+        Self::OomScore,
+        Self::Niceness,
     ];
 
     /// The name on the guardian's command line.
@@ -72,11 +79,14 @@ impl LimitKind {
             Self::FileSize => "fsize",
             Self::OpenFiles => "nofile",
             Self::Processes => "nproc",
+            Self::OomScore => "oom",
+            Self::Niceness => "nice",
         }
     }
 
-    fn resource(self) -> Resource {
-        match self {
+    /// The kernel's own name for it; `None` for the standing among other processes.
+    fn resource(self) -> Option<Resource> {
+        Some(match self {
             Self::AddressSpace => Resource::RLIMIT_AS,
             Self::Data => Resource::RLIMIT_DATA,
             Self::Core => Resource::RLIMIT_CORE,
@@ -84,7 +94,8 @@ impl LimitKind {
             Self::FileSize => Resource::RLIMIT_FSIZE,
             Self::OpenFiles => Resource::RLIMIT_NOFILE,
             Self::Processes => Resource::RLIMIT_NPROC,
-        }
+            Self::OomScore | Self::Niceness => return None,
+        })
     }
 }
 
@@ -114,7 +125,7 @@ pub(super) fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
             return Err(Errno::ESRCH.into());
         }
         for limit in &setup.limits {
-            setrlimit(limit.kind.resource(), limit.value, limit.value)?;
+            impose(*limit)?;
             if limit.kind == LimitKind::FileSize {
                 // A write beyond the limit is then an error for the program instead of its death.
                 // SAFETY: ignoring a signal runs no code of ours.
@@ -128,6 +139,66 @@ pub(super) fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
     // only read.
     unsafe {
         command.pre_exec(hook);
+    }
+}
+
+/// Sets one limit of the calling process, which is about to become a child.
+fn impose(limit: Limit) -> io::Result<()> {
+    match limit.kind.resource() {
+        Some(resource) => Ok(setrlimit(resource, limit.value, limit.value)?),
+        None if limit.kind == LimitKind::OomScore => {
+            stand_first_in_line(limit.value);
+            Ok(())
+        }
+        None => {
+            let niceness = libc::c_int::try_from(limit.value).unwrap_or(19);
+            // SAFETY: the call takes numbers only. To stand back further needs no privilege.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+            Ok(())
+        }
+    }
+}
+
+/// Writes the kernel's order of ending processes when memory is short. A system whose `/proc` cannot
+/// be written keeps its own order: that is no reason to start nothing.
+fn stand_first_in_line(score: u64) {
+    let score = score.min(1000);
+    let digits = [score / 1000, score / 100 % 10, score / 10 % 10, score % 10];
+    let text = digits.map(|digit| b'0' + u8::try_from(digit).unwrap_or(0));
+    // The copy of a guardian belongs to root in `/proc` until it may be looked at; the program that it
+    // is about to become may be looked at anyway.
+    set_dumpable(true).ok();
+    let path = c"/proc/self/oom_score_adj";
+    // SAFETY: the path ends in a zero byte; the descriptor is ours from its opening to its closing.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file >= 0 {
+            libc::write(file, text.as_ptr().cast(), text.len());
+            libc::close(file);
+        }
+    }
+}
+
+/// The soft limit of descriptors that this process was started with.
+static STARTED_WITH: OnceLock<u64> = OnceLock::new();
+
+/// What a process of ours does to itself first: nobody but root may read its memory, its environment
+/// or its descriptors, and it leaves no core file. Its secrets would be in each of these.
+pub(super) fn hide() {
+    // Fails for no process.
+    set_dumpable(false).ok();
+}
+
+/// Takes as many descriptors as the system gives, and is not ended by signals that have no meaning.
+/// Children get back what this process was started with: see [`prepare_guardian`].
+pub(super) fn brace() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        STARTED_WITH.get_or_init(|| soft);
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok();
+    }
+    for number in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
     }
 }
 
@@ -149,8 +220,12 @@ pub(super) fn prepare_gateway(command: &mut Command) {
 ///
 /// A guardian has **no** death signal: it must outlive the process that starts it.
 pub(super) fn prepare_guardian(command: &mut Command, control: OwnedFd, mark: (u64, u64)) {
+    let open_files = STARTED_WITH.get().copied();
     let hook = move || {
         reset_signals();
+        if let (Some(soft), Ok((_, hard))) = (open_files, getrlimit(Resource::RLIMIT_NOFILE)) {
+            setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard).ok();
+        }
         // Raising a hard limit needs a privilege; then the mark of our own parent stays, which serves
         // as well: see `mark`.
         setrlimit(Resource::RLIMIT_LOCKS, mark.0, mark.1).ok();

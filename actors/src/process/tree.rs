@@ -56,20 +56,37 @@ fn parse_stat(text: &str) -> Option<Process> {
     })
 }
 
+/// Processor time of a process with all its threads; `None` when it is gone.
+pub(super) fn cpu(pid: i32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, tail) = text.rsplit_once(')')?;
+    // Fields 14 and 15 of the line; the state is field 3.
+    let mut fields = tail.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    // A tick is a hundredth of a second on every machine that Linux runs on today.
+    Some(Duration::from_millis(
+        user.saturating_add(system).saturating_mul(10),
+    ))
+}
+
 /// Every process that can be seen.
 pub(super) fn all() -> Vec<Process> {
+    numbers().into_iter().filter_map(Process::read).collect()
+}
+
+fn numbers() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Process::read)
         .collect()
 }
 
 /// Every process below `root`, itself not included. A tree that changes while it is read can hide a
-/// process for one call, so callers look again until nothing is left.
+/// process for one call, so callers look again.
 pub(super) fn descendants(root: i32) -> Vec<Process> {
     let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
     for process in all() {
@@ -91,31 +108,48 @@ pub(super) fn descendants(root: i32) -> Vec<Process> {
 /// Whole groups are signalled first: that cannot be outrun by forking. A process stuck in the kernel
 /// keeps this waiting, rightly, since it still holds its memory and devices.
 pub(super) fn end_descendants() {
-    let own_group = getpgrp();
-    let own_pid = Pid::this();
     let mut pause = Duration::from_millis(1);
     loop {
-        let doomed: Vec<_> = descendants(own_pid.as_raw())
-            .into_iter()
-            .filter(Process::is_alive)
-            .collect();
-        let groups: HashSet<i32> = doomed.iter().map(|process| process.group).collect();
-        for group in groups {
-            let group = Pid::from_raw(group);
-            if group != own_group && group.as_raw() > 1 {
-                // It may have ended meanwhile; the loop looks again.
-                killpg(group, Signal::SIGKILL).ok();
-            }
-        }
-        for process in doomed {
-            kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
-        }
+        let killed = kill_descendants();
         if !reap(|_| ()) {
             return;
         }
-        sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        // Processes that fork as fast as they are killed would use every pause.
+        if killed == 0 {
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
     }
+}
+
+/// Goes through the process table once and kills each descendant the moment it is found, with its
+/// group. Returns how many were alive. Ids grow, so a child mostly comes after its parent and is found
+/// in the same pass; whose parent has ended is a child of this process, which is a subreaper.
+fn kill_descendants() -> usize {
+    let own_group = getpgrp();
+    let own_pid = Pid::this().as_raw();
+    let mut doomed = HashSet::from([own_pid]);
+    let mut groups = HashSet::new();
+    let mut killed = 0;
+    let mut numbers = numbers();
+    numbers.sort_unstable();
+    for process in numbers.into_iter().filter_map(Process::read) {
+        if process.pid == own_pid || !doomed.contains(&process.parent) {
+            continue;
+        }
+        doomed.insert(process.pid);
+        if !process.is_alive() {
+            continue;
+        }
+        killed += 1;
+        let group = Pid::from_raw(process.group);
+        if group != own_group && process.group > 1 && groups.insert(process.group) {
+            // It may have ended meanwhile; the next pass looks again.
+            killpg(group, Signal::SIGKILL).ok();
+        }
+        kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+    }
+    killed
 }
 
 /// Collects every child that has ended, calling `seen` for each. False when there is no child left.

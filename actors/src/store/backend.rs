@@ -1,6 +1,5 @@
 //! The two databases behind one face: what reads, and what writes.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,11 @@ use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::failure::Failure;
 use super::messages::{Backend, StoreError};
-use super::rows::{DeadRow, LinkRow, StoredRow};
+use super::rows::{ApprovalRow, DeadRow, LinkRow, StoredRow};
 use super::settings::{Database, StoreSettings};
-use super::writer::{Attempt, What};
+use super::writer::{Attempt, Removed, What};
 use super::{StoreStartError, postgres, sqlite};
+use crate::env::{Clock as _, SystemClock};
 
 /// SQLite's own wait for a lock is as long, but a write may stand in the queue behind one that waits.
 const SQLITE_LIMIT: Duration = Duration::from_secs(5);
@@ -37,8 +37,8 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<(Readers, Engine), 
             Ok((Readers::Sqlite(readers), Engine::Sqlite(writer)))
         }
         Database::Postgres(url) => {
-            let pool = postgres::open(url, settings.pool_size).await?;
-            Ok((Readers::Postgres(pool.clone()), Engine::Postgres(pool)))
+            let (writer, readers) = postgres::open(url, settings.pool_size).await?;
+            Ok((Readers::Postgres(readers), Engine::Postgres(writer)))
         }
     }
 }
@@ -74,11 +74,13 @@ impl Readers {
 
     /// Connections of this pool, and those of them that have nothing to do.
     pub(super) fn connections(&self) -> (u32, u32) {
-        let state = match self {
-            Self::Sqlite(readers) => readers.state(),
-            Self::Postgres(pool) => pool.state(),
-        };
-        (state.connections, state.idle_connections)
+        match self {
+            Self::Sqlite(readers) => {
+                let state = readers.state();
+                (state.connections, state.idle_connections)
+            }
+            Self::Postgres(pool) => pool.connections(),
+        }
     }
 
     pub(super) async fn fetch(
@@ -157,6 +159,28 @@ impl Readers {
         read!(self, queries::seal_key())
     }
 
+    /// The time by the clock that all gateways share: of the server, where there is one. Unix
+    /// milliseconds.
+    pub(super) async fn now_ms(&self) -> Result<i64, StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(SystemClock.now_ms()),
+            Self::Postgres(pool) => postgres::read(pool, postgres::now_ms).await,
+        }
+    }
+
+    /// A page of old approvals; with each, whether its conversation is stored.
+    pub(super) async fn old_claims(
+        &self,
+        (claimed, owner, request): (i64, String, String),
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<(ApprovalRow, bool)>, StoreError> {
+        read!(
+            self,
+            queries::old_claims((claimed, &owner, &request), before_ms, limit)
+        )
+    }
+
     pub(super) async fn dead(
         &self,
         (ended_ms, id): (i64, String),
@@ -168,7 +192,7 @@ impl Readers {
 }
 
 impl Engine {
-    /// How long a write may wait for its commit.
+    /// How long a write without content may wait for its commit.
     pub(super) fn write_limit(&self) -> Duration {
         match self {
             Self::Sqlite(_) => SQLITE_LIMIT,
@@ -176,41 +200,89 @@ impl Engine {
         }
     }
 
-    /// Commits some of these writes as one transaction; says of each whether it changed something.
+    /// Commits these writes as one transaction; says of each whether it changed something.
     pub(super) async fn commit(
         &mut self,
-        whats: &Arc<Vec<What>>,
-        which: Range<usize>,
+        whats: Vec<Arc<What>>,
         attempt: Attempt,
     ) -> Result<Vec<bool>, Failure> {
         match self {
-            Self::Sqlite(writer) => {
-                let committed = sqlite::commit(writer, Arc::clone(whats), which, attempt).await;
-                committed.map_err(Failure::from)
-            }
-            Self::Postgres(pool) => {
-                let whats = whats.get(which).unwrap_or_default();
-                postgres::commit(pool, whats, attempt).await
-            }
+            Self::Sqlite(writer) => sqlite::commit(writer, whats, attempt)
+                .await
+                .map_err(Failure::from),
+            Self::Postgres(pool) => postgres::commit(pool, &whats, attempt).await,
         }
     }
 
     /// Removes these responses where they ended before `before_ms` and nothing continues them, and
     /// what they alone kept: ancestors and settings. Says how many responses went, and which ids it
-    /// did not come to within `most` attempts.
+    /// did not come to within `most` attempts; none when another gateway is at it.
     pub(super) async fn purge(
         &mut self,
         ids: Vec<String>,
         before_ms: i64,
         most: usize,
-    ) -> Result<(usize, Vec<String>), StoreError> {
+    ) -> Result<Removed, StoreError> {
         match self {
             Self::Sqlite(writer) => sqlite::purge(writer, ids, before_ms, most)
                 .await
+                .map(Some)
                 .map_err(Failure::from),
             Self::Postgres(pool) => postgres::purge(pool, &ids, before_ms, most).await,
         }
-        .map(|purged| (purged.rows, purged.left))
+        .map(|purged| purged.map(|purged| (purged.rows, purged.left)))
         .map_err(Failure::into_error)
+    }
+
+    /// Removes these approvals.
+    pub(super) async fn forget(&mut self, claims: Vec<ApprovalRow>) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(writer) => sqlite::transact(writer, move |connection| {
+                sqlite::done(sqlite::queries::forget_claims(connection, &claims))
+            })
+            .await
+            .map_err(Failure::from),
+            Self::Postgres(pool) => {
+                postgres::transact(pool, async |connection: &mut postgres::Connection| {
+                    postgres::queries::forget_claims(connection, &claims).await
+                })
+                .await
+            }
+        }
+        .map_err(Failure::into_error)
+    }
+
+    /// Whether a transaction can be committed; one that writes, after a fault.
+    pub(super) async fn probe(&mut self, writes: bool) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(writer) => sqlite::transact(writer, move |connection| {
+                if writes {
+                    sqlite::done(sqlite::queries::try_write(connection))?;
+                }
+                Ok(())
+            })
+            .await
+            .map_err(Failure::from),
+            Self::Postgres(pool) => {
+                postgres::transact(pool, async |connection: &mut postgres::Connection| {
+                    if writes {
+                        postgres::queries::try_write(connection).await?;
+                    }
+                    Ok(())
+                })
+                .await
+            }
+        }
+        .map_err(Failure::into_error)
+    }
+
+    /// Leaves the database as it may be copied: SQLite's log is moved into its file.
+    pub(super) async fn close(&mut self) {
+        if let Self::Sqlite(writer) = self {
+            let emptied = writer.spawn_blocking(sqlite::empty_log).await;
+            if let Err(error) = emptied {
+                log::warn!("SQLite's log was not moved into the database file: {error}");
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What an operator does with a database: look, migrate, purge, adopt, copy. Not an actor: the `db`
 //! commands are alone with their one connection, and wait as long as it takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use diesel::sqlite::SqliteConnection;
@@ -12,7 +12,8 @@ use super::failure::Failure;
 use super::messages::StoreError;
 use super::rows::{ApprovalRow, DeadRow, KeptRow, SettingsRow};
 use super::settings::{Database, StoreSettings};
-use super::sweep::{Ground, Pace, Sweep};
+use super::sweep::{Behind, Ground, Pace, Sweep, before};
+use super::writer::Removed;
 use super::{StoreStartError, postgres, sqlite};
 use crate::env::{Clock as _, SystemClock};
 
@@ -39,6 +40,20 @@ impl std::fmt::Debug for Desk {
     }
 }
 
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// PostgreSQL brings its own tools.
+    #[error(
+        "`VR_DB_PATH` is a PostgreSQL database: back it up with `pg_dump`, which does it while the \
+         gateway runs"
+    )]
+    Server,
+    /// The file was not written.
+    #[error("the backup was not made: {0}")]
+    File(#[from] sqlite::CopyError),
+}
+
 /// How a database is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
@@ -63,7 +78,14 @@ macro_rules! ask {
             Held::Sqlite(connection, _) => {
                 sqlite::done(sqlite::$text::$query(connection, $($argument),*))
             }
-            Held::Postgres(connection) => postgres::$text::$query(connection, $($argument),*).await,
+            // In a transaction, in case that a pooler gives each another session.
+            Held::Postgres(connection) => {
+                connection
+                    .transaction(async |connection| {
+                        postgres::$text::$query(connection, $($argument),*).await
+                    })
+                    .await
+            }
         }
         .map_err(|error| Failure::from(error).into_error())
     };
@@ -102,6 +124,17 @@ impl Desk {
         }))
     }
 
+    /// Copies the database to a new file, as it is at one moment; others may write meanwhile.
+    ///
+    /// # Errors
+    /// When it is no SQLite file, when there is such a file already, or when it cannot be written.
+    pub async fn back_up(&mut self, to: &Path) -> Result<(), BackupError> {
+        match &mut self.0 {
+            Held::Sqlite(connection, _) => Ok(sqlite::copy_whole(connection, to)?),
+            Held::Postgres(_) => Err(BackupError::Server),
+        }
+    }
+
     /// Counts.
     pub async fn census(&mut self) -> Result<Census, StoreError> {
         let now_ms = SystemClock.now_ms();
@@ -124,9 +157,14 @@ impl Desk {
     /// Removes what ended longer ago than `grace` and is not needed; says how many responses went. What
     /// they left in files of SQLite's is overwritten.
     pub async fn purge(&mut self, grace: Duration) -> Result<usize, StoreError> {
-        let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = SystemClock.now_ms().saturating_sub(grace_ms);
-        let mut sweep = Sweep::new(before_ms, Pace::eager());
+        let now_ms = match &mut self.0 {
+            Held::Sqlite(..) => SystemClock.now_ms(),
+            Held::Postgres(connection) => connection
+                .transaction(async |connection| postgres::now_ms(connection).await)
+                .await
+                .map_err(|error| Failure::from(error).into_error())?,
+        };
+        let mut sweep = Sweep::new(before(now_ms, grace), Pace::eager());
         sweep.all(self).await?;
         if let Held::Sqlite(connection, _) = &mut self.0 {
             sqlite::empty_log(connection).map_err(|error| Failure::from(error).into_error())?;
@@ -209,18 +247,28 @@ impl Ground for Desk {
         ids: Vec<String>,
         before_ms: i64,
         most: usize,
-    ) -> Result<(usize, Vec<String>), StoreError> {
+    ) -> Result<Removed, StoreError> {
         match &mut self.0 {
             Held::Sqlite(connection, _) => sqlite::purge_on(connection, ids, before_ms, most),
             Held::Postgres(connection) => {
                 postgres::purge_on(connection, &ids, before_ms, most).await
             }
         }
-        .map(|purged| (purged.rows, purged.left))
+        .map(|purged| Some((purged.rows, purged.left)))
         .map_err(|error| Failure::from(error).into_error())
     }
 
-    async fn forget_claims(&mut self, before_ms: i64) -> Result<bool, StoreError> {
-        transact!(self, queries::forget_claims(before_ms))
+    async fn old_claims(
+        &mut self,
+        Behind(claimed, owner, request): Behind,
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<(ApprovalRow, bool)>, StoreError> {
+        let at = (claimed, owner.as_str(), request.as_str());
+        ask!(self, queries::old_claims(at, before_ms, limit))
+    }
+
+    async fn forget(&mut self, claims: Vec<ApprovalRow>) -> Result<(), StoreError> {
+        transact!(self, queries::forget_claims(&claims))
     }
 }

@@ -39,7 +39,7 @@ pub struct StoreFacts {
     pub read_times: Latency,
     /// Writes that wait now.
     pub queued: usize,
-    /// Connections of the pool that are open now; of SQLite the readers only.
+    /// Connections that read and are open now; another one writes.
     pub connections: u32,
     /// Those of them that have nothing to do.
     pub idle: u32,

@@ -12,6 +12,8 @@ pub(super) enum Failure {
     Row(StoreError),
     /// The connection is: another one, a moment later, may pass.
     Passing(StoreError),
+    /// It took too long, and may be done although nobody heard of it.
+    Slow(StoreError),
     /// The database is.
     Lasting(StoreError),
 }
@@ -19,7 +21,29 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn into_error(self) -> StoreError {
         match self {
-            Self::Row(error) | Self::Passing(error) | Self::Lasting(error) => error,
+            Self::Row(error) | Self::Passing(error) | Self::Slow(error) | Self::Lasting(error) => {
+                error
+            }
+        }
+    }
+
+    /// Whether the same may succeed a moment later.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Passing(_))
+    }
+
+    /// Whether it may have been done all the same.
+    pub(super) fn may_be_done(&self) -> bool {
+        matches!(self, Self::Passing(_) | Self::Slow(_))
+    }
+
+    /// Whether a part of the group may be at fault and the others not. A database that somebody else
+    /// has locked takes none of them.
+    pub(super) fn may_be_of_one(&self) -> bool {
+        match self {
+            Self::Row(_) | Self::Slow(_) => true,
+            Self::Lasting(error) => *error != StoreError::Busy,
+            Self::Passing(_) => false,
         }
     }
 

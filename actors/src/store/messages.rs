@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use actix::Message;
+use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Link, Record, Stored};
 
 use super::facts::StoreFacts;
 use crate::secret::Secret;
+use crate::supervisor::messages::Report;
 
 /// Why the store could not answer. Never carries stored content or a database URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -177,7 +178,7 @@ pub struct StoreObservation {
     pub backend: Backend,
     /// Writes that may wait; beyond it the store is busy.
     pub queue_capacity: usize,
-    /// Why a read or a write last failed.
+    /// Why a read or a write failed last, until one works again.
     pub last_error: Option<String>,
     /// What it has done so far.
     pub facts: StoreFacts,
@@ -211,3 +212,14 @@ pub struct BeginEpoch(pub String);
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Secret, StoreError>")]
 pub struct KeepSealKey(pub Secret);
+
+/// Tell this one how the store is, now and whenever that changes. Sender: whoever starts the gateway.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReportTo(pub Recipient<Report>);
+
+/// Write what is queued, take nothing more, and leave SQLite's file so that a copy of it is a backup.
+/// Sender: whoever stops the gateway, when no turn runs any more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Close;

@@ -10,8 +10,11 @@ pub mod facts;
 mod failure;
 pub mod messages;
 mod migrate;
+mod pending;
 mod postgres;
+mod postgres_door;
 pub mod postgres_url;
+mod pulse;
 mod reads;
 mod rows;
 mod schema;
@@ -21,11 +24,15 @@ pub mod sweep;
 mod tls;
 mod writer;
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
-use tokio::sync::{mpsc, oneshot, watch};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext, Context, Handler,
+    ResponseActFuture, ResponseFuture, WrapFuture,
+};
+use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::ids::ResponseId;
 
 use crate::env::{Clock as _, SystemClock};
@@ -33,12 +40,14 @@ use crate::secret::Secret;
 use backend::{Engine, Readers};
 use facts::{Counters, StoreFacts};
 use messages::{
-    BeginEpoch, Claim, Commit, KeepSealKey, Observe, ReadEpoch, Remove, StoreError,
+    BeginEpoch, Claim, Close, Commit, KeepSealKey, Observe, ReadEpoch, Remove, StoreError,
     StoreObservation,
 };
+use pending::{allowance, queue_allowance};
+use pulse::{Pulse, Reports, Side};
 use rows::{ApprovalRow, Prepared};
 use settings::StoreSettings;
-use writer::{Job, What, Write};
+use writer::{Care, Job, What, Write};
 
 /// Why the store cannot be opened. One line, naming the setting.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +93,30 @@ pub struct StoreActor {
     purge_interval: Option<Duration>,
     /// Moves into the writer when the actor starts.
     writer: Option<(Engine, mpsc::Receiver<Job>)>,
-    /// Told by the work that runs beside the actor.
-    last_error: watch::Sender<Option<String>>,
-    counters: Rc<Counters>,
+    shared: Rc<Shared>,
+    /// Why the store does not work, as it was told last.
+    told: Option<String>,
+    reports: Reports,
+}
+
+/// What the work beside the actor tells it. It stays on the store's thread.
+#[derive(Debug, Default)]
+struct Shared {
+    counters: Counters,
+    pulse: RefCell<Pulse>,
+    /// Bytes of the writes that are queued or under way.
+    queued: Cell<usize>,
+}
+
+impl Shared {
+    /// Something that began then came to this.
+    fn note<R>(&self, side: Side, began: Instant, outcome: &Result<R, StoreError>) {
+        let (mut pulse, now) = (self.pulse.borrow_mut(), Instant::now());
+        match outcome {
+            Ok(_) => pulse.worked(side, now),
+            Err(error) => pulse.failed(side, began, now, error),
+        }
+    }
 }
 
 impl std::fmt::Debug for StoreActor {
@@ -107,45 +137,75 @@ impl StoreActor {
             write_limit: engine.write_limit(),
             purge_interval: settings.purge_interval,
             writer: Some((engine, queue)),
-            counters: Rc::default(),
-            last_error: watch::Sender::new(None),
+            shared: Rc::default(),
+            told: None,
+            reports: None,
         })
     }
 
-    /// Work that runs beside the mailbox; its failure is remembered for [`Observe`].
+    /// A read that runs beside the mailbox; what it comes to tells how the store is.
     fn noted<R: 'static>(
         &self,
         work: impl Future<Output = Result<R, StoreError>> + 'static,
     ) -> ResponseFuture<Result<R, StoreError>> {
-        let last_error = self.last_error.clone();
+        let shared = Rc::clone(&self.shared);
         Box::pin(async move {
-            work.await.inspect_err(|error| {
-                last_error.send_replace(Some(error.to_string()));
-            })
+            let began = Instant::now();
+            let outcome = work.await;
+            shared.note(Side::Reads, began, &outcome);
+            outcome
         })
     }
 
-    /// Queues a write and waits for its commit.
+    /// Queues a write and waits for its commit, longer where there are more bytes.
     ///
     /// A write that is given up may still land, if its transaction had begun; nobody is told so.
     fn write(&self, what: What) -> ResponseFuture<Result<bool, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        let queued = self.writes.try_send(Job::Write(Write { what, reply }));
-        let limit = self.write_limit;
-        let counters = Rc::clone(&self.counters);
-        self.noted(async move {
+        let (bytes, ahead) = (what.bytes(), self.shared.queued.get());
+        let queued = self.writes.try_send(Job::Write(Write::new(what, reply)));
+        let limit = self.write_limit + allowance(bytes) + queue_allowance(ahead);
+        let shared = Rc::clone(&self.shared);
+        let counted = Counted::new(&self.shared, bytes);
+        Box::pin(async move {
+            let _counted = counted;
+            let began = Instant::now();
             queued.map_err(|_full| {
-                counters.note(|facts| facts.refused += 1);
+                shared.counters.note(|facts| facts.refused += 1);
                 StoreError::Busy
             })?;
-            tokio::time::timeout(limit, answer)
-                .await
-                .map_err(|_elapsed| {
-                    counters.note(|facts| facts.timed_out += 1);
-                    StoreError::Busy
-                })?
-                .map_err(|_gone| StoreError::Unavailable("its writer ended".to_owned()))?
+            let Ok(answer) = tokio::time::timeout(limit, answer).await else {
+                shared.counters.note(|facts| facts.timed_out += 1);
+                let busy = Err(StoreError::Busy);
+                shared.note(Side::Writes, began, &busy);
+                return busy;
+            };
+            let gone = |_gone| StoreError::Unavailable("its writer ended".to_owned());
+            answer.map_err(gone)?
         })
+    }
+}
+
+/// Bytes that are queued, until it is dropped.
+struct Counted {
+    shared: Rc<Shared>,
+    bytes: usize,
+}
+
+impl Counted {
+    fn new(shared: &Rc<Shared>, bytes: usize) -> Self {
+        shared.queued.set(shared.queued.get().saturating_add(bytes));
+        Self {
+            shared: Rc::clone(shared),
+            bytes,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let queued = &self.shared.queued;
+        queued.set(queued.get().saturating_sub(self.bytes));
     }
 }
 
@@ -155,13 +215,14 @@ impl Actor for StoreActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         if let Some((engine, queue)) = self.writer.take() {
-            let writer = writer::run(engine, queue, Rc::clone(&self.counters));
+            let writer = writer::run(engine, queue, Rc::clone(&self.shared));
             ctx.spawn(writer.into_actor(self));
         }
         if let Some(interval) = self.purge_interval {
             let sweeper = sweep::run(self.readers.clone(), self.writes.clone(), interval);
             ctx.spawn(sweeper.into_actor(self));
         }
+        Self::begin_pulse(ctx);
     }
 }
 
@@ -201,12 +262,12 @@ impl Handler<Observe> for StoreActor {
         Ok(StoreObservation {
             backend: self.readers.backend(),
             queue_capacity,
-            last_error: self.last_error.borrow().clone(),
+            last_error: self.shared.pulse.borrow().last_error().map(str::to_owned),
             facts: StoreFacts {
                 queued: queue_capacity - self.writes.capacity(),
                 connections,
                 idle,
-                ..self.counters.snapshot()
+                ..self.shared.counters.snapshot()
             },
         })
     }
@@ -218,7 +279,7 @@ impl Handler<ReadEpoch> for StoreActor {
 
     fn handle(&mut self, ReadEpoch: ReadEpoch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
-        Box::pin(async move { readers.epoch().await })
+        self.noted(async move { readers.epoch().await })
     }
 }
 
@@ -254,6 +315,26 @@ impl Handler<Claim> for StoreActor {
     fn handle(&mut self, claim: Claim, _: &mut Self::Context) -> Self::Result {
         let rows = ApprovalRow::of(&claim, SystemClock.now_ms());
         self.write(What::Claim(rows))
+    }
+}
+
+/// Once, at the end: the actor ends with it, and with the actor its connections.
+impl Handler<Close> for StoreActor {
+    type Result = ResponseActFuture<Self, Result<(), StoreError>>;
+
+    fn handle(&mut self, Close: Close, _: &mut Self::Context) -> Self::Result {
+        let (closed, wait) = oneshot::channel();
+        let writes = self.writes.clone();
+        let close = async move {
+            let gone = || StoreError::Unavailable("its writer ended".to_owned());
+            let job = Job::Care(Care::Close(closed));
+            writes.send(job).await.map_err(|_gone| gone())?;
+            wait.await.map_err(|_gone| gone())
+        };
+        Box::pin(close.into_actor(self).map(|closed, _, ctx| {
+            ctx.stop();
+            closed
+        }))
     }
 }
 

@@ -4,13 +4,15 @@
 //! tried again on another, within [`LIMIT`]; a server that hangs is left alone after it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg as Database;
 use diesel::result::{DatabaseErrorKind as Kind, Error as DieselError};
+use diesel::sql_types::{BigInt, Bool};
 use diesel::upsert::excluded;
-use diesel::{ConnectionError, ConnectionResult, ExpressionMethods as _, QueryResult};
+use diesel::{ExpressionMethods as _, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::{
@@ -21,17 +23,20 @@ use diesel_async::{
     TransactionManager as _,
 };
 use futures_util::FutureExt as _;
-use tokio_postgres::{Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::postgres_url::{PostgresUrl, SslMode};
+use super::pending::allowance;
+use super::postgres_door::{Door, Mode};
+use super::postgres_url::PostgresUrl;
 use super::rows::{KeptRow, Prepared};
 use super::schema::{responses, settings};
 use super::writer::{Attempt, Purged, What};
-use super::{StoreStartError, migrate, tls};
+use super::{StoreStartError, migrate};
+
+#[path = "postgres_indexes.rs"]
+mod indexes;
 
 #[path = "queries.rs"]
 #[expect(
@@ -59,34 +64,54 @@ use std::convert::identity as settled;
 
 /// How long a write, a read or a connection may take, retries included.
 pub(super) const LIMIT: Duration = Duration::from_secs(3);
+/// How long a statement of a transaction may wait for others'.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// Between attempts of a read while the server is away.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection gets to notice its end after a statement failed.
 const NOTICE: Duration = Duration::from_millis(10);
-/// A peer that is gone without a word is noticed after this; the kernel does it.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Migrations take their time, and wait for those of another process; the number is any that nobody else
+/// uses in this database. They do not wait for a table: whoever reads or writes it would wait behind.
+const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+    SELECT pg_advisory_xact_lock(7205918340112658011); SET LOCAL lock_timeout = '2s'";
+/// How often a migration is tried that met a table in use, and the pause between.
+const MIGRATIONS: u32 = 30;
+const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
+/// Held while responses are removed: one gateway at a time does it.
+const SWEEP_LOCK: i64 = 7_205_918_340_112_658_012;
 
-/// Set on every connection. A statement of ours takes milliseconds; one that takes seconds is stuck,
-/// and an open transaction without a statement is one whose gateway is gone.
-const SETUP: &str = "SET statement_timeout = '3s'; SET lock_timeout = '2s'; \
-    SET idle_in_transaction_session_timeout = '10s'";
-/// Migrations of a large table take their time, and wait for those of another process.
-const PATIENT_SETUP: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
-/// The number is any that nobody else uses in this database.
-const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7205918340112658011)";
+/// Connections of this process, and how they are to be used.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: bb8::Pool<Connection>,
+    mode: Mode,
+}
 
-/// The connections of this process.
-pub(super) type Pool = bb8::Pool<Connection>;
+impl Pool {
+    /// How many there are, and how many have nothing to do.
+    pub(super) fn connections(&self) -> (u32, u32) {
+        let state = self.connections.state();
+        (state.connections, state.idle_connections)
+    }
+}
 
-/// Connects, migrates, and gives the pool.
-pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, StoreStartError> {
-    let door = Door::new(url).map_err(StoreStartError::Server)?;
-    let first = door
-        .clone()
-        .connect()
-        .await
-        .map_err(|error| StoreStartError::Server(error.to_string()))?;
-    prepare(first, Opening::Migrate).await?;
+/// Connects, migrates, and gives what writes, which is one connection that no reader can take, and what
+/// reads.
+pub(super) async fn open(
+    url: &PostgresUrl,
+    connections: u32,
+) -> Result<(Pool, Pool), StoreStartError> {
+    let door = Door::find(url).await.map_err(StoreStartError::Server)?;
+    prepare(&door, Opening::Migrate).await?;
+    let writer = pool(door.clone(), 1).await?;
+    let readers = pool(door, connections.saturating_sub(1).max(1)).await?;
+    Ok((writer, readers))
+}
+
+/// At most so many connections, of which one is made at once, so that the first request does not wait
+/// for a handshake.
+async fn pool(door: Door, connections: u32) -> Result<Pool, StoreStartError> {
+    let mode = door.mode;
     let mut config = ManagerConfig::default();
     config.recycling_method =
         RecyclingMethod::CustomFunction(Box::new(|connection: &mut Connection| {
@@ -102,14 +127,14 @@ pub(super) async fn open(url: &PostgresUrl, connections: u32) -> Result<Pool, St
         }));
     config.custom_setup = Box::new(move |_| door.clone().connect().boxed());
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
-    bb8::Pool::builder()
+    let connections = bb8::Pool::builder()
         .max_size(connections)
-        // One to read and one to write, so that the first request does not wait for a handshake.
-        .min_idle(Some(2))
+        .min_idle(Some(1))
         .connection_timeout(LIMIT)
         .build(manager)
         .await
-        .map_err(|error| StoreStartError::Server(error.to_string()))
+        .map_err(|error| StoreStartError::Server(error.to_string()))?;
+    Ok(Pool { connections, mode })
 }
 
 /// Connects for one who works alone, without limits of time.
@@ -117,19 +142,15 @@ pub(super) async fn open_alone(
     url: &PostgresUrl,
     opening: Opening,
 ) -> Result<Connection, StoreStartError> {
-    let door = Door::new(url).map_err(StoreStartError::Server)?;
-    let connection = door
-        .connect()
-        .await
-        .map_err(|error| StoreStartError::Server(error.to_string()))?;
-    prepare(connection, opening).await
+    let door = Door::find(url).await.map_err(StoreStartError::Server)?;
+    prepare(&door, opening).await
 }
 
 /// What the tables take, indexes included.
 pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError> {
     #[derive(diesel::QueryableByName)]
     struct Size {
-        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        #[diesel(sql_type = BigInt)]
         bytes: i64,
     }
     let query = diesel::sql_query(
@@ -143,12 +164,36 @@ pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError
     Ok(u64::try_from(size.bytes).unwrap_or_default())
 }
 
-/// Brings the schema up to date, under an advisory lock: of several processes, one migrates.
-async fn prepare(
-    mut connection: Connection,
+/// Brings the schema up to date, under an advisory lock: of several processes, one migrates. Gives a
+/// connection without limits of time.
+async fn prepare(door: &Door, opening: Opening) -> Result<Connection, StoreStartError> {
+    if opening == Opening::Migrate {
+        indexes::build_ahead(&mut patient(door).await?).await?;
+    }
+    let mut tries = MIGRATIONS;
+    loop {
+        tries -= 1;
+        match migrate_once(patient(door).await?, opening).await {
+            Err(StoreStartError::Migration(words))
+                if words.contains("lock timeout") && tries > 0 =>
+            {
+                log::info!("the migration waits for a table that is in use");
+                tokio::time::sleep(MIGRATION_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn patient(door: &Door) -> Result<Connection, StoreStartError> {
+    let connection = door.clone().connect_patient().await;
+    connection.map_err(|error| StoreStartError::Server(error.to_string()))
+}
+
+async fn migrate_once(
+    connection: Connection,
     opening: Opening,
 ) -> Result<Connection, StoreStartError> {
-    connection.batch_execute(PATIENT_SETUP).await?;
     // Diesel's migrations block their thread.
     let run = move || -> Result<Connection, StoreStartError> {
         let mut connection = AsyncConnectionWrapper::<Connection>::from(connection);
@@ -166,78 +211,24 @@ async fn prepare(
         .map_err(|error| StoreStartError::Migration(error.to_string()))?
 }
 
-/// How a connection is made.
-#[derive(Clone)]
-struct Door {
-    config: Config,
-    tls: Option<MakeRustlsConnect>,
-}
-
-impl Door {
-    fn new(url: &PostgresUrl) -> Result<Self, String> {
-        let mut config = url.config()?;
-        config.keepalives_idle(SILENCE).tcp_user_timeout(SILENCE);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(LIMIT);
-        }
-        if config.get_application_name().is_none() {
-            config.application_name("vllm-responses");
-        }
-        let tls = match url.ssl {
-            SslMode::Disable => None,
-            SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-                Some(tls::connector(url)?)
-            }
-        };
-        Ok(Self { config, tls })
-    }
-
-    async fn connect(self) -> ConnectionResult<Connection> {
-        tokio::time::timeout(LIMIT, self.connect_unbounded())
-            .await
-            .map_err(|_elapsed| {
-                ConnectionError::BadConnection("the server does not answer".to_owned())
-            })?
-    }
-
-    async fn connect_unbounded(self) -> ConnectionResult<Connection> {
-        let mut connection = match self.tls {
-            None => {
-                let (client, io) = self.config.connect(NoTls).await.map_err(|e| refused(&e))?;
-                Connection::try_from_client_and_connection(client, io).await?
-            }
-            Some(tls) => {
-                let (client, io) = self.config.connect(tls).await.map_err(|e| refused(&e))?;
-                Connection::try_from_client_and_connection(client, io).await?
-            }
-        };
-        connection
-            .batch_execute(SETUP)
-            .await
-            .map_err(ConnectionError::CouldntSetupConfiguration)?;
-        Ok(connection)
-    }
-}
-
-/// The client's error with the server's words; neither has the URL or the password in it.
-fn refused(error: &tokio_postgres::Error) -> ConnectionError {
-    let words = if let Some(said) = error.as_db_error() {
-        said.message().to_owned()
-    } else {
-        let cause = std::error::Error::source(error);
-        cause.map_or_else(|| error.to_string(), ToString::to_string)
-    };
-    ConnectionError::BadConnection(words)
-}
-
 /// Runs a read, again on another connection when one breaks.
 pub(super) async fn read<R>(
     pool: &Pool,
     query: impl AsyncFn(&mut Connection) -> QueryResult<R>,
 ) -> Result<R, StoreError> {
+    let attempt = async || match pool.mode {
+        Mode::Direct => run(pool, &query).await,
+        // Outside a transaction each statement may meet another session.
+        Mode::Pooled => {
+            run(pool, async |connection: &mut Connection| {
+                in_transaction(connection, (LIMIT, LOCK_LIMIT), &query).await
+            })
+            .await
+        }
+    };
     let tries = async {
         loop {
-            match run(pool, &query).await {
+            match attempt().await {
                 Err(Failure::Passing(_)) => tokio::time::sleep(PAUSE).await,
                 Err(failure) => return Err(failure.into_error()),
                 Ok(result) => return Ok(result),
@@ -252,31 +243,115 @@ pub(super) async fn read<R>(
 /// Commits these writes as one transaction.
 pub(super) async fn commit(
     pool: &Pool,
-    whats: &[What],
+    whats: &[Arc<What>],
     attempt: Attempt,
 ) -> Result<Vec<bool>, Failure> {
+    let bytes = whats.iter().map(|what| what.bytes()).sum();
+    let limit = LIMIT.saturating_add(allowance(bytes));
+    // A new row waits for nobody but who inserts the same settings; a deletion for who has its row,
+    // and everybody behind it waits too.
+    let is_new = whats.iter().all(|what| what.new_response().is_some());
+    let lock = if is_new { LOCK_LIMIT } else { LOCK_LIMIT / 2 };
     let group = run(pool, async |connection: &mut Connection| {
-        connection
-            .transaction(async |connection| queries::write_all(connection, whats, attempt).await)
-            .await
+        in_transaction(
+            connection,
+            (limit, lock),
+            async |connection: &mut Connection| {
+                queries::write_all(connection, whats, attempt).await
+            },
+        )
+        .await
     });
-    within(group).await
+    within(limit, group).await
 }
 
-/// Removes these responses, then what goes with them.
+/// Does this as one transaction.
+pub(super) async fn transact<R>(
+    pool: &Pool,
+    work: impl AsyncFn(&mut Connection) -> QueryResult<R>,
+) -> Result<R, Failure> {
+    let whole = run(pool, async |connection: &mut Connection| {
+        in_transaction(connection, (LIMIT, LOCK_LIMIT), &work).await
+    });
+    within(LIMIT, whole).await
+}
+
+/// Runs this between `BEGIN` and `COMMIT`, with limits that are the transaction's own: a pooler gives
+/// each transaction another session.
+async fn in_transaction<R>(
+    connection: &mut Connection,
+    (limit, lock): (Duration, Duration),
+    work: impl AsyncFnOnce(&mut Connection) -> QueryResult<R>,
+) -> QueryResult<R> {
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; \
+         SET LOCAL idle_in_transaction_session_timeout = '10s'",
+        limit.as_millis(),
+        lock.as_millis()
+    );
+    AnsiTransactionManager::begin_transaction_sql(connection, &begin).await?;
+    match work(connection).await {
+        Ok(result) => {
+            AnsiTransactionManager::commit_transaction(connection).await?;
+            Ok(result)
+        }
+        Err(error) => {
+            // One that cannot be rolled back is broken, and the pool sees it.
+            let rolled_back = AnsiTransactionManager::rollback_transaction(connection).await;
+            log::trace!("rolled back: {rolled_back:?}");
+            Err(error)
+        }
+    }
+}
+
+/// The server's time, Unix milliseconds.
+pub(super) async fn now_ms(connection: &mut Connection) -> QueryResult<i64> {
+    let now =
+        diesel::dsl::sql::<BigInt>("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
+    diesel::select(now).get_result(connection).await
+}
+
+/// Removes these responses, then what goes with them; none when another gateway is at it.
 pub(super) async fn purge(
     pool: &Pool,
     ids: &[String],
     before_ms: i64,
     most: usize,
-) -> Result<Purged, Failure> {
-    let work = run(pool, async |connection: &mut Connection| {
-        purge_on(connection, ids, before_ms, most).await
-    });
-    within(work).await
+) -> Result<Option<Purged>, Failure> {
+    let purged = transact(pool, async |connection: &mut Connection| {
+        let free = format!("pg_try_advisory_xact_lock({SWEEP_LOCK})");
+        let free = diesel::select(diesel::dsl::sql::<Bool>(&free));
+        if !free.get_result::<bool>(connection).await? {
+            return Ok(None);
+        }
+        let purged = queries::purge(connection, ids.to_vec(), before_ms, most).await?;
+        Ok(Some(purged))
+    })
+    .await?;
+    if let Some(Purged { settings, .. }) = &purged
+        && !settings.is_empty()
+    {
+        transact(pool, async |connection: &mut Connection| {
+            drop_settings(connection, settings).await
+        })
+        .await?;
+    }
+    Ok(purged)
 }
 
-/// As [`purge`], on this connection.
+/// Removes settings that nothing has any more. A writer that is about to rely on them has begun, and is
+/// waited for, or has not, and waits.
+async fn drop_settings(
+    connection: &mut Connection,
+    settings: &HashSet<(String, String)>,
+) -> QueryResult<()> {
+    connection
+        .batch_execute("LOCK TABLE settings IN SHARE ROW EXCLUSIVE MODE")
+        .await?;
+    queries::drop_settings(connection, settings).await
+}
+
+/// As [`purge`], on this connection; waits for another that is at it.
 pub(super) async fn purge_on(
     connection: &mut Connection,
     ids: &[String],
@@ -285,19 +360,14 @@ pub(super) async fn purge_on(
 ) -> QueryResult<Purged> {
     let purged = connection
         .transaction(async |connection| {
+            let lead = format!("SELECT pg_advisory_xact_lock({SWEEP_LOCK})");
+            connection.batch_execute(&lead).await?;
             queries::purge(connection, ids.to_vec(), before_ms, most).await
         })
         .await?;
     if !purged.settings.is_empty() {
         connection
-            .transaction(async |connection| {
-                // A writer that is about to rely on such settings has begun, and is waited for, or
-                // has not, and waits.
-                connection
-                    .batch_execute("LOCK TABLE settings IN SHARE ROW EXCLUSIVE MODE")
-                    .await?;
-                queries::drop_settings(connection, &purged.settings).await
-            })
+            .transaction(async |connection| drop_settings(connection, &purged.settings).await)
             .await?;
     }
     Ok(purged)
@@ -341,10 +411,13 @@ async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<
 }
 
 /// A connection that a transaction is given up on is not used again: the pool sees it open.
-async fn within<R>(work: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
-    tokio::time::timeout(LIMIT, work)
+async fn within<R>(
+    limit: Duration,
+    work: impl Future<Output = Result<R, Failure>>,
+) -> Result<R, Failure> {
+    tokio::time::timeout(limit, work)
         .await
-        .map_err(|_elapsed| Failure::Passing(StoreError::Busy))?
+        .map_err(|_elapsed| Failure::Slow(StoreError::Busy))?
 }
 
 /// Runs something on a connection of the pool, and tells a broken connection from a bad statement.
@@ -353,6 +426,7 @@ async fn run<R>(
     work: impl AsyncFn(&mut Connection) -> QueryResult<R>,
 ) -> Result<R, Failure> {
     let mut connection = pool
+        .connections
         .get()
         .await
         .map_err(|_timed_out| Failure::unreachable())?;

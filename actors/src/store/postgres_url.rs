@@ -52,6 +52,20 @@ const SSL_FORM: &str =
     "`sslmode` must be `disable`, `prefer`, `require`, `verify-ca` or `verify-full`";
 
 impl PostgresUrl {
+    /// The URL, for people: without user's password, and without parameters, which may hold one.
+    pub fn without_password(&self) -> String {
+        let text = self.url.expose();
+        let text = text.split_once('?').map_or(text, |(place, _)| place);
+        let Some((user, host)) = text
+            .strip_prefix("postgresql://")
+            .and_then(|rest| rest.rsplit_once('@'))
+        else {
+            return text.to_owned();
+        };
+        let name = user.split_once(':').map_or(user, |(name, _)| name);
+        format!("postgresql://{name}@{host}")
+    }
+
     /// Reads what follows `postgresql://`.
     ///
     /// # Errors

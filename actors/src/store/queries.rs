@@ -4,7 +4,8 @@
 //! database, and one generic function would need a page of bounds. The parent says what `Connection`
 //! and `Database` are; its `settled` makes a future of what a statement gives, ready at once on SQLite.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use diesel::QueryResult;
 use diesel::dsl::{auto_type, exists, not};
@@ -13,9 +14,9 @@ use diesel::prelude::{
     OptionalExtension, QueryDsl,
 };
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_types::BigInt;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
+use super::chains::octet_length;
 use super::{Connection, RunQueryDsl, insert_responses, insert_settings, settled};
 use crate::store::rows::{ApprovalRow, DeadRow, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
@@ -57,16 +58,19 @@ pub(in crate::store) async fn fetch(
 /// a transaction.
 pub(in crate::store) async fn write_all(
     connection: &mut Connection,
-    group: &[What],
+    group: &[Arc<What>],
     attempt: Attempt,
 ) -> QueryResult<Vec<bool>> {
-    let new: Vec<&Prepared> = group.iter().filter_map(What::new_response).collect();
+    let new: Vec<&Prepared> = group
+        .iter()
+        .filter_map(|what| what.new_response())
+        .collect();
     if !new.is_empty() {
         insert(connection, &new).await?;
     }
     let mut changed = Vec::with_capacity(group.len());
     for what in group {
-        changed.push(match what {
+        changed.push(match &**what {
             What::Insert(_) => true,
             What::Delete { owner, id, now_ms } => {
                 delete(connection, (owner, id), *now_ms, attempt).await?
@@ -77,7 +81,6 @@ pub(in crate::store) async fn write_all(
             }
             What::OfferSealKey(digits) => offer_seal_key(connection, digits.expose()).await?,
             What::Claim(rows) => claim(connection, rows).await?,
-            What::ForgetClaims { before_ms } => forget_claims(connection, *before_ms).await?,
         });
     }
     Ok(changed)
@@ -172,7 +175,8 @@ pub(in crate::store) async fn dead(
 }
 
 /// Removes these responses where they ended before `before_ms` and nothing continues them, then their
-/// ancestors for the same reason, until `most` rows were tried. To be called in a transaction.
+/// ancestors for the same reason, until `most` rows were tried or [`PURGE_BYTES`] went. To be called in
+/// a transaction.
 pub(in crate::store) async fn purge(
     connection: &mut Connection,
     mut ids: Vec<String>,
@@ -180,18 +184,55 @@ pub(in crate::store) async fn purge(
     most: usize,
 ) -> QueryResult<Purged> {
     let mut purged = Purged::default();
-    let mut tries = most;
+    let (mut tries, mut room) = (most, PURGE_BYTES);
     while tries > 0 && !ids.is_empty() {
-        let batch = ids.split_off(ids.len().saturating_sub(tries));
-        tries -= batch.len();
+        let candidates = ids.split_off(ids.len().saturating_sub(tries));
+        tries -= candidates.len();
+        let (batch, left) = within(connection, candidates, &mut room).await?;
+        if batch.is_empty() {
+            ids.extend(left);
+            break;
+        }
         for row in purge_leaves(connection, &batch, before_ms).await? {
             purged.rows += 1;
             purged.settings.insert((row.owner, row.settings_hash));
             ids.extend(row.previous_response_id);
         }
+        ids.extend(left);
     }
     purged.left = ids;
     Ok(purged)
+}
+
+/// Most bytes of the rows that one transaction removes; a row that has more goes alone. In SQLite they
+/// are overwritten, while nobody else can write.
+const PURGE_BYTES: i64 = 8 << 20;
+
+/// Splits these responses into those that there is room for, and the others.
+async fn within(
+    connection: &mut Connection,
+    ids: Vec<String>,
+    room: &mut i64,
+) -> QueryResult<(Vec<String>, Vec<String>)> {
+    let sizes = responses::table.filter(responses::id.eq_any(&ids)).select((
+        responses::id,
+        octet_length(responses::input_items),
+        octet_length(responses::response),
+    ));
+    let sizes: Vec<(String, i32, i32)> = settled(sizes.load(connection)).await?;
+    let sizes: HashMap<String, i64> = sizes
+        .into_iter()
+        .map(|(id, taken, made)| (id, i64::from(taken) + i64::from(made)))
+        .collect();
+    Ok(ids.into_iter().partition(|id| {
+        let size = sizes.get(id).copied().unwrap_or_default();
+        let is_first = *room == PURGE_BYTES;
+        let fits = is_first || size <= *room;
+        if fits {
+            *room -= size.max(1);
+        }
+        fits
+    }))
 }
 
 /// Removes those of these responses that ended before `before_ms` and that nothing continues.
@@ -258,6 +299,8 @@ pub(in crate::store) async fn settings_of(
 
 /// There is one row, since there is one generation of cache entries.
 const EPOCH_ROW: i32 = 1;
+/// The row of [`try_write`], which is no generation.
+const TRIED_ROW: i32 = 2;
 
 /// The word of the present generation of cache entries.
 pub(in crate::store) async fn epoch(connection: &mut Connection) -> QueryResult<Option<String>> {
@@ -318,16 +361,61 @@ async fn claim(connection: &mut Connection, rows: &[ApprovalRow]) -> QueryResult
     Ok(true)
 }
 
-/// Removes some of the approvals before this time whose request no stored conversation has any more;
-/// says whether there were any. To be called in a transaction.
+/// A page of the approvals before this time, oldest first, behind `after`; with each, whether its
+/// conversation is stored. Keys are looked up page by page: a join over all would read both tables.
+pub(in crate::store) async fn old_claims(
+    connection: &mut Connection,
+    (claimed, owner, request): (i64, &str, &str),
+    before_ms: i64,
+    limit: i64,
+) -> QueryResult<Vec<(ApprovalRow, bool)>> {
+    let behind = approvals::claimed_at
+        .gt(claimed)
+        .or(approvals::claimed_at.eq(claimed).and(
+            approvals::owner.gt(owner).or(approvals::owner
+                .eq(owner)
+                .and(approvals::request.gt(request))),
+        ));
+    let query = approvals::table
+        // Said by itself, it begins the walk along the index.
+        .filter(approvals::claimed_at.ge(claimed))
+        .filter(approvals::claimed_at.lt(before_ms))
+        .filter(behind)
+        .order((approvals::claimed_at, approvals::owner, approvals::request))
+        .limit(limit);
+    let page: Vec<ApprovalRow> = settled(query.load(connection)).await?;
+    let origins: HashSet<&str> = page.iter().map(|row| row.origin.as_str()).collect();
+    let kept = responses::table
+        .filter(responses::id.eq_any(origins))
+        .select(responses::id);
+    let kept: Vec<String> = settled(kept.load(connection)).await?;
+    let kept: HashSet<String> = kept.into_iter().collect();
+    let flagged = page.into_iter().map(|row| {
+        let is_kept = kept.contains(&row.origin);
+        (row, is_kept)
+    });
+    Ok(flagged.collect())
+}
+
+/// Removes these approvals. To be called in a transaction.
 pub(in crate::store) async fn forget_claims(
     connection: &mut Connection,
-    before_ms: i64,
-) -> QueryResult<bool> {
-    let statement = diesel::sql_query(
-        "DELETE FROM approvals WHERE (owner, request) IN (SELECT owner, request FROM approvals AS old \
-         WHERE claimed_at < $1 AND NOT EXISTS (SELECT 1 FROM responses WHERE id = old.origin) LIMIT 256)",
-    )
-    .bind::<BigInt, _>(before_ms);
-    Ok(settled(statement.execute(connection)).await? > 0)
+    claims: &[ApprovalRow],
+) -> QueryResult<()> {
+    for row in claims {
+        let old = approvals::table.find((&row.owner, &row.request));
+        settled(diesel::delete(old).execute(connection)).await?;
+    }
+    Ok(())
+}
+
+/// Writes a row that nobody reads, to see whether anything can be written.
+pub(in crate::store) async fn try_write(connection: &mut Connection) -> QueryResult<()> {
+    let row = (cache_epoch::id.eq(TRIED_ROW), cache_epoch::word.eq("tried"));
+    let statement = diesel::insert_into(cache_epoch::table)
+        .values(row)
+        .on_conflict(cache_epoch::id)
+        .do_update()
+        .set(cache_epoch::word.eq("tried"));
+    settled(statement.execute(connection)).await.map(drop)
 }

@@ -30,14 +30,14 @@ impl Handler<LoadChain> for StoreActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         let readers = self.readers.clone();
-        let counters = Rc::clone(&self.counters);
+        let shared = Rc::clone(&self.shared);
         let now_ms = SystemClock.now_ms();
         self.noted(async move {
             if is_impossible(&id) {
                 return Ok(None);
             }
             let read = readers.chain(owner.clone(), id.clone(), now_ms);
-            let mut rows = counters.timed(read).await?;
+            let mut rows = shared.counters.timed(read).await?;
             rows.sort_unstable_by_key(|row| Reverse(row.depth));
             let Some(expires_at_ms) = rows.last().map(|last| last.expires_at) else {
                 return Ok(None);
@@ -71,7 +71,7 @@ impl Handler<LoadPart> for StoreActor {
 
     fn handle(&mut self, part: LoadPart, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
-        let counters = Rc::clone(&self.counters);
+        let shared = Rc::clone(&self.shared);
         let now_ms = SystemClock.now_ms();
         let LoadPart {
             owner,
@@ -86,7 +86,7 @@ impl Handler<LoadPart> for StoreActor {
             let depth = |links: usize| i64::try_from(links).unwrap_or(i64::MAX);
             let depths = (depth(skip), depth(skip.saturating_add(most)));
             let read = readers.part(owner.clone(), id.clone(), now_ms, depths);
-            let mut rows = counters.timed(read).await?;
+            let mut rows = shared.counters.timed(read).await?;
             if rows.is_empty() {
                 let (links, _) = readers.weight(owner, id, now_ms).await?;
                 let past_the_beginning = ChainPart {
@@ -124,14 +124,14 @@ impl Handler<FindLinks> for StoreActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         let readers = self.readers.clone();
-        let counters = Rc::clone(&self.counters);
+        let shared = Rc::clone(&self.shared);
         let now_ms = SystemClock.now_ms();
         self.noted(async move {
             let ids = possible(&ids);
             let mut found = HashMap::with_capacity(ids.len());
             for some in ids.chunks(IDS) {
                 let read = readers.some_links(owner.clone(), some.to_vec(), now_ms);
-                let rows = counters.timed(read).await?;
+                let rows = shared.counters.timed(read).await?;
                 found.extend(rows.into_iter().map(|row| (row.id().to_owned(), row)));
             }
             links(ids.iter().filter_map(|id| found.remove(id)))
@@ -180,13 +180,16 @@ impl Handler<Fetch> for StoreActor {
 
     fn handle(&mut self, Fetch { owner, id }: Fetch, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
-        let counters = Rc::clone(&self.counters);
+        let shared = Rc::clone(&self.shared);
         let now_ms = SystemClock.now_ms();
         self.noted(async move {
             if is_impossible(&id) {
                 return Ok(None);
             }
-            let row = counters.timed(readers.fetch(owner, id, now_ms)).await?;
+            let row = shared
+                .counters
+                .timed(readers.fetch(owner, id, now_ms))
+                .await?;
             Ok(row.map(Stored::from))
         })
     }

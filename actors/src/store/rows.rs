@@ -62,6 +62,12 @@ impl Prepared {
         (&self.record, &self.hash)
     }
 
+    /// Bytes of its texts.
+    pub(super) fn bytes(&self) -> usize {
+        let record = &*self.record;
+        record.input_items.len() + record.response.len() + record.settings.len()
+    }
+
     /// What tells its settings from others.
     pub(super) fn settings_key(&self) -> (&Owner, &str) {
         (&self.record.owner, &self.hash)

@@ -6,9 +6,8 @@
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
-use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,17 +80,16 @@ pub(super) async fn open(
     synchronous: Synchronous,
 ) -> Result<(Wrapped, Readers), StoreStartError> {
     create_private(path)?;
-    let url = url(path)?.to_owned();
-    let writer_url = url.clone();
+    let url = utf8(path)?.to_owned();
+    let file = path.to_owned();
     let open = move || -> Result<Connection, StoreStartError> {
-        let mut writer = establish(&writer_url, synchronous)
-            .map_err(|error| StoreStartError::Open(error.to_string()))?;
+        let mut writer = establish(utf8(&file)?, synchronous).map_err(unopened(&file))?;
         writer.immediate_transaction(migrate::migrate)?;
         Ok(writer)
     };
     let writer = tokio::task::spawn_blocking(open)
         .await
-        .map_err(|error| StoreStartError::Open(error.to_string()))??;
+        .map_err(unopened(path))??;
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(move |url| {
         let url = url.to_owned();
@@ -110,7 +108,7 @@ pub(super) async fn open(
         .connection_timeout(READER_LIMIT)
         .build(manager)
         .await
-        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+        .map_err(unopened(path))?;
     Ok((SyncConnectionWrapper::new(writer), readers))
 }
 
@@ -123,12 +121,11 @@ pub(super) fn open_alone(
     match opening {
         Opening::Migrate => create_private(path)?,
         Opening::AsItIs if !path.exists() => {
-            return Err(StoreStartError::Open("there is no such file".to_owned()));
+            return Err(unopened(path)("there is no such file"));
         }
         Opening::AsItIs => {}
     }
-    let mut connection = establish(url(path)?, synchronous)
-        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+    let mut connection = establish(utf8(path)?, synchronous).map_err(unopened(path))?;
     match opening {
         Opening::Migrate => connection.immediate_transaction(migrate::migrate)?,
         Opening::AsItIs => migrate::check(&mut connection)?,
@@ -149,9 +146,54 @@ pub(super) fn empty_log(connection: &mut Connection) -> QueryResult<()> {
     connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")
 }
 
-fn url(path: &Path) -> Result<&str, StoreStartError> {
+/// Copies the database, as it is at one moment, to a new file that its owner alone can read. Others may
+/// write meanwhile.
+pub(super) fn copy_whole(connection: &mut Connection, to: &Path) -> Result<(), CopyError> {
+    let failed = |error: &dyn std::error::Error| CopyError {
+        to: to.to_owned(),
+        why: error.to_string(),
+    };
+    let name = to.to_str().ok_or_else(|| CopyError {
+        to: to.to_owned(),
+        why: "its path is no UTF-8 text".to_owned(),
+    })?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(|error| failed(&error))?;
+    let copied = diesel::sql_query("VACUUM INTO ?")
+        .bind::<diesel::sql_types::Text, _>(name)
+        .execute(connection);
+    if let Err(error) = copied {
+        // What is there is no backup.
+        let removed = std::fs::remove_file(to);
+        log::debug!("an unfinished copy was removed: {removed:?}");
+        return Err(failed(&error));
+    }
+    std::fs::File::open(to)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| failed(&error))
+}
+
+/// Why a copy was not made.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", to.display())]
+pub struct CopyError {
+    to: PathBuf,
+    why: String,
+}
+
+fn utf8(path: &Path) -> Result<&str, StoreStartError> {
     path.to_str()
-        .ok_or_else(|| StoreStartError::Open("its path is no UTF-8 text".to_owned()))
+        .ok_or_else(|| unopened(path)("its path is no UTF-8 text"))
+}
+
+/// Says which file it was: a path is no secret, and a relative one is easily another than was meant.
+fn unopened<E: ToString>(path: &Path) -> impl Fn(E) -> StoreStartError {
+    let place = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
+    move |error| StoreStartError::Open(format!("{}: {}", place.display(), error.to_string()))
 }
 
 /// Makes the file readable by its owner alone (fault D16); says so when an existing one is not.
@@ -163,12 +205,15 @@ fn create_private(path: &Path) -> Result<(), StoreStartError> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(|error| StoreStartError::Open(error.to_string()))?;
+        .map_err(unopened(path))?;
     let mode = file
         .metadata()
         .map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o077 != 0 {
-        log::warn!("the database file can be read by other users of this machine: `chmod 600` it");
+        let place = path.display();
+        log::warn!(
+            "the database file can be read by other users of this machine: `chmod 600 {place}`"
+        );
     }
     Ok(())
 }
@@ -228,17 +273,22 @@ pub(super) async fn read<R: Send + 'static>(
 /// Commits these writes as one transaction, in one hop to a blocking thread.
 pub(super) async fn commit(
     writer: &mut Wrapped,
-    whats: Arc<Vec<What>>,
-    which: Range<usize>,
+    whats: Vec<Arc<What>>,
     attempt: Attempt,
 ) -> QueryResult<Vec<bool>> {
+    transact(writer, move |connection| {
+        done(queries::write_all(connection, &whats, attempt))
+    })
+    .await
+}
+
+/// Does this as one transaction, in one hop to a blocking thread.
+pub(super) async fn transact<R: Send + 'static>(
+    writer: &mut Wrapped,
+    work: impl FnOnce(&mut Connection) -> QueryResult<R> + Send + 'static,
+) -> QueryResult<R> {
     writer
-        .spawn_blocking(move |connection| {
-            let whats = whats.get(which).unwrap_or_default();
-            connection.immediate_transaction(|connection| {
-                done(queries::write_all(connection, whats, attempt))
-            })
-        })
+        .spawn_blocking(move |connection| connection.immediate_transaction(work))
         .await
 }
 

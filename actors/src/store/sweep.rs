@@ -10,12 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backend::Readers;
 use super::messages::StoreError;
-use super::rows::DeadRow;
-use super::writer::{Job, Purge, What, Write};
-use crate::env::{Clock as _, SystemClock};
+use super::rows::{ApprovalRow, DeadRow};
+use super::writer::{Care, Job, Purge, Removed};
 
-/// How long an ended response stays: a turn that began before the end may still come to continue it,
-/// and no turn takes this long.
+/// How long an ended response stays: a turn that began before the end may still come to continue it.
+/// A conversation whose ancestor is gone is an error when it is continued.
 pub const GRACE: Duration = Duration::from_secs(3600);
 
 /// How long an approval is remembered at least. Of a conversation that is stored it is remembered as
@@ -35,15 +34,36 @@ const REST: u32 = 4;
 /// The same for whole sweeps: rows that are needed although they ended are looked at each time.
 const SWEEP_REST: u32 = 20;
 
+/// Old approvals looked at in one sweep, in pages; the next goes on where it ended.
+const CLAIM_PAGES: u32 = 16;
+
+/// A piece of maintenance has this long, its wait in the queue included.
+const CARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A clock that runs away from the machine's steady one by more than this is not believed.
+const JUMP: Duration = Duration::from_secs(24 * 3600);
+
 /// Sweeps for ever.
 pub(super) async fn run(readers: Readers, writes: mpsc::Sender<Job>, interval: Duration) {
     let mut wait = interval;
     let mut ground = Live { readers, writes };
+    let mut calendar = Calendar::default();
+    let mut claims_at = Behind::default();
     loop {
         tokio::time::sleep(wait).await;
-        let grace_ms = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = SystemClock.now_ms().saturating_sub(grace_ms);
-        let mut sweep = Sweep::new(before_ms, Pace::gentle());
+        wait = interval;
+        let now_ms = match ground.readers.now_ms().await {
+            Ok(now_ms) => now_ms,
+            Err(error) => {
+                log::debug!("no sweep without the time: {error}");
+                continue;
+            }
+        };
+        if !calendar.believes(now_ms, Instant::now()) {
+            continue;
+        }
+        let mut sweep = Sweep::new(before(now_ms, GRACE), Pace::gentle());
+        sweep.claims_at = claims_at;
         match sweep.all(&mut ground).await {
             Ok(()) if sweep.removed == 0 => {}
             Ok(()) => {
@@ -53,6 +73,53 @@ pub(super) async fn run(readers: Readers, writes: mpsc::Sender<Job>, interval: D
             Err(error) => log::warn!("responses that have ended could not be removed: {error}"),
         }
         wait = interval.max(sweep.reading.saturating_mul(SWEEP_REST));
+        claims_at = sweep.claims_at;
+    }
+}
+
+/// So long before now.
+pub(super) fn before(now_ms: i64, age: Duration) -> i64 {
+    now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Sees clocks jump: what a wrong clock calls expired is gone for good. Pure.
+#[derive(Debug, Default)]
+struct Calendar {
+    then: Option<(i64, Instant)>,
+    refuses: bool,
+}
+
+impl Calendar {
+    /// Whether this time fits the one before.
+    fn believes(&mut self, now_ms: i64, now: Instant) -> bool {
+        let Some((then_ms, then)) = self.then else {
+            self.then = Some((now_ms, now));
+            return true;
+        };
+        let steady = now.saturating_duration_since(then);
+        let ahead = now_ms.saturating_sub(then_ms);
+        let jumped = ahead > i64::try_from((steady + JUMP).as_millis()).unwrap_or(i64::MAX);
+        if jumped && !self.refuses {
+            log::error!(
+                "the clock jumped ahead by more than a day, so nothing is removed: set it right; if it \
+                 is right now, start the gateway again"
+            );
+        }
+        if !jumped {
+            self.then = Some((now_ms, now));
+        }
+        self.refuses = jumped;
+        !jumped
+    }
+}
+
+/// The approval that was looked at last: when it was given, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Behind(pub(super) i64, pub(super) String, pub(super) String);
+
+impl Default for Behind {
+    fn default() -> Self {
+        Self(i64::MIN, String::new(), String::new())
     }
 }
 
@@ -67,23 +134,50 @@ pub(super) trait Ground {
     ) -> Result<Vec<DeadRow>, StoreError>;
 
     /// Removes those of these, and of their ancestors, that nothing continues; gives their number, and
-    /// the ids that it did not come to.
+    /// the ids that it did not come to; none when another gateway sweeps.
     async fn remove(
         &mut self,
         ids: Vec<String>,
         before_ms: i64,
         most: usize,
-    ) -> Result<(usize, Vec<String>), StoreError>;
+    ) -> Result<Removed, StoreError>;
 
-    /// Removes some approvals from before this time that nobody can give again; says whether there were
-    /// any.
-    async fn forget_claims(&mut self, before_ms: i64) -> Result<bool, StoreError>;
+    /// Approvals from before this time, oldest first, behind `at`; with each, whether its conversation
+    /// is stored.
+    async fn old_claims(
+        &mut self,
+        at: Behind,
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<(ApprovalRow, bool)>, StoreError>;
+
+    /// Removes these approvals.
+    async fn forget(&mut self, claims: Vec<ApprovalRow>) -> Result<(), StoreError>;
 }
 
 /// A database in use: what is removed stands in the writer's queue.
 struct Live {
     readers: Readers,
     writes: mpsc::Sender<Job>,
+}
+
+impl Live {
+    /// Has the writer do something. What is given up is not begun.
+    async fn done<R>(
+        &self,
+        care: impl FnOnce(oneshot::Sender<Result<R, StoreError>>) -> Care,
+    ) -> Result<R, StoreError> {
+        let ended = || StoreError::Unavailable("its writer ended".to_owned());
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Care(care(reply));
+        let asked = async {
+            self.writes.send(job).await.map_err(|_gone| ended())?;
+            answer.await.map_err(|_gone| ended())?
+        };
+        tokio::time::timeout(CARE_LIMIT, asked)
+            .await
+            .map_err(|_elapsed| StoreError::Busy)?
+    }
 }
 
 impl Ground for Live {
@@ -101,26 +195,30 @@ impl Ground for Live {
         ids: Vec<String>,
         before_ms: i64,
         most: usize,
-    ) -> Result<(usize, Vec<String>), StoreError> {
-        let ended = || StoreError::Unavailable("its writer ended".to_owned());
-        let (reply, removed) = oneshot::channel();
-        let job = Job::Purge(Purge {
-            ids,
-            before_ms,
-            most,
-            reply,
-        });
-        self.writes.send(job).await.map_err(|_gone| ended())?;
-        removed.await.map_err(|_gone| ended())?
+    ) -> Result<Removed, StoreError> {
+        let purge = |reply| {
+            Care::Purge(Purge {
+                ids,
+                before_ms,
+                most,
+                reply,
+            })
+        };
+        self.done(purge).await
     }
 
-    async fn forget_claims(&mut self, before_ms: i64) -> Result<bool, StoreError> {
-        let ended = || StoreError::Unavailable("its writer ended".to_owned());
-        let (reply, forgotten) = oneshot::channel();
-        let what = What::ForgetClaims { before_ms };
-        let job = Job::Write(Write { what, reply });
-        self.writes.send(job).await.map_err(|_gone| ended())?;
-        forgotten.await.map_err(|_gone| ended())?
+    async fn old_claims(
+        &mut self,
+        Behind(claimed, owner, request): Behind,
+        before_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<(ApprovalRow, bool)>, StoreError> {
+        let at = (claimed, owner, request);
+        self.readers.old_claims(at, before_ms, limit).await
+    }
+
+    async fn forget(&mut self, claims: Vec<ApprovalRow>) -> Result<(), StoreError> {
+        self.done(|reply| Care::Forget { claims, reply }).await
     }
 }
 
@@ -131,6 +229,8 @@ pub(super) struct Sweep {
     removed: usize,
     /// Time spent looking.
     reading: Duration,
+    /// Where the walk over approvals is; at its end it begins anew.
+    claims_at: Behind,
 }
 
 impl Sweep {
@@ -141,6 +241,7 @@ impl Sweep {
             pace,
             removed: 0,
             reading: Duration::ZERO,
+            claims_at: Behind::default(),
         }
     }
 
@@ -164,9 +265,11 @@ impl Sweep {
             let mut leaves: Vec<String> = leaves.map(|row| row.id).collect();
             while !leaves.is_empty() {
                 let began = Instant::now();
-                let (rows, left) = ground
-                    .remove(leaves, self.before_ms, self.pace.rows)
-                    .await?;
+                let removed = ground.remove(leaves, self.before_ms, self.pace.rows);
+                let Some((rows, left)) = removed.await? else {
+                    // Another gateway does the same.
+                    return Ok(());
+                };
                 self.removed += rows;
                 leaves = left;
                 tokio::time::sleep(self.pace.after(began.elapsed())).await;
@@ -174,17 +277,31 @@ impl Sweep {
         }
     }
 
-    /// Forgets approvals whose time is over.
+    /// Forgets approvals whose time is over, of conversations that are not stored. A bounded walk: those
+    /// of conversations that are kept for ever are looked at again and again.
     async fn claims(&mut self, ground: &mut impl Ground) -> Result<(), StoreError> {
-        let age_ms = i64::try_from(CLAIM_AGE.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = self.before_ms.saturating_sub(age_ms);
-        loop {
+        let before_ms = before(self.before_ms, CLAIM_AGE);
+        let mut pages = 0;
+        while self.pace.rest == 0 || pages < CLAIM_PAGES {
+            pages += 1;
             let began = Instant::now();
-            if !ground.forget_claims(before_ms).await? {
+            let at = self.claims_at.clone();
+            let page = ground.old_claims(at, before_ms, i64::from(PAGE)).await?;
+            self.reading += began.elapsed();
+            let Some((last, _)) = page.last() else {
+                self.claims_at = Behind::default();
                 return Ok(());
+            };
+            self.claims_at = Behind(last.claimed_at, last.owner.clone(), last.request.clone());
+            let gone = page.into_iter().filter(|(_, is_kept)| !is_kept);
+            let gone: Vec<ApprovalRow> = gone.map(|(row, _)| row).collect();
+            if !gone.is_empty() {
+                let began = Instant::now();
+                ground.forget(gone).await?;
+                tokio::time::sleep(self.pace.after(began.elapsed())).await;
             }
-            tokio::time::sleep(self.pace.after(began.elapsed())).await;
         }
+        Ok(())
     }
 }
 
@@ -226,6 +343,22 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_not_believed_until_it_is_back() {
+        let began = Instant::now();
+        let at = |seconds: i64| began + Duration::from_secs(u64::try_from(seconds).unwrap());
+        let day = 24 * 3600 * 1000;
+        let mut calendar = Calendar::default();
+        assert!(calendar.believes(0, at(0)));
+        assert!(calendar.believes(60_000, at(60)));
+        assert!(!calendar.believes(60_000 + 31 * day, at(61)));
+        assert!(!calendar.believes(120_000 + 31 * day, at(120)));
+        assert!(calendar.believes(180_000, at(180)));
+        // A clock that goes back removes too little, which does no harm; from there on it is followed.
+        assert!(calendar.believes(-5 * day, at(240)));
+        assert!(calendar.believes(-5 * day + 60_000, at(300)));
+    }
 
     #[test]
     fn slow_batches_shrink_and_fast_ones_grow_within_bounds() {

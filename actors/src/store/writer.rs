@@ -1,10 +1,11 @@
-//! The writer: takes what is queued, commits it as one transaction, answers everybody.
+//! The writer: takes what is queued, commits it in groups, answers everybody.
 //!
 //! One commit at a time costs a transaction each; under load the queue fills while a transaction
-//! runs, and the next one takes all of it (group commit).
+//! runs, and the next one takes much of it (group commit). A group is bounded by bytes too, and the
+//! time that it may take grows with them. What fails is taken apart until the write at fault is found:
+//! nobody's write fails for another's. Maintenance never shares a transaction with writes.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +13,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
+use super::Shared;
 use super::backend::Engine;
 use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
+use super::pending::{GROUP, Waiting, allowance, next_group};
+use super::pulse::Side;
 use super::rows::{ApprovalRow, Prepared};
 use crate::secret::Secret;
 
-/// Most writes in one transaction; beyond this a group gains nothing and makes others wait.
-const GROUP: usize = 256;
 /// Writes that may wait. Beyond it the store says that it is busy.
 pub(super) const QUEUE: usize = 4096;
 /// Between attempts while the server is away. Short beside what a write may wait.
@@ -30,19 +32,44 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) enum Job {
     Write(Write),
-    Purge(Purge),
+    Care(Care),
 }
 
 /// One queued write.
 #[derive(Debug)]
 pub(super) struct Write {
-    pub(super) what: What,
+    what: Arc<What>,
     /// Gets whether something changed, after the commit.
-    pub(super) reply: Reply,
+    reply: Reply,
+    since: Instant,
+}
+
+impl Write {
+    pub(super) fn new(what: What, reply: Reply) -> Self {
+        Self {
+            what: Arc::new(what),
+            reply,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Waiting for Write {
+    fn bytes(&self) -> usize {
+        self.what.bytes()
+    }
+
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn is_dead(&self) -> bool {
+        self.reply.is_closed()
+    }
 }
 
 /// Where the answer to a write goes.
-type Reply = oneshot::Sender<Result<bool, StoreError>>;
+pub(super) type Reply = oneshot::Sender<Result<bool, StoreError>>;
 
 /// What to write.
 #[derive(Debug)]
@@ -57,10 +84,6 @@ pub(super) enum What {
     OfferSealKey(Secret),
     /// Approvals of one response, in their order: all or none.
     Claim(Vec<ApprovalRow>),
-    /// Some of the approvals before this time that nobody can give again.
-    ForgetClaims {
-        before_ms: i64,
-    },
 }
 
 impl What {
@@ -68,11 +91,43 @@ impl What {
     pub(super) fn new_response(&self) -> Option<&Prepared> {
         match self {
             Self::Insert(new) => Some(new),
-            Self::Delete { .. }
-            | Self::BeginEpoch(_)
-            | Self::OfferSealKey(_)
-            | Self::Claim(_)
-            | Self::ForgetClaims { .. } => None,
+            Self::Delete { .. } | Self::BeginEpoch(_) | Self::OfferSealKey(_) | Self::Claim(_) => {
+                None
+            }
+        }
+    }
+
+    /// Bytes that it writes, without the small change.
+    pub(super) fn bytes(&self) -> usize {
+        self.new_response().map_or(0, Prepared::bytes)
+    }
+}
+
+/// Maintenance. Each has a transaction of its own.
+#[derive(Debug)]
+pub(super) enum Care {
+    Purge(Purge),
+    /// Approvals that nobody can give again.
+    Forget {
+        claims: Vec<ApprovalRow>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Can it be written?
+    Probe {
+        /// Whether something is to be written: after a fault, to see whether it is over.
+        after_a_fault: bool,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Nothing comes after this.
+    Close(oneshot::Sender<()>),
+}
+
+impl Care {
+    fn is_dead(&self) -> bool {
+        match self {
+            Self::Purge(purge) => purge.reply.is_closed(),
+            Self::Forget { reply, .. } | Self::Probe { reply, .. } => reply.is_closed(),
+            Self::Close(_) => false,
         }
     }
 }
@@ -85,9 +140,13 @@ pub(super) struct Purge {
     pub(super) before_ms: i64,
     /// Most rows to try, ancestors included.
     pub(super) most: usize,
-    /// Gets how many rows went, and the ids that are still to be tried.
-    pub(super) reply: oneshot::Sender<Result<(usize, Vec<String>), StoreError>>,
+    /// Gets how many rows went, and the ids that are still to be tried; none when another gateway
+    /// sweeps.
+    pub(super) reply: oneshot::Sender<Result<Removed, StoreError>>,
 }
+
+/// How many rows went, and the ids that are still to be tried; `None` when another gateway sweeps.
+pub(super) type Removed = Option<(usize, Vec<String>)>;
 
 /// What a purge removed.
 #[derive(Debug, Default)]
@@ -106,98 +165,153 @@ pub(super) enum Attempt {
     Again,
 }
 
-/// Runs until the queue's senders are gone.
-pub(super) async fn run(
-    mut engine: Engine,
-    mut queue: mpsc::Receiver<Job>,
-    counters: Rc<Counters>,
-) {
+/// Runs until the queue's senders are gone, or it is closed.
+pub(super) async fn run(mut engine: Engine, mut queue: mpsc::Receiver<Job>, shared: Rc<Shared>) {
+    let mut pending: Vec<Write> = Vec::new();
     let mut jobs = Vec::with_capacity(GROUP);
-    while queue.recv_many(&mut jobs, GROUP).await > 0 {
-        let (mut whats, mut replies, mut purges) = (Vec::new(), Vec::new(), Vec::new());
-        for job in jobs.drain(..) {
-            match job {
-                // A write whose asker gave up is dropped before it starts: nobody will hear of it.
-                Job::Write(write) if write.reply.is_closed() => {}
-                Job::Write(write) => {
-                    whats.push(write.what);
-                    replies.push(write.reply);
-                }
-                Job::Purge(purge) => purges.push(purge),
-            }
+    loop {
+        if pending.is_empty() && queue.recv_many(&mut jobs, GROUP).await == 0 {
+            return;
         }
-        if !whats.is_empty() {
-            commit(&mut engine, &Arc::new(whats), replies, &counters).await;
+        // What came meanwhile may go before what is large.
+        while jobs.len() + pending.len() < 2 * GROUP
+            && let Ok(job) = queue.try_recv()
+        {
+            jobs.push(job);
         }
-        for purge in purges {
-            let removed = engine.purge(purge.ids, purge.before_ms, purge.most).await;
-            if let Ok((rows, _)) = &removed {
-                counters.note_purge(*rows);
+        let cares = sort_out(&mut jobs, &mut pending);
+        settle(&mut engine, next_group(&mut pending), &shared).await;
+        for care in cares {
+            if let Care::Close(closed) = care {
+                return close(engine, pending, closed, &shared).await;
             }
-            // Who gave up meanwhile does not listen.
-            let _unheard: Result<(), _> = purge.reply.send(removed);
+            if !care.is_dead() {
+                tend(&mut engine, care, &shared).await;
+            }
         }
     }
 }
 
-/// Commits a group. When a single write is at fault the others must not suffer, so each is then
-/// tried alone; when the database is, they all fail at once instead of waiting one after another.
-async fn commit(
-    engine: &mut Engine,
-    whats: &Arc<Vec<What>>,
-    replies: Vec<Reply>,
+/// Puts writes to those that wait; gives the maintenance.
+fn sort_out(jobs: &mut Vec<Job>, pending: &mut Vec<Write>) -> Vec<Care> {
+    let mut cares = Vec::new();
+    for job in jobs.drain(..) {
+        match job {
+            Job::Write(write) => pending.push(write),
+            Job::Care(care) => cares.push(care),
+        }
+    }
+    cares
+}
+
+/// Writes what waits, and ends.
+async fn close(
+    mut engine: Engine,
+    mut pending: Vec<Write>,
+    closed: oneshot::Sender<()>,
+    shared: &Shared,
+) {
+    while !pending.is_empty() {
+        settle(&mut engine, next_group(&mut pending), shared).await;
+    }
+    engine.close().await;
+    // Who gave up meanwhile does not listen.
+    let _unheard: Result<(), ()> = closed.send(());
+}
+
+/// Does one piece of maintenance.
+async fn tend(engine: &mut Engine, care: Care, shared: &Shared) {
+    // Who gave up meanwhile does not listen.
+    match care {
+        Care::Purge(purge) => {
+            let removed = engine.purge(purge.ids, purge.before_ms, purge.most).await;
+            if let Ok(Some((rows, _))) = &removed {
+                shared.counters.note_purge(*rows);
+            }
+            let _unheard: Result<(), _> = purge.reply.send(removed);
+        }
+        Care::Forget { claims, reply } => {
+            let _unheard: Result<(), _> = reply.send(engine.forget(claims).await);
+        }
+        Care::Probe {
+            after_a_fault,
+            reply,
+        } => {
+            let _unheard: Result<(), _> = reply.send(engine.probe(after_a_fault).await);
+        }
+        Care::Close(_) => {}
+    }
+}
+
+/// Commits a group, and answers each of its writes.
+async fn settle(engine: &mut Engine, group: Vec<Write>, shared: &Shared) {
+    if group.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    let size = group.len();
+    let bytes: usize = group.iter().map(Waiting::bytes).sum();
+    let deadline = began + 2 * (engine.write_limit() + allowance(bytes));
+    // New responses go first and by themselves: what else is written may wait for others' locks.
+    let is_new = |write: &Write| write.what.new_response().is_some();
+    let (new, others): (Vec<_>, Vec<_>) = group.into_iter().partition(is_new);
+    let mut parts = vec![(others, Attempt::First), (new, Attempt::First)];
+    while let Some((mut part, attempt)) = parts.pop() {
+        // Nobody would hear of it: its asker has told the client that it is not stored.
+        part.retain(|write| !write.is_dead());
+        if part.is_empty() {
+            continue;
+        }
+        let whats: Vec<Arc<What>> = part.iter().map(|one| Arc::clone(&one.what)).collect();
+        match engine.commit(whats, attempt).await {
+            Ok(changed) => {
+                shared.note(Side::Writes, began, &Ok(true));
+                answer(part, changed.into_iter().map(Ok), &shared.counters);
+            }
+            Err(failure) if failure.may_pass() && Instant::now() < deadline => {
+                // Trying again is safe: an insert that is there already succeeds.
+                shared.counters.note(|facts| facts.retries += 1);
+                tokio::time::sleep(PAUSE).await;
+                parts.push((part, Attempt::Again));
+            }
+            Err(failure) if failure.may_be_of_one() && part.len() > 1 => {
+                let attempt = if failure.may_be_done() {
+                    Attempt::Again
+                } else {
+                    attempt
+                };
+                let second = part.split_off(part.len() / 2);
+                parts.push((second, attempt));
+                parts.push((part, attempt));
+            }
+            Err(failure) => fail(part, failure, (began, shared)),
+        }
+    }
+    shared.counters.note_group(size, began.elapsed());
+}
+
+/// Tells these that they failed.
+fn fail(part: Vec<Write>, failure: Failure, (began, shared): (Instant, &Shared)) {
+    let of_row = matches!(failure, Failure::Row(_));
+    let error = failure.into_error();
+    if !of_row {
+        shared.note(Side::Writes, began, &Err::<bool, _>(error.clone()));
+    }
+    let answers = std::iter::repeat_n(Err(error), part.len());
+    answer(part, answers, &shared.counters);
+}
+
+/// Answers these writes.
+fn answer(
+    part: Vec<Write>,
+    answers: impl Iterator<Item = Result<bool, StoreError>>,
     counters: &Counters,
 ) {
-    let began = Instant::now();
-    let whole = 0..whats.len();
-    let several = whole.len() > 1;
-    let answers = match persist(engine, whats, whole, &replies, counters).await {
-        Ok(changed) => changed.into_iter().map(Ok).collect(),
-        Err(Failure::Row(_)) if several => {
-            let mut answers = Vec::with_capacity(replies.len());
-            for (at, reply) in replies.iter().enumerate() {
-                let reply = std::slice::from_ref(reply);
-                let one = persist(engine, whats, at..at + 1, reply, counters).await;
-                answers.push(
-                    one.map(|changed| changed.first().copied().unwrap_or_default())
-                        .map_err(Failure::into_error),
-                );
-            }
-            answers
-        }
-        Err(failure) => vec![Err(failure.into_error()); replies.len()],
-    };
-    counters.note_group(whats.len(), began.elapsed());
-    for (reply, answer) in replies.into_iter().zip(answers) {
+    for (write, answer) in part.into_iter().zip(answers) {
         counters.note(|facts| match answer {
             Ok(_) => facts.committed += 1,
             Err(_) => facts.failed += 1,
         });
-        let _unheard: Result<(), _> = reply.send(answer);
-    }
-}
-
-/// Tries these writes until the database has an opinion on them, or nobody waits any more. Trying
-/// again is safe: an insert that is there already succeeds.
-async fn persist(
-    engine: &mut Engine,
-    whats: &Arc<Vec<What>>,
-    which: Range<usize>,
-    replies: &[Reply],
-    counters: &Counters,
-) -> Result<Vec<bool>, Failure> {
-    let mut attempt = Attempt::First;
-    loop {
-        match engine.commit(whats, which.clone(), attempt).await {
-            Err(Failure::Passing(error)) if replies.iter().any(|reply| !reply.is_closed()) => {
-                if attempt == Attempt::First {
-                    log::warn!("a write is tried again: {error}");
-                }
-                attempt = Attempt::Again;
-                counters.note(|facts| facts.retries += 1);
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done,
-        }
+        let _unheard: Result<(), _> = write.reply.send(answer);
     }
 }

@@ -17,6 +17,7 @@ use crate::process::ExitKind;
 use crate::process::messages::Phase;
 use crate::store::messages::{Claim, Commit, FindLinks, LoadChain, Weigh};
 use crate::tools::Toolbox;
+use crate::vllm::efforts::KnownEfforts;
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::UpstreamSettings;
 
@@ -132,6 +133,8 @@ pub struct Peers {
     pub tools: Toolbox,
     /// What seals reasoning for clients.
     pub seal_keys: Arc<SealKeys>,
+    /// Which models take which words for the effort of thinking.
+    pub efforts: KnownEfforts,
     /// What a turn says of itself in the log; changes when logging is read again.
     pub log: watch::Receiver<TurnLog>,
     /// What is counted.

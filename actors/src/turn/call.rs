@@ -1,27 +1,25 @@
 //! One upstream call up to its status line: attempts, deadlines, and what an answer means.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use actix_http::{HttpMessage as _, Payload};
-use awc::error::SendRequestError;
-use awc::http::header::{self, HeaderMap};
-use awc::{Client, ClientResponse};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use http::header;
 use vllm_responses_protocol::chat::fault::{UpstreamFault, Waited};
 use vllm_responses_protocol::ids::IdSource as _;
 use vllm_responses_protocol::responses::event::Delivery;
 
 use crate::env::SystemIds;
+use crate::http1::{self, Body, Client, SendError};
 use crate::origin::Origin;
+use crate::redact::{Redacted, Secrets};
 use crate::trace::{Fact, Side, Span};
 use crate::vllm::client::in_trace;
 use crate::vllm::settings::UpstreamSettings;
 
 /// An upstream answer whose body is still to come; its head, which takes 3 KiB, is not kept.
 pub(super) struct Answer {
-    pub(super) body: Payload,
+    pub(super) body: Redacted,
     /// The model call's; ends with the answer.
     pub(super) span: Span,
 }
@@ -47,7 +45,8 @@ pub(super) struct Call {
 
 /// Calls until an answer with status 200 comes, a fault is final, or the retries are spent.
 ///
-/// Only faults before the status line's 200 are tried again, so the client has seen no model output.
+/// Tried again is only what no model has worked on: no connection, or an answer that says so. See
+/// [`Client::send`] for the one case in which a request is sent a second time without one.
 pub(super) async fn call(call: Call) -> Result<Answer, UpstreamFault> {
     let mut retries = 0;
     loop {
@@ -84,7 +83,9 @@ fn pause_before_retry(fault: &UpstreamFault, retries: u32) -> Option<Duration> {
                 let seconds: u64 = wait.parse().ok()?;
                 Some(Duration::from_secs(seconds)).filter(|wait| *wait <= MAX_RETRY_AFTER)
             }
-            (500 | 502 | 503, None) => backoff(),
+            // 500 and 502 may come after a generation, which is not begun again: a prompt that brings
+            // the server down would do so three times.
+            (503, None) => backoff(),
             _ => None,
         },
         UpstreamFault::WrongContentType
@@ -101,22 +102,14 @@ fn jitter(base: Duration) -> Duration {
     base + Duration::from_millis(random)
 }
 
-async fn attempt(call: &Call, span: &mut Span) -> Result<Payload, UpstreamFault> {
-    let accept = match call.delivery {
-        Delivery::Events => "text/event-stream",
-        Delivery::Whole => "application/json",
-    };
+async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault> {
     let request = call
-        .client
-        .post(call.upstream.endpoint("/chat/completions"))
-        .insert_header((header::CONTENT_TYPE, "application/json"))
-        .insert_header((header::ACCEPT, accept))
-        .insert_header(("x-request-id", &*call.origin.request_id));
-    let request = in_trace(request, span.scope().context());
-    let sent = call
         .upstream
-        .authorize(request)
-        .send_body(call.body.clone());
+        .post("/chat/completions", call.body.clone())
+        .header("content-type", "application/json")
+        .header("accept", wanted(call.delivery))
+        .header("x-request-id", &*call.origin.request_id);
+    let sent = call.client.send(in_trace(request, span.scope().context()));
     let limits = call.upstream.deadlines;
     let (limit, waited) = match call.delivery {
         Delivery::Events => (limits.head, Waited::Head(limits.head)),
@@ -124,12 +117,13 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<Payload, UpstreamFault>
     };
     match tokio::time::timeout(limit, sent).await {
         Err(_elapsed) => Err(UpstreamFault::TimedOut(waited)),
-        Ok(Err(error)) => Err(send_fault(&error)),
+        Ok(Err(error)) => Err(send_fault(error)),
         Ok(Ok(answer)) => {
-            span.note(Fact::HttpStatus(answer.status().as_u16()));
-            let body = accept_answer(answer, call.delivery).await?;
+            span.note(Fact::HttpStatus(answer.status));
+            let secrets = call.upstream.secrets();
+            let body = accept_answer(answer, &secrets).await?;
             span.note(Fact::Model(&call.model));
-            Ok(body)
+            Ok(secrets.in_answer().strip(body))
         }
     }
 }
@@ -146,53 +140,47 @@ pub(super) fn words(fault: &UpstreamFault) -> &'static str {
     }
 }
 
-fn send_fault(error: &SendRequestError) -> UpstreamFault {
-    // A head that could not be understood: no HTTP server, or a broken one. A parse error with a
-    // source is one of the connection.
-    if let SendRequestError::Response(parse) = error
-        && parse.source().is_none()
-    {
-        return UpstreamFault::WrongContentType;
+fn send_fault(error: SendError) -> UpstreamFault {
+    match error {
+        SendError::Unreachable(_) => UpstreamFault::Unreachable,
+        SendError::BrokenOff => UpstreamFault::Reset,
+        // No HTTP server, or a broken one.
+        SendError::Malformed | SendError::Unwritable => UpstreamFault::WrongContentType,
     }
-    UpstreamFault::Unreachable
 }
 
 /// Sorts answers: a 200 of the right kind goes on, everything else is a fault.
-async fn accept_answer(
-    mut answer: ClientResponse,
-    delivery: Delivery,
-) -> Result<Payload, UpstreamFault> {
-    let status = answer.status().as_u16();
-    if status != 200 {
-        let retry_after = text(answer.headers(), header::RETRY_AFTER);
-        let body = beginning(answer).await;
+async fn accept_answer(answer: http1::Answer, secrets: &Secrets) -> Result<Body, UpstreamFault> {
+    if answer.status != 200 {
+        let retry_after = answer.text(header::RETRY_AFTER);
+        let retry_after = retry_after.map(|text| clean(text, secrets));
+        let status = answer.status;
+        let body = beginning(answer.body, secrets).await;
         return Err(UpstreamFault::Status {
             status,
             retry_after,
             body,
         });
     }
-    let wanted = match delivery {
-        Delivery::Events => "text/event-stream",
-        Delivery::Whole => "application/json",
-    };
-    let kind = text(answer.headers(), header::CONTENT_TYPE).unwrap_or_default();
-    let encoded = answer.headers().contains_key(header::CONTENT_ENCODING);
-    if encoded || !kind.trim_start().to_ascii_lowercase().starts_with(wanted) {
+    // Either kind: a server that was asked for a stream may answer with one JSON text, an error above
+    // all, and some stream whatever they are asked for. The machine tells them apart.
+    let kind = answer.text(header::CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.trim_start().to_ascii_lowercase();
+    let mut known = ["text/event-stream", "application/json"].iter();
+    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
+    if encoded || !known.any(|known| kind.starts_with(known)) {
         return Err(UpstreamFault::WrongContentType);
     }
-    Ok(answer.take_payload())
+    Ok(answer.body)
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<Box<str>> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(Box::from)
+fn clean(text: &str, secrets: &Secrets) -> Box<str> {
+    let text = secrets.redact(Bytes::copy_from_slice(text.as_bytes()));
+    String::from_utf8_lossy(&text).into()
 }
 
 /// The beginning of an error body; whatever came within size and time.
-async fn beginning(mut answer: ClientResponse) -> Box<[u8]> {
+async fn beginning(mut answer: Body, secrets: &Secrets) -> Box<[u8]> {
     let mut body = Vec::new();
     let read = async {
         while let Some(Ok(bytes)) = answer.next().await {
@@ -205,7 +193,7 @@ async fn beginning(mut answer: ClientResponse) -> Box<[u8]> {
     // What came before the limit is enough.
     let _elapsed = tokio::time::timeout(ERROR_BODY_LIMIT, read).await;
     body.truncate(ERROR_BODY);
-    body.into()
+    Box::from(&secrets.redact_beginning(body)[..])
 }
 
 #[cfg(test)]
@@ -224,14 +212,12 @@ mod tests {
     fn u7_u8_what_is_tried_again() {
         let again = |fault| pause_before_retry(&fault, 0).is_some();
         assert!(again(UpstreamFault::Unreachable));
-        for code in [500, 502, 503] {
-            assert!(again(status(code, None)), "{code}");
-        }
+        assert!(again(status(503, None)));
         assert!(again(status(503, Some("1"))));
         for (code, wait) in [(503, "2"), (503, "soon"), (429, "30")] {
             assert!(!again(status(code, Some(wait))), "{code} {wait}");
         }
-        for code in [400, 401, 404, 429, 504] {
+        for code in [400, 401, 404, 429, 500, 502, 504] {
             assert!(!again(status(code, None)), "{code}");
         }
         assert!(!again(UpstreamFault::Reset));

@@ -23,7 +23,7 @@ impl TurnActor {
         if self.head.is_some() && self.spoke.elapsed() >= limits.hold_status {
             self.feed(Input::HoldExpired, ctx);
         }
-        if self.upstream.is_some() && self.heard.elapsed() >= self.silence_limit() {
+        if self.listens() && self.heard.elapsed() >= self.silence_limit() {
             self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
         }
         if self.until_overdue().is_some_and(|left| left.is_zero()) {
@@ -37,6 +37,11 @@ impl TurnActor {
             }
         }
         ctx.run_later(self.next_look(), Self::look_at_clock);
+    }
+
+    /// Whether the upstream's silence is its own: while the client owes a read, it is not read.
+    fn listens(&self) -> bool {
+        self.upstream.is_some() && !self.blocked
     }
 
     fn silence(&self) -> Waited {
@@ -77,7 +82,7 @@ impl TurnActor {
             (Delivery::Events, None) => limits.keep_alive.saturating_sub(self.spoke.elapsed()),
             (Delivery::Whole, _) => limits.keep_alive,
         };
-        let silent = if self.upstream.is_some() {
+        let silent = if self.listens() {
             self.heard.elapsed()
         } else {
             Duration::ZERO

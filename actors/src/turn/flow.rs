@@ -132,8 +132,14 @@ impl TurnActor {
         let Some(upstream) = &mut self.upstream else {
             return Poll::Pending;
         };
+        let uncharged = &mut self.uncharged;
         upstream.body.poll_next_unpin(task).map(|read| match read {
-            Some(Ok(bytes)) => Read::Bytes(bytes),
+            Some(Ok(bytes)) => {
+                if let Some(seen) = uncharged {
+                    seen.saw(&bytes);
+                }
+                Read::Bytes(bytes)
+            }
             Some(Err(_broken)) => Read::Broken,
             None => Read::Ended,
         })
@@ -210,9 +216,14 @@ impl TurnActor {
         let account = &self.permit.account;
         if self.outlet.poll_room(task).is_pending() {
             account.note_waiting();
+            self.blocked = true;
             return Poll::Pending;
         }
         account.note_taken();
+        if std::mem::replace(&mut self.blocked, false) {
+            // Its silence counts from here: it was not listened to.
+            self.heard = Instant::now();
+        }
         let mut bytes = std::mem::take(&mut self.effects.bytes);
         // It grew by doubling, and may lie in the channel for long.
         if bytes.capacity() > bytes.len() + SPARE {

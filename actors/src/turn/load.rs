@@ -1,12 +1,13 @@
 //! What a turn reads before it can call the model: from the store, and the prompt's length.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Recipient, WrapFuture as _};
 use bytes::Bytes;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, CorruptHistory};
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::ids::{Owner, ResponseId, response_of};
 use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::turn::effect::{Claimed, Input};
@@ -94,18 +95,16 @@ impl TurnActor {
         }));
     }
 
-    /// Reads the items of responses that the input refers to.
-    pub(super) fn find_items(&mut self, responses: Vec<ResponseId>, ctx: &mut Context<Self>) {
+    /// Reads the items that the input refers to.
+    pub(super) fn find_items(&mut self, wanted: Vec<Box<str>>, ctx: &mut Context<Self>) {
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let peers = Arc::clone(&self.permit.peers);
-        let memory = self.permit.account.memory().clone();
-        let copies = self.turn.copies();
-        let asked = FindLinks {
-            owner: self.owner.clone(),
-            ids: responses,
+        let shelf = Shelf {
+            peers: Arc::clone(&self.permit.peers),
+            memory: self.permit.account.memory().clone(),
+            copies: self.turn.copies(),
         };
-        let origin = self.origin.clone();
-        let find = async move { items(&peers, &memory, (asked, copies), &origin).await };
+        let (owner, origin) = (self.owner.clone(), self.origin.clone());
+        let find = async move { items(&shelf, &owner, &wanted, &origin).await };
         ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
             if found.is_err() {
                 span.fail("the items were not loaded");
@@ -161,32 +160,80 @@ async fn history(
     Ok((items, settings, load))
 }
 
-/// The items that these responses took in and made, and what they take in memory when so many copies
-/// are made of them; unknown ones have none.
+/// Those of the wanted items that there are, and what they take in memory.
+///
+/// A response has in its own input what earlier ones made, where it referred to that, so the last one
+/// is read first: of a conversation it is mostly all that is needed.
 async fn items(
-    peers: &Peers,
-    memory: &Memory,
-    (asked, copies): (FindLinks, usize),
+    shelf: &Shelf,
+    owner: &Owner,
+    wanted: &[Box<str>],
     origin: &Origin,
 ) -> Result<(Vec<Item>, Load), ApiError> {
-    let what = "the items that `input` refers to";
-    let weigh = Weigh {
-        owner: asked.owner.clone(),
-        what: Weighed::Links(asked.ids.clone()),
-    };
-    let held = room::reserve(memory, &peers.weights, weigh, copies).await?;
-    let found = match ask(&peers.links, asked, STORE_LIMIT).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
-        Err(error) => return Err(not_loaded(&error, what, origin)),
-    };
-    let found = Chain {
-        links: found,
-        ..Chain::default()
-    };
-    let (items, load) = room::items(found, held, copies, history::from_links).await?;
-    let items = items.map_err(|corrupt| unreadable(corrupt, origin))?;
+    let missing: HashSet<Box<str>> = wanted.iter().cloned().collect();
+    let last = wanted.last().and_then(|id| response_of(id));
+    let last = last.into_iter().collect();
+    let (mut items, missing, mut load) = shelf.take(owner, last, missing, origin).await?;
+    let mut seen = HashSet::new();
+    let rest = wanted.iter().filter(|id| missing.contains(*id));
+    let rest = rest.filter_map(|id| response_of(id));
+    let rest: Vec<ResponseId> = rest.filter(|id| seen.insert(id.clone())).collect();
+    if !rest.is_empty() {
+        let (more, _, other) = shelf.take(owner, rest, missing, origin).await?;
+        items.extend(more);
+        load.kept += other.kept;
+        load.held.absorb(other.held);
+    }
     Ok((items, load))
+}
+
+/// Where items are that requests refer to.
+struct Shelf {
+    peers: Arc<Peers>,
+    memory: Memory,
+    /// Of one item; the request may refer to it more than once.
+    copies: usize,
+}
+
+impl Shelf {
+    /// Those of the missing items that these responses took in or made, which of them are still missing
+    /// then, and what was found takes in memory; unknown responses have none.
+    async fn take(
+        &self,
+        owner: &Owner,
+        ids: Vec<ResponseId>,
+        mut missing: HashSet<Box<str>>,
+        origin: &Origin,
+    ) -> Result<(Vec<Item>, HashSet<Box<str>>, Load), ApiError> {
+        let what = "the items that `input` refers to";
+        let weigh = Weigh {
+            owner: owner.clone(),
+            what: Weighed::Links(ids.clone()),
+        };
+        let weights = &self.peers.weights;
+        let held = room::reserve(&self.memory, weights, weigh, self.copies).await?;
+        let asked = FindLinks {
+            owner: owner.clone(),
+            ids,
+        };
+        let links = match ask(&self.peers.links, asked, STORE_LIMIT).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
+            Err(error) => return Err(not_loaded(&error, what, origin)),
+        };
+        let read = Chain {
+            links,
+            ..Chain::default()
+        };
+        let take = move |read: &Chain| {
+            let mut found = Vec::new();
+            history::take_items(read, &mut missing, &mut found)?;
+            Ok((found, missing))
+        };
+        let (taken, load) = room::items(read, held, self.copies, take).await?;
+        let (found, missing) = taken.map_err(|corrupt| unreadable(corrupt, origin))?;
+        Ok((found, missing, load))
+    }
 }
 
 /// Whether these approvals are this response's.

@@ -14,15 +14,16 @@ mod flow;
 mod load;
 mod outlet;
 mod room;
+mod spent;
 mod timings;
 mod tools;
 mod watch;
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
-use awc::Client;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,8 @@ use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept
 
 use crate::ask::ask;
 use crate::env::{Clock as _, SystemClock};
+use crate::http1::Client;
+use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
 use crate::store::messages::Commit;
@@ -46,6 +49,7 @@ use call::{Answer, Call};
 use flow::{Flow, Part};
 use outlet::Outlet;
 pub use outlet::Pieces;
+pub use spent::Spent;
 use timings::{Timings, log_messages};
 
 /// The store's own deadline is 5 s; this one is for a store actor that died.
@@ -70,6 +74,8 @@ pub struct Job {
     pub queued: Duration,
     /// What the request takes in memory.
     pub load: Load,
+    /// What the model's answers have used so far.
+    pub spent: Arc<Spent>,
 }
 
 /// What a request and everything that is read for it take in memory: see `memory::weight`.
@@ -121,6 +127,7 @@ pub(crate) struct TurnActor {
     permit: Permit,
     origin: Origin,
     span: Span,
+    spent: Arc<Spent>,
     /// The request, its history, results of tools, and the answer.
     load: Load,
     /// What the answer takes of it; see `memory::weight`.
@@ -145,8 +152,12 @@ pub(crate) struct TurnActor {
     timings: Timings,
     /// When the client last heard something.
     spoke: Instant,
-    /// When the upstream last said something.
+    /// When the upstream last said something, or could have.
     heard: Instant,
+    /// The client owes a read, so nothing is read of the upstream either.
+    blocked: bool,
+    /// The running call, where tokens are limited and it has not told what it used.
+    uncharged: Option<Estimate>,
     /// When the running answer was last read from; `None` before its first bytes.
     last_read: Option<Instant>,
 }
@@ -168,6 +179,7 @@ impl TurnActor {
             permit: job.permit,
             origin: job.origin,
             span: job.span,
+            spent: job.spent,
             client,
             head: Some(head),
             outlet: body,
@@ -185,6 +197,8 @@ impl TurnActor {
             timings: Timings::begin(now, job.queued),
             spoke: now,
             heard: now,
+            blocked: false,
+            uncharged: None,
             last_read: None,
         }
     }
@@ -224,9 +238,10 @@ impl TurnActor {
         match action {
             Action::CallModel(body) => self.call_model(body.into(), ctx),
             Action::Used(call) => {
-                if let Some(meter) = &self.permit.meter {
-                    meter.charge(call.prompt_tokens.saturating_add(call.completion_tokens));
-                }
+                self.uncharged = None;
+                let (prompt, completion) = (call.prompt_tokens(), call.completion_tokens());
+                self.spent.add(prompt, completion);
+                self.charge(prompt.saturating_add(completion));
             }
             Action::ListTools { tool_index, server } => self.list_tools(tool_index, &server, ctx),
             Action::Suspect(mentions) => {
@@ -239,7 +254,19 @@ impl TurnActor {
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
             Action::LeftOut(turns) => self.left_out(turns),
-            Action::FindItems(responses) => self.find_items(responses, ctx),
+            Action::Complained(words) => {
+                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
+                    "the model server told of a fault inside its answer: {words}");
+            }
+            Action::LostCalls(calls) => {
+                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, calls;
+                    "the model called functions without a name: the calls are left out");
+            }
+            Action::EffortRefused => {
+                let model = &self.turn.identity().model;
+                self.permit.peers.efforts.refused(model);
+            }
+            Action::FindItems(wanted) => self.find_items(wanted, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
@@ -263,6 +290,19 @@ impl TurnActor {
         );
     }
 
+    fn charge(&self, tokens: u64) {
+        if let Some(meter) = &self.permit.meter {
+            meter.charge(tokens);
+        }
+    }
+
+    /// A model call ended without telling its usage: what was seen is charged.
+    fn charge_seen(&mut self) {
+        if let Some(seen) = self.uncharged.take() {
+            self.charge(seen.tokens());
+        }
+    }
+
     fn answer(&mut self, head: Head, status: u16) {
         self.span.note(Fact::HttpStatus(status));
         if status >= 500 {
@@ -277,6 +317,8 @@ impl TurnActor {
     fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
+        self.charge_seen();
+        let estimate = self.permit.meter.as_ref().map(|_| Estimate::of(&body));
         self.last_read = None;
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
@@ -292,9 +334,12 @@ impl TurnActor {
             delivery: self.turn.delivery(),
             body,
         });
-        let answered = call
-            .into_actor(self)
-            .map(|answer, act, ctx| act.answered(answer, ctx));
+        let answered = call.into_actor(self).map(|answer, act, ctx| {
+            if answer.is_ok() {
+                act.uncharged = estimate;
+            }
+            act.answered(answer, ctx);
+        });
         self.calling = Some(ctx.spawn(answered));
     }
 
@@ -314,7 +359,7 @@ impl TurnActor {
             Err(fault) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
                     "upstream call failed: {}", describe(&fault));
-                if fault == UpstreamFault::Unreachable {
+                if matches!(fault, UpstreamFault::Unreachable | UpstreamFault::Reset) {
                     self.permit.peers.suspects.do_send(Suspect);
                 }
                 self.feed(Input::UpstreamFailed(fault), ctx);
@@ -393,6 +438,7 @@ impl Actor for TurnActor {
     fn stopped(&mut self, _: &mut Self::Context) {
         // However the turn ended: nobody waits for its tools any more.
         self.tools.cancel();
+        self.charge_seen();
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }

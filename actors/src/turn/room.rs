@@ -8,7 +8,6 @@ use actix::Recipient;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::CorruptHistory;
 use vllm_responses_protocol::record::{Chain, Link};
-use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::weigh::{self, Weight};
 
 use super::Load;
@@ -39,13 +38,13 @@ pub(super) async fn reserve(
     memory.reserve(bytes).await.map_err(no_room)
 }
 
-/// The items of what was read, which is dropped.
-pub(super) async fn items(
+/// What is read out of rows, which are dropped.
+pub(super) async fn items<T: Send + 'static>(
     chain: Chain,
     mut held: Held,
     copies: usize,
-    read: fn(&Chain) -> Result<Vec<Item>, CorruptHistory>,
-) -> Result<(Result<Vec<Item>, CorruptHistory>, Load), ApiError> {
+    read: impl FnOnce(&Chain) -> Result<T, CorruptHistory> + Send + 'static,
+) -> Result<(Result<T, CorruptHistory>, Load), ApiError> {
     let memory = held.memory().clone();
     let is_large = chain.size() >= LARGE;
     let weigh = move || (weigh_all(&chain.links), chain);

@@ -1,63 +1,72 @@
-//! The HTTP client for the upstream: one per thread, made for long streams.
+//! Requests to the model server, with the gateway's own key.
 
 use std::time::Duration;
 
-use awc::{Client, ClientRequest, Connector};
+use bytes::Bytes;
 use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::settings::UpstreamSettings;
-use crate::tls;
+use crate::http1::{Client, Request};
+use crate::redact::Secrets;
 
-/// Unused connections are dropped before uvicorn's own 5 s keep-alive would close them under us:
-/// a request sent into a closing connection costs a retry.
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
+impl UpstreamSettings {
+    /// A client for this thread.
+    pub fn client(&self) -> Client {
+        self.client_within(self.deadlines.connect)
+    }
 
-/// A client for this thread, for servers below `url`.
-///
-/// The defaults that would break streaming are off: the 5 s head deadline, the limit of 100 requests,
-/// redirects (fault U13). The callers have deadlines of their own.
-pub fn client(url: &str, connect: Duration) -> Client {
-    let scheme = url.split(':').next().unwrap_or_default();
-    let connector = if scheme.eq_ignore_ascii_case("https") {
-        Connector::new().rustls_0_23(tls::trusting_system())
-    } else {
-        Connector::new()
-    };
-    let connector = connector
-        .timeout(connect)
-        .limit(0)
-        .conn_keep_alive(KEEP_ALIVE)
-        .conn_lifetime(Duration::from_secs(3600));
-    Client::builder()
-        .connector(connector)
-        .disable_timeout()
-        .disable_redirects()
-        .finish()
+    /// A client for this thread with another limit for connecting. Where the upstream is a vLLM of our
+    /// own, a connection that was not made to it is none.
+    pub(super) fn client_within(&self, connect: Duration) -> Client {
+        let client = Client::new(&self.base_url, connect);
+        match self.vouch.clone() {
+            Some(vouch) => client.checked(move || vouch.confirms()),
+            None => client,
+        }
+    }
+
+    /// `GET` of an endpoint, `path` beginning with a slash.
+    pub fn get(&self, path: &str) -> Request {
+        self.authorize(Request::get(format!("{}{path}", self.root())))
+    }
+
+    /// `POST` to an endpoint, `path` beginning with a slash.
+    pub fn post(&self, path: &str, body: Bytes) -> Request {
+        self.authorize(Request::post(format!("{}{path}", self.root()), body))
+    }
+
+    /// `POST` to one of vLLM's own endpoints, which stand beside `/v1`.
+    pub(crate) fn post_beside(&self, path: &str, body: Bytes) -> Request {
+        let root = self.root();
+        let root = root.strip_suffix("/v1").unwrap_or(root);
+        self.authorize(Request::post(format!("{root}{path}"), body))
+    }
+
+    fn root(&self) -> &str {
+        self.base_url.path().trim_end_matches('/')
+    }
+
+    fn authorize(&self, request: Request) -> Request {
+        match &self.api_key {
+            Some(key) => request.header("authorization", format!("Bearer {}", key.expose())),
+            None => request,
+        }
+    }
+
+    /// What an answer of this server may not show anybody.
+    pub fn secrets(&self) -> Secrets {
+        Secrets::of(self.api_key.as_ref())
+    }
 }
 
 /// Tells the server where its work stands in a trace; the only thing of a client's headers that goes on.
-pub fn in_trace(request: ClientRequest, context: Option<&TraceContext>) -> ClientRequest {
+pub fn in_trace(request: Request, context: Option<&TraceContext>) -> Request {
     let Some(context) = context else {
         return request;
     };
-    let request = request.insert_header((TRACEPARENT, context.parent()));
+    let request = request.header(TRACEPARENT, context.parent());
     match context.state() {
         "" => request,
-        state => request.insert_header((TRACESTATE, state)),
-    }
-}
-
-impl UpstreamSettings {
-    /// URL of an endpoint, `path` beginning with a slash.
-    pub fn endpoint(&self, path: &str) -> String {
-        format!("{}{path}", self.base_url.as_str().trim_end_matches('/'))
-    }
-
-    /// Adds the gateway's own key to a request.
-    pub fn authorize(&self, request: ClientRequest) -> ClientRequest {
-        match &self.api_key {
-            Some(key) => request.bearer_auth(key.expose()),
-            None => request,
-        }
+        state => request.header(TRACESTATE, state),
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! `VllmActor` polls `GET /v1/models`. Before start-up is done it polls until the list answers;
 //! afterwards it looks every few seconds, or at once when a turn could not reach the upstream, and
-//! tells the supervisor what it sees. It makes no model calls: awc clients belong to a thread, so
+//! tells the supervisor what it sees. It makes no model calls: clients belong to a thread, so
 //! each turn calls from its own.
 
 pub mod client;
 pub mod command;
+pub mod efforts;
 pub mod messages;
 pub mod settings;
 pub mod spawn;
 pub(crate) mod tokenize;
+pub mod vouch;
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,10 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseActFuture,
     SpawnHandle, WrapFuture,
 };
-use awc::Client;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::http1::Client;
 use crate::supervisor::messages::{Component, Health, Report};
 use messages::{AwaitReady, NotReady, Observe, Suspect, UpstreamObservation};
 use settings::UpstreamSettings;
@@ -145,7 +147,7 @@ impl Actor for VllmActor {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        self.client = Some(client::client(self.settings.base_url.as_str(), POLL_LIMIT));
+        self.client = Some(self.settings.client_within(POLL_LIMIT));
     }
 }
 
@@ -155,9 +157,10 @@ impl Handler<AwaitReady> for VllmActor {
 
     fn handle(&mut self, _: AwaitReady, _: &mut Self::Context) -> Self::Result {
         let settings = self.settings.clone();
-        let client = self.client.clone().unwrap_or_default();
+        let client = self.client.clone();
         let trouble = self.last_error.clone();
         let ready = async move {
+            let client = client.unwrap_or_else(|| Client::new(&settings.base_url, POLL_LIMIT));
             await_ready(&client, &settings, &trouble).await?;
             Ok(models(&client, &settings).await.unwrap_or_default())
         };
@@ -209,16 +212,9 @@ struct Model {
 /// The models of the list; `None` when the list is no such list, since the gateway works without
 /// knowing it.
 async fn models(client: &Client, settings: &UpstreamSettings) -> Option<Vec<String>> {
-    let request = settings.authorize(client.get(settings.endpoint("/models")));
     let body = async {
-        request
-            .send()
-            .await
-            .ok()?
-            .body()
-            .limit(LONGEST_LIST)
-            .await
-            .ok()
+        let answer = client.send(settings.get("/models")).await.ok()?;
+        answer.body.whole(LONGEST_LIST).await.ok()
     };
     let body = tokio::time::timeout(POLL_LIMIT, body).await.ok()??;
     let list: ModelList = serde_json::from_slice(&body).ok()?;
@@ -253,12 +249,11 @@ async fn await_ready(
 }
 
 async fn poll(client: &Client, settings: &UpstreamSettings) -> Poll {
-    let request = settings.authorize(client.get(settings.endpoint("/models")));
-    match tokio::time::timeout(POLL_LIMIT, request.send()).await {
+    let sent = client.send(settings.get("/models"));
+    match tokio::time::timeout(POLL_LIMIT, sent).await {
         Err(_elapsed) => Poll::NotYet(format!("no answer within {POLL_LIMIT:?}")),
-        // awc's words may quote addresses, never keys.
-        Ok(Err(_unreachable)) => Poll::NotYet("cannot be reached".to_owned()),
-        Ok(Ok(answer)) => match answer.status().as_u16() {
+        Ok(Err(error)) => Poll::NotYet(error.to_string()),
+        Ok(Ok(answer)) => match answer.status {
             200 => Poll::Ready,
             status @ (401 | 403) => Poll::Unauthorized(status),
             status => Poll::NotYet(format!("answers with status {status}")),

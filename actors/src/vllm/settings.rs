@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::vouch::Vouch;
 use crate::secret::Secret;
 use crate::supervisor::restart::OnExit;
 
@@ -20,6 +21,8 @@ pub struct UpstreamSettings {
     pub ready_interval: Duration,
     /// Deadlines of one call.
     pub deadlines: CallDeadlines,
+    /// Who says that what listens there is ours; `None` for an upstream of others.
+    pub vouch: Option<Vouch>,
 }
 
 /// Deadlines of one upstream call.

@@ -248,3 +248,36 @@ async fn d8_a_wrong_password_is_no_error_either() {
     exercise(&door, &plain, "wrong").await;
     assert!(door.facts().await.breaker_open);
 }
+
+/// It answers each command at once, with an error: no client notices, and nobody calls it ready.
+#[actix_rt::test]
+async fn d8_one_that_answers_and_will_not_serve_is_left_alone() {
+    let Some(redis) = Redis::start(&[]) else {
+        return;
+    };
+    redis.command::<String>("ACL SETUSER default -mget -set -eval -del");
+    let place = Place::new();
+    let plain = place.plain(Extent::Items).await;
+    let door = place.replica(&redis.url()).await;
+    exercise(&door, &plain, "refusing").await;
+    let facts = door.facts().await;
+    assert!(facts.breaker_open, "{facts:?}");
+    assert!(facts.errors < 20, "it was asked again and again: {facts:?}");
+    redis.command::<String>("ACL SETUSER default +@all");
+    door.commit(record("resp_healed")).await.unwrap();
+    until_warm(&door, "resp_healed").await;
+}
+
+/// Nothing was deleted, so nothing need be made final: it took 2.2 s, and voided the cache of all.
+#[actix_rt::test]
+async fn deleting_an_unknown_response_begins_no_epoch() {
+    let place = Place::new();
+    let door = place.replica(&url(free_port())).await;
+    for _ in 0..3 {
+        assert_eq!(door.remove("ann", "resp_never").await, Ok(false));
+    }
+    assert_eq!(door.facts().await.epochs_begun, 0);
+    door.commit(record("resp_there")).await.unwrap();
+    assert_eq!(door.remove("ann", "resp_there").await, Ok(true));
+    assert_eq!(door.facts().await.epochs_begun, 1);
+}

@@ -13,8 +13,8 @@ use vllm_responses_actors::cache::{Behind, CacheActor};
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::messages::{
-    BeginEpoch, ChainPart, Claim, Commit, Extent, Fetch, FindLinks, KeepSealKey, LoadChain,
-    LoadPart, Observe, ReadEpoch, Remove, StoreError, StoreObservation, Weigh, Weight,
+    BeginEpoch, ChainPart, Claim, Close, Commit, Extent, Fetch, FindLinks, KeepSealKey, LoadChain,
+    LoadPart, Observe, ReadEpoch, Remove, ReportTo, StoreError, StoreObservation, Weigh, Weight,
 };
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Link, Record, Status};
@@ -138,6 +138,8 @@ fn behind_of(counting: &Addr<Counting>) -> Behind {
         beginnings: counting.clone().recipient(),
         seal_keys: counting.clone().recipient(),
         observe: counting.clone().recipient(),
+        reports: counting.clone().recipient(),
+        closing: counting.clone().recipient(),
     }
 }
 
@@ -187,6 +189,20 @@ impl Handler<FindLinks> for Counting {
 impl Handler<Weigh> for Counting {
     type Result = ResponseFuture<Result<Option<Weight>, StoreError>>;
     fn handle(&mut self, message: Weigh, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
+    }
+}
+
+impl Handler<ReportTo> for Counting {
+    type Result = ();
+    fn handle(&mut self, message: ReportTo, _: &mut Self::Context) {
+        self.store.do_send(message);
+    }
+}
+
+impl Handler<Close> for Counting {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+    fn handle(&mut self, message: Close, _: &mut Self::Context) -> Self::Result {
         self.pass(message, None, |_| None)
     }
 }

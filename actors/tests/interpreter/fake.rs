@@ -34,7 +34,13 @@ pub(crate) fn run(script: &str) -> ExitCode {
         _ => send(r#"{"type":"ready","pyodide":"fake"}"#),
     }
     let mut id = 0;
-    while receive() {
+    while let Some(message) = receive() {
+        // The sign of life after a call.
+        if message.starts_with(br#"{"type":"warm""#) {
+            rest(script);
+            send(r#"{"type":"warmed","modules":[]}"#);
+            continue;
+        }
         id += 1;
         send(&out(id, "before"));
         act(script, id);
@@ -47,7 +53,7 @@ pub(crate) fn run(script: &str) -> ExitCode {
 
 fn act(script: &str, id: u64) {
     match script {
-        "good" => {}
+        "good" | "restless" | "works_on" => {}
         "slow" => std::thread::sleep(Duration::from_millis(300)),
         "oversize" => raw(&u32::MAX.to_be_bytes()),
         "wrong_id" => send(&out(id + 1, "x")),
@@ -99,12 +105,26 @@ fn raw(bytes: &[u8]) {
     }
 }
 
-/// Takes one message; false when there are no more.
-fn receive() -> bool {
+/// Takes one message; `None` when there are no more.
+fn receive() -> Option<Vec<u8>> {
     let mut head = [0; 4];
-    if stdin().lock().read_exact(&mut head).is_err() {
-        return false;
-    }
+    stdin().lock().read_exact(&mut head).ok()?;
     let length = usize::try_from(u32::from_be_bytes(head)).unwrap();
-    stdin().lock().read_exact(&mut vec![0; length]).is_ok()
+    let mut message = vec![0; length];
+    stdin().lock().read_exact(&mut message).ok()?;
+    Some(message)
+}
+
+/// What code of a call that was answered goes on with.
+fn rest(script: &str) {
+    match script {
+        "restless" => std::thread::sleep(Duration::from_secs(3600)),
+        // Looks at rest, and is not.
+        "works_on" => drop(std::thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        })),
+        _ => {}
+    }
 }

@@ -22,6 +22,7 @@ mod fake;
 mod isolation;
 mod probes;
 mod resources;
+mod rest;
 mod science;
 mod stage;
 mod violations;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         return fake::run(words.get(2).map_or("", String::as_str));
     }
     let mut trials = violations::trials();
+    trials.extend(rest::trials());
     match stage::bundle("TEST_INTERPRETER_BUNDLE") {
         Some(_) => {
             let groups = [
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
                 wall::trials(),
                 isolation::trials(),
                 resources::trials(),
+                rest::real_trials(),
                 crowd::trials(),
             ];
             trials.extend(groups.into_iter().flatten());

@@ -14,7 +14,7 @@ use vllm_responses_actors::interpreter::messages::{
 use vllm_responses_actors::interpreter::sessions::SessionSettings;
 use vllm_responses_protocol::ids::Owner;
 
-use crate::stage::{Stage, brief, call, first, run, sized};
+use crate::stage::{Stage, again, brief, call, first, run, sized};
 use crate::{fake, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -75,9 +75,9 @@ fn extra_result() {
         let stage = Stage::scripted(fake::spec("extra_result"), sized(1, 3));
         let first = stage.fresh("1").await;
         assert_eq!(first.error, Some(CallError::Raised("first".into())));
-        // The second result of call 1 meets call 2.
-        let second = stage.again(&first, "2").await;
-        assert_eq!(second.error, Some(CallError::Died));
+        // The second result of call 1 comes instead of the sign of rest: there is no call 2.
+        let second = stage.execute(again(&first, "2")).await;
+        assert_eq!(second, Err(ExecuteError::UnknownContainer));
     });
 }
 

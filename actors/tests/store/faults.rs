@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use vllm_responses_actors::store::StoreStartError;
+use vllm_responses_actors::store::desk::{Desk, Opening};
 use vllm_responses_actors::store::messages::StoreError;
+use vllm_responses_actors::store::settings::StoreSettings;
+use vllm_responses_actors::supervisor::messages::Health;
 
 use crate::fixture::{Place, open, record, settings};
 use crate::kept::all_readable;
@@ -138,5 +141,166 @@ async fn d16_files_are_private() {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600, "mode {mode:o} of {}", name.display());
+    }
+}
+
+/// What holds a row that a deletion wants must not hold what others store (findings: one lock timeout
+/// failed its whole group).
+#[actix_rt::test]
+async fn a_row_that_is_held_fails_its_own_write_only() {
+    let Some(place) = Place::postgres() else {
+        return;
+    };
+    let store = place.store().await;
+    store.commit(record("alice", "held")).await.unwrap();
+    let hold = "SELECT 1 FROM responses WHERE id = 'held' FOR UPDATE";
+    let lock = place.hold(hold, Duration::from_secs(8));
+    let ids = || (0..20).map(|i| format!("r{i}"));
+    let commits = join_all(ids().map(|id| {
+        let store = store.clone();
+        async move { store.commit(record("alice", &id)).await }
+    }));
+    let (removed, commits) = join(store.remove("alice", "held"), commits).await;
+    assert!(removed.is_err(), "{removed:?}");
+    let kept = commits.iter().filter(|answer| answer.is_ok()).count();
+    assert!(kept >= 19, "{kept} of 20: {commits:?}");
+    lock.join().unwrap();
+}
+
+/// Findings 1 and 2: groups were bounded by count, and had three seconds whatever they held.
+pub(crate) async fn many_megabytes_at_once_are_stored_and_small_ones_pass(place: Place) {
+    let store = place.store().await;
+    let megabytes = format!(r#"[{{"id":"m","text":"{}"}}]"#, "x".repeat(6 << 20));
+    let large = join_all((0..10).map(|i| {
+        let mut new = record("alice", &format!("large{i}"));
+        new.input_items = megabytes.as_str().into();
+        store.commit(new)
+    }));
+    let small = async {
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+        join_all((0..20).map(|i| {
+            let store = store.clone();
+            async move { store.commit(record("alice", &format!("small{i}"))).await }
+        }))
+        .await
+    };
+    let (large, small) = join(large, small).await;
+    assert!(large.iter().all(Result::is_ok), "{large:?}");
+    assert!(small.iter().all(Result::is_ok), "{small:?}");
+    let groups = store.observe().await.facts.group_sizes;
+    assert!(groups.iter().sum::<u64>() >= 10, "{groups:?}");
+}
+
+/// Findings 1: a sweep that takes too long locked the writer up for ever.
+#[actix_rt::test]
+async fn maintenance_that_is_stuck_costs_no_write() {
+    let Some(place) = Place::postgres() else {
+        return;
+    };
+    let store = place.store().await;
+    let mut old = record("alice", "old");
+    old.expires_at_ms = Some(1_700_000_002_000);
+    store.commit(old).await.unwrap();
+    assert!(store.claim("alice", "old", &["mcpr_x"]).await);
+    place.run("UPDATE approvals SET claimed_at = 1");
+    let hold = "LOCK TABLE approvals IN ACCESS EXCLUSIVE MODE; \
+         SELECT 1 FROM responses WHERE id = 'old' FOR UPDATE";
+    let lock = place.hold(hold, Duration::from_secs(9));
+    let sweeping = StoreSettings {
+        purge_interval: Some(Duration::from_millis(20)),
+        ..place.settings()
+    };
+    let store = open(sweeping).await.unwrap();
+    let started = Instant::now();
+    let mut kept = 0;
+    for i in 0.. {
+        if started.elapsed() > Duration::from_secs(7) {
+            break;
+        }
+        let answer = store.commit(record("alice", &format!("r{i}"))).await;
+        kept += usize::from(answer.is_ok());
+        assert!(i < 10 || kept * 10 > i * 8, "{kept} of {i} were stored");
+        actix_rt::time::sleep(Duration::from_millis(50)).await;
+    }
+    lock.join().unwrap();
+    let after = store.commit(record("alice", "after")).await;
+    assert_eq!(after, Ok(()));
+}
+
+/// Finding 7: a store that does not work was reported ready for ever.
+#[actix_rt::test]
+async fn a_store_that_cannot_write_says_so_and_heals() {
+    let place = Place::sqlite();
+    let store = place.store().await;
+    let heard = store.listen();
+    let next = |within| {
+        let heard = heard.clone();
+        actix_rt::task::spawn_blocking(move || heard.lock().unwrap().recv_timeout(within))
+    };
+    let long = Duration::from_secs(40);
+    assert_eq!(next(long).await.unwrap(), Ok(Health::Ready));
+    // Nobody writes meanwhile: it finds out by itself.
+    let lock = place.hold_writes(Duration::from_secs(13));
+    let down = next(long).await.unwrap().unwrap();
+    assert!(matches!(down, Health::Down { .. }), "{down:?}");
+    assert!(store.observe().await.last_error.is_some());
+    lock.join().unwrap();
+    assert_eq!(next(long).await.unwrap(), Ok(Health::Ready));
+    assert_eq!(store.observe().await.last_error, None);
+}
+
+/// Newcomers 4.1: a copy of the file of a stopped gateway had nothing in it.
+#[actix_rt::test]
+async fn a_closed_database_is_whole_in_its_file() {
+    let place = Place::sqlite();
+    let store = place.store().await;
+    for id in ["r1", "r2"] {
+        store.commit(record("alice", id)).await.unwrap();
+    }
+    store.close().await;
+    let wal = place.file().with_extension("db-wal");
+    let left = std::fs::metadata(&wal).map_or(0, |log| log.len());
+    assert_eq!(left, 0);
+    let copy = place.file().with_file_name("copy.db");
+    std::fs::copy(place.file(), &copy).unwrap();
+    let copied = open(settings(copy.to_str().unwrap())).await.unwrap();
+    all_readable(&copied, ["r1", "r2"].map(str::to_owned).into_iter()).await;
+    let refused = store.commit(record("alice", "late")).await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+#[actix_rt::test]
+async fn a_backup_is_whole_private_and_overwrites_nothing() {
+    let place = Place::sqlite();
+    let store = place.store().await;
+    store.commit(record("alice", "r1")).await.unwrap();
+    let backup = place.file().with_file_name("backup.db");
+    let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
+        .await
+        .unwrap();
+    desk.back_up(&backup).await.unwrap();
+    // The gateway writes on.
+    store.commit(record("alice", "r2")).await.unwrap();
+    let mode = std::fs::metadata(&backup).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    let again = desk.back_up(&backup).await.unwrap_err().to_string();
+    assert!(
+        again.contains("backup.db") && again.contains("exists"),
+        "{again}"
+    );
+    let copied = open(settings(backup.to_str().unwrap())).await.unwrap();
+    all_readable(&copied, std::iter::once("r1".to_owned())).await;
+    assert_eq!(copied.fetch("alice", "r2").await, Ok(None));
+}
+
+/// More 10: the error did not say which file was tried.
+#[actix_rt::test]
+async fn errors_name_the_file() {
+    let place = Place::sqlite();
+    let nowhere = place.file().join("no/such/folder.db");
+    for opening in [Opening::Migrate, Opening::AsItIs] {
+        let refused = Desk::open(&settings(nowhere.to_str().unwrap()), opening).await;
+        let words = refused.map(drop).unwrap_err().to_string();
+        assert!(words.contains("no/such/folder.db"), "{words}");
     }
 }

@@ -1,11 +1,11 @@
 //! Stores in places of their own, records to put in them, and the four messages as functions.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{Actor, Addr, Context, Handler};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_async::AsyncPgConnection;
@@ -15,10 +15,11 @@ use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::messages::{
-    ChainPart, Claim, Commit, Extent, Fetch, FindLinks, LoadChain, LoadPart, Observe, Remove,
-    StoreError, StoreObservation, Weigh, Weighed, Weight,
+    ChainPart, Claim, Close, Commit, Extent, Fetch, FindLinks, LoadChain, LoadPart, Observe,
+    Remove, ReportTo, StoreError, StoreObservation, Weigh, Weighed, Weight,
 };
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
+use vllm_responses_actors::supervisor::messages::{Health, Report};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status, Stored};
 
@@ -109,6 +110,23 @@ impl Place {
             Other::Postgres(connection) => {
                 let row = diesel::sql_query(statement).get_result::<Row>(&mut **connection);
                 row.unwrap().t
+            }
+        })
+    }
+
+    /// What `EXPLAIN` says. PostgreSQL only.
+    pub(crate) fn lines(&self, statement: &str) -> String {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text, column_name = "QUERY PLAN")]
+            line: String,
+        }
+        aside(&self.url(), |other| match other {
+            Other::Sqlite(_) => panic!("PostgreSQL only"),
+            Other::Postgres(connection) => {
+                let rows = diesel::sql_query(statement).load::<Row>(&mut **connection);
+                let lines: Vec<String> = rows.unwrap().into_iter().map(|row| row.line).collect();
+                lines.join("\n")
             }
         })
     }
@@ -332,6 +350,22 @@ impl Store {
             .unwrap()
     }
 
+    /// What it reports of its health from now on.
+    pub(crate) fn listen(&self) -> Arc<Mutex<mpsc::Receiver<Health>>> {
+        let (heard, reports) = mpsc::channel();
+        self.0
+            .do_send(ReportTo(Listener(heard).start().recipient()));
+        Arc::new(Mutex::new(reports))
+    }
+
+    /// Ends the store, as a gateway does that stops.
+    pub(crate) async fn close(&self) {
+        ask_actor(&self.0, Close, DEADLINE)
+            .await
+            .expect("an answer")
+            .unwrap();
+    }
+
     /// How the store is.
     pub(crate) async fn observe(&self) -> StoreObservation {
         ask_actor(&self.0, Observe, DEADLINE)
@@ -344,6 +378,21 @@ impl Store {
     pub(crate) async fn chain_ids(&self, owner: &str, id: &str) -> Vec<String> {
         let chain = self.chain(owner, id).await.unwrap().expect("a chain");
         chain.links.iter().map(|link| link.id.to_string()).collect()
+    }
+}
+
+/// Writes down what a store says of its health.
+struct Listener(mpsc::Sender<Health>);
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<Report> for Listener {
+    type Result = ();
+    fn handle(&mut self, report: Report, _: &mut Self::Context) {
+        // The test may have heard enough.
+        let _unheard: Result<(), _> = self.0.send(report.health);
     }
 }
 

@@ -23,6 +23,10 @@ mod many;
 #[cfg(test)]
 mod parts;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod pooler;
+#[cfg(test)]
 mod private;
 #[cfg(test)]
 mod tls;
@@ -106,6 +110,7 @@ macro_rules! conformance {
             faults {
                 d15_instances_migrate_at_once
                 d15_newer_schema_is_refused_and_left_alone
+                many_megabytes_at_once_are_stored_and_small_ones_pass
             }
         })*
     };

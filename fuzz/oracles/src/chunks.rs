@@ -11,6 +11,7 @@ use vllm_responses_protocol::responses::request::{CreateRequest, Rules};
 use vllm_responses_protocol::responses::response::Identity;
 use vllm_responses_protocol::seal::SealKeys;
 use vllm_responses_protocol::tools::{Availability, LoopLimits, Offers};
+use vllm_responses_protocol::translate::Efforts;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept};
 use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 
@@ -49,9 +50,11 @@ pub(crate) fn turn_of(request: CreateRequest) -> Turn {
         ids: Box::new(CountingIds::default()),
         offers: Offers {
             code_interpreter: Availability::Off,
+            ..Offers::default()
         },
         limits: LoopLimits::default(),
         seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
+        efforts: Efforts::AsAsked,
     })
 }
 
@@ -164,6 +167,9 @@ impl Driven {
                 | Action::Answer
                 | Action::End
                 | Action::LeftOut(_)
+                | Action::Complained(_)
+                | Action::LostCalls(_)
+                | Action::EffortRefused
                 | Action::Used(_)
                 | Action::Suspect(_)
                 | Action::CallModel(_) => {}

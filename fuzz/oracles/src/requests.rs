@@ -35,7 +35,10 @@ pub fn check(bytes: &[u8]) {
             return;
         }
     };
-    let asked: Value = serde_json::from_slice(bytes).expect("what is accepted is JSON");
+    let Ok(asked) = serde_json::from_slice::<Value>(bytes) else {
+        // Half a surrogate pair, which is mended: other readers of JSON refuse it.
+        return;
+    };
     // Approvals and references need a store; that they are asked for is enough.
     let mut turn = turn_of(request);
     let mut effects = Effects::default();
@@ -49,6 +52,9 @@ pub fn check(bytes: &[u8]) {
             Action::FindItems(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Complained(_)
+            | Action::LostCalls(_)
+            | Action::EffortRefused
             | Action::Used(_)
             | Action::Suspect(_)
             | Action::ClaimApprovals(_)

@@ -1,172 +1,166 @@
-//! One chunk of a streamed chat completion, borrowed from the frame that carried it.
+//! One chunk of a streamed chat completion, or a whole one, borrowed from the bytes that carried it.
 //!
-//! Only what the gateway uses is read; unknown members are skipped. Every member may be missing or
-//! null, since servers differ (fault U12).
+//! Only members that the gateway uses are read; unknown ones are skipped. Every member may be
+//! missing, null or of another shape, since servers differ (fault U12).
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-
-use super::fault::ErrorObject;
+use super::complaint::ErrorObject;
+use super::content::Content;
+use super::lenient::{Count, First, JsonText, List, Text, Words, object};
+use super::repair::repaired;
+use super::usage::ChatUsage;
 use crate::responses::content::LogProb;
 
-/// Text borrowed from the frame where it has no escapes.
+object! {
+    /// A `chat.completion.chunk`, a `chat.completion`, or the error object that servers send in place
+    /// of either.
+    pub struct Chunk<'a> {
+        /// The first choice; there is one, since the gateway never asks for more.
+        "choices" choices: First<Choice<'a>>,
+        /// Token counts of the call so far.
+        "usage" usage: ChatUsage,
+        /// Groq's place for counts and errors.
+        "x_groq" x_groq: Groq<'a>,
+        /// Set when the call failed after its head was sent.
+        "error" error: ErrorObject<'a>,
+        /// Words of an error that is not nested.
+        "message" message: Words<'a>,
+        /// `FastAPI`'s words.
+        "detail" detail: Words<'a>,
+        /// The code of an error that is not nested.
+        "code" code: Text<'a>,
+        /// Its kind.
+        "type" kind: Text<'a>,
+        /// Its status.
+        "status" status: Text<'a>,
+    }
+}
+
+object! {
+    /// One choice.
+    pub struct Choice<'a> {
+        /// What a chunk adds.
+        "delta" delta: Option<Delta<'a>>,
+        /// What a whole answer is.
+        "message" message: Option<Delta<'a>>,
+        /// Probabilities of the new tokens.
+        "logprobs" logprobs: ChatLogProbs,
+        /// Set on the last chunk with a choice.
+        "finish_reason" finish_reason: Text<'a>,
+        /// Moonshot's place for counts.
+        "usage" usage: ChatUsage,
+        /// `OpenRouter`'s place for an error of the server behind it.
+        "error" error: ErrorObject<'a>,
+    }
+}
+
+object! {
+    /// What one chunk adds. A whole message has the same members.
+    pub struct Delta<'a> {
+        /// Answer text.
+        "content" content: Content<'a>,
+        /// Thinking, as vLLM 0.12 and newer name it.
+        "reasoning" reasoning: Text<'a>,
+        /// Thinking, as most other servers name it; read when `reasoning` is empty.
+        "reasoning_content" reasoning_content: Text<'a>,
+        /// Refusal text.
+        "refusal" refusal: Text<'a>,
+        /// Pieces of tool calls.
+        "tool_calls" tool_calls: List<CallDelta<'a>>,
+        /// A call as it was written before there were several.
+        "function_call" function_call: FunctionDelta<'a>,
+    }
+}
+
+object! {
+    /// A piece of one tool call.
+    pub struct CallDelta<'a> {
+        /// Which call of this answer; absent in whole answers.
+        "index" index: Count,
+        /// Its id, on the first piece.
+        "id" id: Text<'a>,
+        /// Name and arguments.
+        "function" function: FunctionDelta<'a>,
+    }
+}
+
+object! {
+    /// A piece of a call's function.
+    pub struct FunctionDelta<'a> {
+        /// Name, whole or a piece of it.
+        "name" name: Text<'a>,
+        /// A piece of the arguments' JSON text.
+        "arguments" arguments: JsonText<'a>,
+    }
+}
+
+object! {
+    /// `logprobs` of a choice.
+    pub struct ChatLogProbs {
+        /// One entry per token.
+        "content" content: List<LogProb>,
+    }
+}
+
+object! {
+    /// `x_groq`.
+    pub struct Groq<'a> {
+        /// Token counts.
+        "usage" usage: ChatUsage,
+        /// Why the stream ends early.
+        "error" error: ErrorObject<'a>,
+    }
+}
+
+/// Reads a chunk or a whole answer. What almost is JSON is repaired into `spare` first.
 ///
-/// A newtype, because `Option<Cow<str>>` would always be copied.
-#[derive(Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+/// # Errors
+/// The bytes are no JSON object.
+pub fn read<'a>(data: &'a [u8], spare: &'a mut Vec<u8>) -> Result<Chunk<'a>, serde_json::Error> {
+    let refused = match parse(data) {
+        Ok(chunk) => return Ok(chunk),
+        Err(error) => error,
+    };
+    let Some(text) = repaired(data) else {
+        return Err(refused);
+    };
+    *spare = text;
+    parse(spare)
+}
 
-impl Text<'_> {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+/// Google's servers put an error into a list.
+fn parse(data: &[u8]) -> Result<Chunk<'_>, serde_json::Error> {
+    match data.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(data),
+        Some(b'[') => match serde_json::from_slice::<First<Chunk<'_>>>(data)?.0 {
+            Some(chunk) if chunk.complaint().is_some() => Ok(chunk),
+            Some(_) | None => Err(serde::de::Error::custom("a list")),
+        },
+        Some(_) | None => Err(serde::de::Error::custom("no object")),
     }
 }
 
-/// A `chat.completion.chunk`, or the error object that vLLM sends inside a 200 stream.
-#[derive(Debug, Default, Deserialize)]
-pub struct Chunk<'a> {
-    /// The first choice; there is one, since the gateway never asks for more.
-    #[serde(borrow, default)]
-    pub choices: FirstChoice<'a>,
-    /// Token counts of the call so far.
-    #[serde(default)]
-    pub usage: Option<ChatUsage>,
-    /// Set when the call failed after its head was sent.
-    #[serde(borrow, default)]
-    pub error: Option<ErrorObject<'a>>,
-}
-
-/// The first element of `choices`, or nothing when it is empty or null.
-#[derive(Debug, Default)]
-pub struct FirstChoice<'a>(pub Option<ChunkChoice<'a>>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for FirstChoice<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct First;
-        impl<'de> Visitor<'de> for First {
-            type Value = FirstChoice<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of choices")
-            }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(FirstChoice(None))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let first = seq.next_element()?;
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(FirstChoice(first))
-            }
-        }
-        deserializer.deserialize_any(First)
+impl FunctionDelta<'_> {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.name.is_empty() && self.arguments.as_str().is_empty()
     }
 }
 
-/// One choice of a chunk.
-#[derive(Debug, Default, Deserialize)]
-pub struct ChunkChoice<'a> {
-    /// What is new.
-    #[serde(borrow, default)]
-    pub delta: Option<Delta<'a>>,
-    /// Probabilities of the new tokens.
-    #[serde(default)]
-    pub logprobs: Option<ChatLogProbs>,
-    /// Set on the last chunk with a choice.
-    #[serde(borrow, default)]
-    pub finish_reason: Option<Text<'a>>,
-}
-
-/// What one chunk adds. A whole message of a non-streamed answer has the same members.
-#[derive(Debug, Default, Deserialize)]
-pub struct Delta<'a> {
-    /// Answer text.
-    #[serde(borrow, default)]
-    pub content: Option<Text<'a>>,
-    /// Thinking, as vLLM 0.12 and newer name it.
-    #[serde(borrow, default)]
-    pub reasoning: Option<Text<'a>>,
-    /// Thinking, as older servers name it; read when `reasoning` is absent.
-    #[serde(borrow, default)]
-    pub reasoning_content: Option<Text<'a>>,
-    /// Refusal text.
-    #[serde(borrow, default)]
-    pub refusal: Option<Text<'a>>,
-    /// Pieces of tool calls.
-    #[serde(borrow, default)]
-    pub tool_calls: Option<Vec<CallDelta<'a>>>,
-}
-
-/// A piece of one tool call.
-#[derive(Debug, Default, Deserialize)]
-pub struct CallDelta<'a> {
-    /// Which call of this answer; absent in non-streamed answers.
-    #[serde(default)]
-    pub index: Option<u32>,
-    /// Its id, on the first piece.
-    #[serde(borrow, default)]
-    pub id: Option<Text<'a>>,
-    /// Name and arguments.
-    #[serde(borrow, default)]
-    pub function: Option<FunctionDelta<'a>>,
-}
-
-/// A piece of a call's function.
-#[derive(Debug, Default, Deserialize)]
-pub struct FunctionDelta<'a> {
-    /// Name, whole or a piece of it.
-    #[serde(borrow, default)]
-    pub name: Option<Text<'a>>,
-    /// A piece of the arguments' JSON text.
-    #[serde(borrow, default)]
-    pub arguments: Option<Text<'a>>,
-}
-
-/// `logprobs` of a choice.
-#[derive(Debug, Default, Deserialize)]
-pub struct ChatLogProbs {
-    /// One entry per token.
-    #[serde(default)]
-    pub content: Option<Vec<LogProb>>,
-}
-
-/// Token counts of one model call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct ChatUsage {
-    /// Tokens of the prompt.
-    #[serde(default)]
-    pub prompt_tokens: u64,
-    /// Tokens made, reasoning included.
-    #[serde(default)]
-    pub completion_tokens: u64,
-    /// What the prompt cache saved.
-    #[serde(default)]
-    pub prompt_tokens_details: Option<PromptDetails>,
-    /// What was thinking.
-    #[serde(default)]
-    pub completion_tokens_details: Option<CompletionDetails>,
-}
-
-/// `prompt_tokens_details`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct PromptDetails {
-    /// Prompt tokens found in the cache.
-    #[serde(default)]
-    pub cached_tokens: Option<u64>,
-}
-
-/// `completion_tokens_details`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct CompletionDetails {
-    /// Tokens of thinking.
-    #[serde(default)]
-    pub reasoning_tokens: Option<u64>,
+impl Chunk<'_> {
+    /// The counts, wherever they stand; `None` where there are none.
+    pub fn counts(&self) -> Option<ChatUsage> {
+        let choice = self.choices.0.as_ref().map(|choice| choice.usage);
+        [Some(self.usage), choice, Some(self.x_groq.usage)]
+            .into_iter()
+            .flatten()
+            .find(|usage| *usage != ChatUsage::default())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     #[test]
@@ -176,20 +170,129 @@ mod tests {
             r#"{"choices":null,"usage":null}"#,
             r#"{"choices":[]}"#,
             r#"{"choices":[{}]}"#,
+            r#"{"choices":[null]}"#,
             r#"{"choices":[{"delta":null,"finish_reason":null}]}"#,
             r#"{"choices":[{"delta":{"content":null,"tool_calls":null}}],"x":[1]}"#,
             r#"{"choices":[{"delta":{"tool_calls":[{"function":null}]}}]}"#,
         ] {
-            serde_json::from_str::<Chunk<'_>>(text).unwrap();
+            let mut spare = Vec::new();
+            let chunk = read(text.as_bytes(), &mut spare).unwrap();
+            assert_eq!(chunk.counts(), None);
+            assert!(chunk.complaint().is_none());
+        }
+    }
+
+    /// Every member of every object, with a value of every shape: nothing fails, and the text beside
+    /// it is read.
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    #[test]
+    fn u12_no_member_of_any_shape_fails_a_chunk() {
+        const SHAPES: [&str; 12] = [
+            "null",
+            "true",
+            "-3",
+            "3.5",
+            "1e300",
+            "\"\"",
+            "\"x\"",
+            "\"\\ud800\"",
+            "[]",
+            "{}",
+            "[null,1,\"x\",{\"a\":[]},[[]]]",
+            "{\"a\":1,\"type\":[],\"content\":{\"content\":5}}",
+        ];
+        let places = [
+            ("usage prompt_tokens", r#"{"usage":{"prompt_tokens":@},C}"#),
+            (
+                "usage details",
+                r#"{"usage":{"prompt_tokens_details":@,"completion_tokens_details":{"reasoning_tokens":@}},C}"#,
+            ),
+            ("usage", r#"{"usage":@,C}"#),
+            ("x_groq", r#"{"x_groq":@,C}"#),
+            (
+                "id",
+                r#"{"id":@,"object":@,"created":@,"model":@,"system_fingerprint":@,C}"#,
+            ),
+        ];
+        let in_choice = ["finish_reason", "logprobs", "index", "usage", "stop_reason"];
+        let in_delta = [
+            "role",
+            "reasoning",
+            "refusal",
+            "tool_calls",
+            "function_call",
+            "annotations",
+        ];
+        let check = |what: &str, text: String| {
+            let mut spare = Vec::new();
+            let chunk = read(text.as_bytes(), &mut spare);
+            let choice = chunk
+                .unwrap_or_else(|e| panic!("{what} {text}: {e}"))
+                .choices
+                .0;
+            let content = choice.unwrap().delta.unwrap().content;
+            let Content::Text(said) = content else {
+                panic!("{text}")
+            };
+            assert_eq!(said.as_str(), "hi", "{text}");
+        };
+        for shape in SHAPES {
+            let sound = r#""choices":[{"delta":{"content":"hi"}}]"#;
+            for (what, text) in places {
+                check(what, text.replace('C', sound).replace('@', shape));
+            }
+            for member in in_choice {
+                let text =
+                    format!(r#"{{"choices":[{{"{member}":{shape},"delta":{{"content":"hi"}}}}]}}"#);
+                check(member, text);
+            }
+            for member in in_delta {
+                let text =
+                    format!(r#"{{"choices":[{{"delta":{{"{member}":{shape},"content":"hi"}}}}]}}"#);
+                check(member, text);
+            }
+            for call in ["index", "id", "type", "function"] {
+                let text = format!(
+                    r#"{{"choices":[{{"delta":{{"tool_calls":[{{"{call}":{shape}}}],"content":"hi"}}}}]}}"#
+                );
+                check(call, text);
+            }
+            for entry in ["token", "bytes", "logprob", "top_logprobs"] {
+                let text = format!(
+                    r#"{{"choices":[{{"logprobs":{{"content":[{{"{entry}":{shape}}}]}},"delta":{{"content":"hi"}}}}]}}"#
+                );
+                check(entry, text);
+            }
         }
     }
 
     #[test]
     fn plain_text_is_borrowed() {
-        let chunk: Chunk<'_> =
-            serde_json::from_str(r#"{"choices":[{"delta":{"content":"hi"}},{"delta":5}]}"#)
-                .unwrap();
+        let mut spare = Vec::new();
+        let data = br#"{"choices":[{"delta":{"content":"hi"}},{"delta":5}]}"#;
+        let chunk = read(data, &mut spare).unwrap();
         let delta = chunk.choices.0.unwrap().delta.unwrap();
-        assert!(matches!(delta.content, Some(Text(Cow::Borrowed("hi")))));
+        assert!(matches!(
+            delta.content,
+            Content::Text(Text(Cow::Borrowed("hi")))
+        ));
+    }
+
+    #[test]
+    fn counts_stand_in_several_places() {
+        for text in [
+            r#"{"usage":{"prompt_tokens":3,"completion_tokens":4.0}}"#,
+            r#"{"usage":null,"choices":[{"usage":{"prompt_tokens":3,"completion_tokens":4}}]}"#,
+            r#"{"x_groq":{"usage":{"prompt_tokens":3,"completion_tokens":"4"}}}"#,
+            r#"{"usage":{"input_tokens":3,"output_tokens":4}}"#,
+        ] {
+            let mut spare = Vec::new();
+            let counts = read(text.as_bytes(), &mut spare).unwrap().counts().unwrap();
+            assert_eq!(
+                (counts.prompt_tokens(), counts.completion_tokens()),
+                (3, 4),
+                "{text}"
+            );
+        }
     }
 }

@@ -1,39 +1,6 @@
-//! What can go wrong upstream, and the error objects that vLLM sends.
+//! What can go wrong upstream.
 
 use std::time::Duration;
-
-use serde::Deserialize;
-
-use super::chunk::Text;
-
-/// `error` of an upstream answer or chunk.
-#[derive(Debug, Default, Deserialize)]
-pub struct ErrorObject<'a> {
-    /// The upstream's words.
-    #[serde(borrow, default)]
-    pub message: Option<Text<'a>>,
-    /// vLLM writes the status as a number here, OpenAI a word.
-    #[serde(borrow, default)]
-    pub code: Option<ErrorCode<'a>>,
-}
-
-/// `code` of an error object.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub enum ErrorCode<'a> {
-    /// An HTTP status.
-    Number(u16),
-    /// A word.
-    Word(#[serde(borrow)] Text<'a>),
-}
-
-/// The body of an upstream error answer.
-#[derive(Debug, Default, Deserialize)]
-pub struct ErrorBody<'a> {
-    /// The error.
-    #[serde(borrow, default)]
-    pub error: Option<ErrorObject<'a>>,
-}
 
 /// Why an upstream call failed, as the actor that made it saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 use serde_json::value::RawValue;
 
 use crate::responses::content::ImageDetail;
@@ -79,20 +79,22 @@ pub enum StructuredOutputs<'a> {
     Regex(&'a str),
 }
 
-/// vLLM's own parameters, as the client wrote them.
+/// vLLM's own parameters, as the client wrote them, but for those that are left out.
 #[derive(Debug)]
-pub struct PassedOn<'a>(pub &'a [(&'static str, Box<RawValue>)]);
+pub struct PassedOn<'a> {
+    /// All of them.
+    pub all: &'a [(&'static str, Box<RawValue>)],
+    /// Names of those that are left out.
+    pub but: &'static [&'static str],
+}
 
 /// The parameter that goes to the chat template.
 pub(crate) const TEMPLATE_SWITCHES: &str = "chat_template_kwargs";
 
 impl Serialize for PassedOn<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in self.0 {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
+        let passed_on = self.all.iter().filter(|(name, _)| !self.but.contains(name));
+        serializer.collect_map(passed_on.map(|(name, value)| (name, value)))
     }
 }
 
@@ -117,9 +119,10 @@ pub struct ChatMessage<'a> {
     pub role: &'static str,
     /// What is said; null in an assistant message that only calls.
     pub content: Option<ChatContent<'a>>,
-    /// The thinking before it, under the name that vLLM writes and reads.
+    /// The thinking before it, under the name that all servers read: vLLM takes `reasoning` too,
+    /// `SGLang`, llama.cpp and `DeepSeek` do not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning: Option<Cow<'a, str>>,
+    pub reasoning_content: Option<Cow<'a, str>>,
     /// Calls, in an assistant message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ChatCall<'a>>,
@@ -172,6 +175,9 @@ pub struct ChatCall<'a> {
     pub r#type: &'static str,
     /// What is called.
     pub function: ChatCallFunction<'a>,
+    /// What the model server said beside it, as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<&'a RawValue>,
 }
 
 /// What is called.

@@ -6,6 +6,8 @@
 //! parsed.
 
 use super::chunk::{Chunk, Delta};
+use super::content::Content;
+use super::lenient::Text;
 
 /// What the one string is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,28 +88,31 @@ pub(crate) fn needs_escape(byte: u8) -> bool {
 
 /// The one string of a chunk that says nothing else.
 fn only_piece<'a>(chunk: &'a Chunk<'_>) -> Option<(Piece, &'a str)> {
-    if chunk.error.is_some() || chunk.usage.is_some() {
-        return None;
-    }
     let choice = chunk.choices.0.as_ref()?;
-    if choice.logprobs.is_some() || choice.finish_reason.is_some() {
-        return None;
-    }
+    let ends = !choice.finish_reason.is_empty() || !choice.logprobs.content.0.is_empty();
     let Delta {
-        content,
+        content: Content::Text(text),
         reasoning,
-        reasoning_content: None,
-        refusal: None,
-        tool_calls: None,
+        reasoning_content,
+        refusal,
+        tool_calls,
+        function_call,
     } = choice.delta.as_ref()?
     else {
         return None;
     };
-    match (content, reasoning) {
-        (Some(text), None) => Some((Piece::Text, text.as_str())),
-        (None, Some(text)) => Some((Piece::Reasoning, text.as_str())),
-        (Some(_), Some(_)) | (None, None) => None,
+    let calls = !tool_calls.0.is_empty() || !function_call.is_empty();
+    if ends || calls || !refusal.is_empty() {
+        return None;
     }
+    let piece = match [text, reasoning, reasoning_content].map(Text::as_str) {
+        ["", "", ""] => return None,
+        [text, "", ""] => (Piece::Text, text),
+        ["", thinking, ""] | ["", "", thinking] => (Piece::Reasoning, thinking),
+        [_, _, _] => return None,
+    };
+    let more = chunk.counts().is_some() || chunk.complaint().is_some();
+    (!more).then_some(piece)
 }
 
 #[cfg(test)]
@@ -172,7 +177,10 @@ mod tests {
             r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}"#,
             r#"{"choices":[{"delta":{"content":"a","reasoning":"b"}}]}"#,
             r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
-            r#"{"choices":[{"delta":{"content":"a","tool_calls":[]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"a","tool_calls":[{}]}}]}"#,
+            r#"{"choices":[{"delta":{"content":["a"]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"a"}}],"error":"no"}"#,
+            r#"{"choices":[{"delta":{"content":""}}]}"#,
             r#"{"choices":[{"delta":{"content":"\u0061"}}]}"#,
             r#"{"choices":[{"delta":{"role":"assistant"}}]}"#,
         ] {

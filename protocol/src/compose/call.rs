@@ -5,26 +5,36 @@
 //! call, the input of a custom tool, or an item of a gateway tool; or that it sees the item when it
 //! is whole.
 
+use std::collections::HashSet;
+
 use serde::de::IgnoredAny;
 
 use super::client::{CustomView, InputSource, Late};
 use super::gateway::{CodeView, PendingCall};
 use super::mcp::McpView;
+use super::object::ObjectEnd;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
-use crate::tools::Route;
+use crate::responses::said::Said;
 use crate::tools::mcp::NO_SUCH_TOOL;
+use crate::tools::{Catalogue, Route};
 
 /// A call whose end is not known yet.
 #[derive(Debug)]
 pub(super) struct CallDraft {
     upstream_index: u32,
+    /// The model server's id, by which pieces are told apart.
+    upstream_id: Box<str>,
+    /// The id that the client sees.
     call_id: Box<str>,
     name: String,
     arguments: String,
+    object: ObjectEnd,
+    /// Whether they were JSON when their last bracket was closed.
+    is_json: bool,
     shown: Shown,
     /// Where the input is, if it is a call of a custom tool.
     source: InputSource,
@@ -71,9 +81,12 @@ impl CallDraft {
     pub(super) fn new(upstream_index: u32) -> Self {
         Self {
             upstream_index,
+            upstream_id: Box::default(),
             call_id: Box::default(),
             name: String::new(),
             arguments: String::new(),
+            object: ObjectEnd::default(),
+            is_json: false,
             shown: Shown::NotYet,
             source: InputSource::Arguments,
         }
@@ -93,12 +106,33 @@ impl CallDraft {
         self.source == InputSource::Answer
     }
 
-    /// Whether the piece belongs to this call. Some servers give every call index 0 and tell them
-    /// apart by id alone.
-    pub(super) fn is(&self, piece: CallPiece<'_>) -> bool {
-        let other_id =
-            !piece.id.is_empty() && !self.call_id.is_empty() && piece.id != &*self.call_id;
-        self.upstream_index == piece.index && !other_id
+    /// Whether it is the call at this index.
+    pub(super) fn is_at(&self, index: u32) -> bool {
+        self.upstream_index == index && !self.is_raw()
+    }
+
+    /// Whether a piece for this call's index begins another call. Some servers give every call index
+    /// 0, some leave ids out, some give every piece an id of its own: only a piece with a name can
+    /// begin a call, and it does when this call cannot go on with it.
+    pub(super) fn is_followed_by(&self, piece: CallPiece<'_>, catalogue: &Catalogue) -> bool {
+        if piece.name.is_empty() || self.name.is_empty() {
+            return false;
+        }
+        let has_ids = !piece.id.is_empty() && !self.upstream_id.is_empty();
+        let same_id = piece.id == &*self.upstream_id;
+        let renamed = piece.name != self.name;
+        if has_ids && !same_id {
+            return true;
+        }
+        if self.is_settled() {
+            // A whole object cannot go on; but one server repeats id and name behind it.
+            return !has_ids || renamed || !is_blank(piece.arguments);
+        }
+        if !self.arguments.is_empty() {
+            return renamed;
+        }
+        // Else it may be the rest of the name.
+        renamed && catalogue.has_name(&self.name) && catalogue.has_name(piece.name)
     }
 
     /// Takes id and name of a piece; after the announcement they are fixed.
@@ -106,8 +140,8 @@ impl CallDraft {
         if self.is_announced() {
             return;
         }
-        if self.call_id.is_empty() {
-            self.call_id = piece.id.into();
+        if self.upstream_id.is_empty() {
+            self.upstream_id = piece.id.into();
         }
         // Some servers repeat the whole name with every piece.
         if piece.name != self.name {
@@ -125,11 +159,65 @@ impl CallDraft {
         !self.name.is_empty()
     }
 
-    /// Fixes id, name and how the call is shown; `new_slot` gives it a place in the output.
-    pub(super) fn announce(&mut self, new_slot: impl FnOnce() -> usize, out: &mut Out<'_>) {
-        if self.call_id.is_empty() {
+    /// Whether arguments have begun.
+    pub(super) fn has_arguments(&self) -> bool {
+        !self.arguments.is_empty()
+    }
+
+    /// Whether it is shown only when it is closed.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self.shown, Shown::Later(_))
+    }
+
+    /// Whether it becomes an item.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self.shown, Shown::Never)
+    }
+
+    /// Whether it never got a name.
+    pub(super) fn is_nameless(&self) -> bool {
+        !self.is_announced() && self.name.is_empty()
+    }
+
+    /// It is one call too many.
+    pub(super) fn drop(&mut self) {
+        self.shown = Shown::Never;
+    }
+
+    /// Arguments that come before the call is announced.
+    pub(super) fn hold(&mut self, delta: &str) {
+        let was_over = self.object.is_over();
+        self.object.push(delta);
+        self.arguments.push_str(delta);
+        if !was_over && self.object.is_over() {
+            self.is_json = is_json(&self.arguments);
+        }
+    }
+
+    /// Fixes id, name and how the call is shown; `new_slot` gives it a place in the output, and
+    /// `used` has the ids of the response's other calls: a server may give one id twice.
+    pub(super) fn announce(
+        &mut self,
+        used: &mut HashSet<Box<str>>,
+        new_slot: impl FnOnce() -> usize,
+        out: &mut Out<'_>,
+    ) {
+        self.call_id = self.upstream_id.clone();
+        if self.call_id.is_empty() || !used.insert(self.call_id.clone()) {
             self.call_id = ids::fresh(Prefix::Call, out.ids);
         }
+        self.choose_view(new_slot, out);
+        // What came before is told now.
+        let held = std::mem::take(&mut self.arguments);
+        if !held.is_empty() {
+            self.tell(&held, out);
+            self.arguments = held;
+        }
+    }
+
+    fn choose_view(&mut self, new_slot: impl FnOnce() -> usize, out: &mut Out<'_>) {
+        // Clients never see the id of a call that is run here; the model is told it again.
+        let said = Said::of_id(&self.upstream_id);
         let route = out.catalogue.route(&self.name);
         self.shown = match route {
             Route::Refused => Shown::Never,
@@ -149,18 +237,22 @@ impl CallDraft {
             }
             Route::CodeInterpreter => {
                 let index = new_slot();
-                let view = View::Code(CodeView::announce(index, out));
+                let view = View::Code(CodeView::announce(index, said, out));
                 Shown::At { index, view }
             }
             Route::NoSuchMcp => {
                 let index = new_slot();
-                let view = View::Mcp(McpView::announce_unknown(index, &self.name, out));
+                let view = View::Mcp(McpView::announce_unknown(index, &self.name, said, out));
                 Shown::At { index, view }
+            }
+            // What is approved is the whole: nothing is shown before.
+            Route::Mcp(at) if out.catalogue.mcp(at).is_some_and(|f| f.needs_approval) => {
+                Shown::Later(route)
             }
             Route::Mcp(at) => {
                 let index = new_slot();
                 let view = match out.catalogue.mcp(at) {
-                    Some(function) => View::Mcp(McpView::announce(index, function, out)),
+                    Some(function) => View::Mcp(McpView::announce(index, function, said, out)),
                     None => View::Function(self.announce_function(index, out)),
                 };
                 Shown::At { index, view }
@@ -178,6 +270,7 @@ impl CallDraft {
             name: name.into(),
             namespace: namespace.map(Into::into),
             arguments: Box::default(),
+            said: None,
         });
         out.emit(&Event::ItemAdded(ItemEvent {
             output_index: index,
@@ -188,6 +281,11 @@ impl CallDraft {
 
     /// More arguments; the call is announced.
     pub(super) fn arguments(&mut self, delta: &str, out: &mut Out<'_>) {
+        self.tell(delta, out);
+        self.hold(delta);
+    }
+
+    fn tell(&mut self, delta: &str, out: &mut Out<'_>) {
         match &mut self.shown {
             Shown::At {
                 index,
@@ -211,12 +309,11 @@ impl CallDraft {
             } => view.arguments(*index, delta, out),
             Shown::NotYet | Shown::Later(_) | Shown::Never => {}
         }
-        self.arguments.push_str(delta);
     }
 
     /// Whether the arguments are a whole JSON object, so that nothing but white space can follow.
     pub(super) fn is_settled(&self) -> bool {
-        !self.is_raw() && self.arguments.trim_end().ends_with('}') && is_json(&self.arguments)
+        !self.is_raw() && self.object.is_over() && self.is_json
     }
 
     /// What the call has become; `None` when nothing was ever known of it.
@@ -232,6 +329,7 @@ impl CallDraft {
             Shown::Later(route) => {
                 return Some(Closed::Late(Late {
                     route,
+                    said: Said::of_id(&self.upstream_id),
                     call_id: self.call_id,
                     name: self.name.into(),
                     arguments: self.arguments.into(),
@@ -263,10 +361,6 @@ impl CallDraft {
                 let call = PendingCall::mcp(index, name, arguments, item, out);
                 Closed::Pending(call.refused(NO_SUCH_TOOL))
             }
-            McpView::Approval(mut item) => {
-                item.arguments = self.arguments.into();
-                Closed::Item(index, Item::McpApprovalRequest(item))
-            }
         }
     }
 
@@ -292,8 +386,14 @@ impl CallDraft {
             name,
             namespace,
             arguments: self.arguments.into(),
+            said: None,
         })
     }
+}
+
+/// Whether a text is nothing but white space.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
 }
 
 /// Whether a text is one JSON value; nesting costs no stack.

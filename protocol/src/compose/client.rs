@@ -3,14 +3,18 @@
 
 use serde_json::value::RawValue;
 
-use super::call::is_json;
+use super::gateway::PendingCall;
+use super::mcp::McpView;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::json::member::MemberText;
+use crate::json_text;
 use crate::responses::emulated::{Action, EmulatedCall};
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, InputDone, ItemEvent};
 use crate::responses::item::{CustomToolCall, FunctionCall, Item, ItemStatus, ToolSearchCall};
+use crate::responses::said::Said;
 use crate::responses::tool::Execution;
+use crate::tools::mcp::{self, McpFunction};
 use crate::tools::{Route, shown};
 
 /// Where the input of a custom tool is.
@@ -48,6 +52,7 @@ impl CustomView {
             name: own.into(),
             namespace: namespace.map(Into::into),
             input: Box::default(),
+            said: None,
         };
         let announced = Item::CustomToolCall(item.clone());
         out.emit(&Event::ItemAdded(ItemEvent {
@@ -120,10 +125,21 @@ impl CustomView {
     }
 }
 
+/// What became of a call that was shown late.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// An item that is done.
+    Item(Item),
+    /// A call of the gateway's that waits.
+    Pending(PendingCall),
+}
+
 /// A whole call whose item shows nothing before it is whole.
 #[derive(Debug)]
 pub(super) struct Late {
     pub(super) route: Route,
+    /// What the model server said of a call that is run here.
+    pub(super) said: Option<Box<Said>>,
     pub(super) call_id: Box<str>,
     pub(super) name: Box<str>,
     pub(super) arguments: Box<str>,
@@ -132,15 +148,38 @@ pub(super) struct Late {
 impl Late {
     /// Announces the item; gives it as it is done. Arguments that the tool does not take are kept in
     /// an `incomplete` function call: a typed action cannot hold them.
-    pub(super) fn show(self, output_index: usize, out: &mut Out<'_>) -> Item {
+    pub(super) fn show(self, output_index: usize, out: &mut Out<'_>) -> Told {
+        if let Route::Mcp(at) = self.route
+            && let Some(function) = out.catalogue.mcp(at)
+        {
+            return self.ask(output_index, function, out);
+        }
         let Some(item) = self.typed(out) else {
-            return self.malformed(output_index, out);
+            return Told::Item(self.malformed(output_index, out));
         };
         out.emit(&Event::ItemAdded(ItemEvent {
             output_index,
             item: &item,
         }));
-        whole(item)
+        Told::Item(whole(item))
+    }
+
+    /// Asks the client for its approval. A call that could not be run would spend the approval for
+    /// nothing: the model is told of it instead.
+    fn ask(self, index: usize, function: &McpFunction, out: &mut Out<'_>) -> Told {
+        if mcp::check(&self.arguments).is_ok() {
+            return Told::Item(super::mcp::ask(index, function, self.arguments, self.said, out));
+        }
+        let view = McpView::announce(index, function, self.said, out);
+        view.arguments(index, &self.arguments, out);
+        let (McpView::Call(item) | McpView::Unknown(item)) = view;
+        Told::Pending(PendingCall::mcp(
+            index,
+            self.name,
+            self.arguments,
+            item,
+            out,
+        ))
     }
 
     /// The item in progress.
@@ -155,11 +194,12 @@ impl Late {
                     status,
                     call_id,
                     action,
+                    said: None,
                 }))
             }
             Route::ToolSearch => {
-                let text = self.arguments.trim();
-                if !text.starts_with('{') || !is_json(text) {
+                let text = json_text::readable(self.arguments.trim())?;
+                if !text.starts_with('{') {
                     return None;
                 }
                 Some(Item::ToolSearchCall(ToolSearchCall {
@@ -167,7 +207,8 @@ impl Late {
                     status,
                     call_id: Some(call_id),
                     execution: Execution::Client,
-                    arguments: RawValue::from_string(text.to_owned()).ok()?,
+                    arguments: RawValue::from_string(text).ok()?,
+                    said: None,
                 }))
             }
             Route::Function
@@ -187,6 +228,7 @@ impl Late {
             name: self.name,
             namespace: None,
             arguments: Box::default(),
+            said: None,
         };
         let announced = Item::FunctionCall(item.clone());
         out.emit(&Event::ItemAdded(ItemEvent {

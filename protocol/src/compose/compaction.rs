@@ -17,7 +17,7 @@ pub(super) struct SummaryDraft {
 impl SummaryDraft {
     /// Takes one thing the model did.
     pub(super) fn take(&mut self, event: &ModelEvent<'_>) {
-        if let ModelEvent::Text(text, _) = event {
+        if let ModelEvent::Text(text) = event {
             self.text.push_str(text);
         }
     }

@@ -8,6 +8,7 @@ use crate::json::member::MemberText;
 use crate::responses::event::{ArgumentsDelta, CodeDone, Event, ItemEvent, ItemPlace};
 use crate::responses::item::{CodeInterpreterCall, CodeOutputs, Item, ToolStatus};
 use crate::responses::mcp::McpCall;
+use crate::responses::said::Said;
 use crate::tools::code_interpreter::{self, CodeCall, CodeOutcome, Container};
 use crate::tools::mcp::McpToolCall;
 use crate::tools::{self, GatewayCall, ToolCall, ToolOutcome};
@@ -22,13 +23,14 @@ pub(super) struct CodeView {
 
 impl CodeView {
     /// Announces an item without code.
-    pub(super) fn announce(index: usize, out: &mut Out<'_>) -> Self {
+    pub(super) fn announce(index: usize, said: Option<Box<Said>>, out: &mut Out<'_>) -> Self {
         let item = CodeInterpreterCall {
             id: ids::fresh(Prefix::CodeInterpreterCall, out.ids),
             status: ToolStatus::InProgress,
             code: Box::default(),
             container_id: out.container.into(),
             outputs: None,
+            said,
         };
         let place = ItemPlace {
             item_id: &item.id.clone(),
@@ -52,6 +54,10 @@ impl CodeView {
         let before = self.code.len();
         self.text.push(delta, &mut self.code);
         let fresh = self.code.get(before..).unwrap_or_default();
+        self.tell(index, fresh, out);
+    }
+
+    fn tell(&self, index: usize, fresh: &str, out: &mut Out<'_>) {
         if !fresh.is_empty() {
             out.emit(&Event::CodeDelta(ArgumentsDelta {
                 item_id: &self.item.id,
@@ -63,12 +69,20 @@ impl CodeView {
 
     /// The arguments have ended.
     pub(super) fn close(
-        self,
+        mut self,
         output_index: usize,
         name: Box<str>,
         arguments: Box<str>,
         out: &mut Out<'_>,
     ) -> PendingCall {
+        // The name of a member may be written with escapes, which are not looked for while it grows.
+        let read = code_interpreter::check(&arguments);
+        if let Ok(code) = &read
+            && let Some(rest) = code.strip_prefix(&*self.code)
+        {
+            self.tell(output_index, rest, out);
+            self.code.push_str(rest);
+        }
         let mut item = self.item;
         item.code = self.code.into();
         out.emit(&Event::CodeDone(CodeDone {
@@ -78,7 +92,7 @@ impl CodeView {
         }));
         PendingCall {
             output_index,
-            problem: code_interpreter::check(&arguments).err(),
+            problem: read.err(),
             name,
             arguments,
             item: PendingItem::Code(item),

@@ -7,6 +7,7 @@ use crate::mcp::outcome::Outcome;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, ItemPlace, McpArgumentsDone};
 use crate::responses::item::{Item, ToolStatus};
 use crate::responses::mcp::{McpApprovalRequest, McpCall, McpListTools};
+use crate::responses::said::Said;
 use crate::tools::mcp::{self, McpFunction};
 
 /// A call while its arguments grow.
@@ -16,49 +17,70 @@ pub(super) enum McpView {
     Call(McpCall),
     /// It is of no tool that is there: it will be told to the model as an error.
     Unknown(McpCall),
-    /// It will wait for the client; what is approved is the whole, so nothing is shown before.
-    Approval(McpApprovalRequest),
 }
 
 impl McpView {
     /// Announces an item without arguments.
-    pub(super) fn announce(index: usize, function: &McpFunction, out: &mut Out<'_>) -> Self {
+    pub(super) fn announce(
+        index: usize,
+        function: &McpFunction,
+        said: Option<Box<Said>>,
+        out: &mut Out<'_>,
+    ) -> Self {
         let (label, name) = (&function.server.label, &function.tool.name);
-        if function.needs_approval {
-            let item = McpApprovalRequest {
-                id: ids::fresh(Prefix::McpApprovalRequest, out.ids),
-                server_label: label.clone(),
-                name: name.clone(),
-                arguments: Box::default(),
-            };
-            out.emit(&Event::ItemAdded(ItemEvent {
-                output_index: index,
-                item: &Item::McpApprovalRequest(item.clone()),
-            }));
-            return Self::Approval(item);
-        }
-        Self::Call(announce_call(index, label, name, out))
+        Self::Call(announce_call(index, (label, name), said, out))
     }
 
     /// Announces an item of a tool that is not there.
-    pub(super) fn announce_unknown(index: usize, name: &str, out: &mut Out<'_>) -> Self {
-        let (label, tool) = names::parts(name);
-        Self::Unknown(announce_call(index, label, tool, out))
+    pub(super) fn announce_unknown(
+        index: usize,
+        name: &str,
+        said: Option<Box<Said>>,
+        out: &mut Out<'_>,
+    ) -> Self {
+        Self::Unknown(announce_call(index, names::parts(name), said, out))
     }
 
     /// More arguments.
     pub(super) fn arguments(&self, index: usize, delta: &str, out: &mut Out<'_>) {
-        if let Self::Call(item) | Self::Unknown(item) = self {
-            out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
-                item_id: &item.id,
-                output_index: index,
-                delta,
-            }));
-        }
+        let (Self::Call(item) | Self::Unknown(item)) = self;
+        out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
+            item_id: &item.id,
+            output_index: index,
+            delta,
+        }));
     }
 }
 
-fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> McpCall {
+/// Announces a call that waits for the client; gives its item as it is done.
+pub(super) fn ask(
+    index: usize,
+    function: &McpFunction,
+    arguments: Box<str>,
+    said: Option<Box<Said>>,
+    out: &mut Out<'_>,
+) -> Item {
+    let mut item = McpApprovalRequest {
+        id: ids::fresh(Prefix::McpApprovalRequest, out.ids),
+        server_label: function.server.label.clone(),
+        name: function.tool.name.clone(),
+        arguments: Box::default(),
+        said,
+    };
+    out.emit(&Event::ItemAdded(ItemEvent {
+        output_index: index,
+        item: &Item::McpApprovalRequest(item.clone()),
+    }));
+    item.arguments = arguments;
+    Item::McpApprovalRequest(item)
+}
+
+fn announce_call(
+    index: usize,
+    (label, name): (&str, &str),
+    said: Option<Box<Said>>,
+    out: &mut Out<'_>,
+) -> McpCall {
     let item = McpCall {
         id: ids::fresh(Prefix::McpCall, out.ids),
         status: ToolStatus::InProgress,
@@ -68,6 +90,7 @@ fn announce_call(index: usize, label: &str, name: &str, out: &mut Out<'_>) -> Mc
         output: None,
         error: None,
         approval_request_id: None,
+        said,
     };
     begin(index, &item, out);
     item

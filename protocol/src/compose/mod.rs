@@ -7,16 +7,20 @@
 //! runs stays open until its outcome is there, while later items open and close.
 
 mod call;
+mod calls;
 mod client;
 mod compaction;
 mod gateway;
 mod mcp;
 mod message;
+mod object;
 mod reasoning;
 mod summary;
 
+use std::collections::HashSet;
+
 use crate::ids::IdSource;
-use crate::normalize::{CallPiece, ModelEvent};
+use crate::normalize::{ModelEvent, Spelling, spelling};
 use crate::responses::content::LogProb;
 use crate::responses::delta::DeltaFrame;
 use crate::responses::event::{ArgumentsDelta, Event, ItemEvent, Writer};
@@ -26,7 +30,7 @@ use crate::responses::settings::SummaryMode;
 use crate::seal::{Bond, SealKeys};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
-use call::{CallDraft, Closed};
+use call::{CallDraft, is_blank};
 use compaction::SummaryDraft;
 pub use gateway::PendingCall;
 use message::MessageDraft;
@@ -105,6 +109,9 @@ impl Out<'_> {
     }
 }
 
+/// Most bytes of white space, and most tokens, that wait for what follows them.
+const MAX_HELD: usize = 256;
+
 /// Text that may turn out to be nothing: leading white space waits here for what follows it.
 #[derive(Debug, Default)]
 struct Held {
@@ -129,8 +136,16 @@ pub struct Composer {
     pending: Vec<PendingCall>,
     parallel: ParallelCalls,
     code_outputs: CodeOutputs,
-    /// Index of the answer's first call, once seen.
-    first_call: Option<u32>,
+    /// Upstream indexes of the answer's calls.
+    begun: HashSet<u32>,
+    /// Ids of the response's calls.
+    call_ids: HashSet<Box<str>>,
+    /// Calls of the answer that became items, or will.
+    kept_calls: usize,
+    /// Calls of the answer that cannot be told of, since they have no name.
+    lost: usize,
+    /// Probabilities of tokens whose text has not come.
+    tokens: Vec<LogProb>,
     /// Whether the last answer called something that the client runs.
     client_called: bool,
     /// Whether a further answer has begun: only in the first one a custom tool may be forced.
@@ -151,7 +166,11 @@ impl Composer {
             pending: Vec::new(),
             parallel,
             code_outputs,
-            first_call: None,
+            begun: HashSet::new(),
+            call_ids: HashSet::new(),
+            kept_calls: 0,
+            lost: 0,
+            tokens: Vec::new(),
             client_called: false,
             later_answer: false,
         }
@@ -171,26 +190,51 @@ impl Composer {
             return summary.take(&event);
         }
         match event {
-            ModelEvent::Text(text, logprobs) => self.text(text, logprobs, out),
+            ModelEvent::Text(text) => return self.text(text, out),
+            ModelEvent::Tokens(tokens) => return self.hold_tokens(tokens),
             ModelEvent::Refusal(text) => self.refusal(text, out),
             ModelEvent::Reasoning(text) => self.thinking(text, out),
             ModelEvent::Call(piece) => self.call(piece, out),
         }
+        // They were of this.
+        self.tokens.clear();
     }
 
-    fn text(&mut self, text: &str, logprobs: Vec<LogProb>, out: &mut Out<'_>) {
+    fn hold_tokens(&mut self, tokens: Vec<LogProb>) {
+        if self.tokens.len() > MAX_HELD {
+            self.tokens.clear();
+        }
+        self.tokens.extend(tokens);
+    }
+
+    /// Of the tokens that wait, those that spell this text; earlier ones were of something else.
+    fn take_tokens(&mut self, text: &str) -> Vec<LogProb> {
+        if self.tokens.is_empty() {
+            return Vec::new();
+        }
+        let Some(Spelling { start, end }) = spelling(&self.tokens, text) else {
+            return std::mem::take(&mut self.tokens);
+        };
+        let later = self.tokens.split_off(end);
+        let own = self.tokens.split_off(start);
+        self.tokens = later;
+        own
+    }
+
+    fn text(&mut self, text: &str, out: &mut Out<'_>) {
         if let Some((name, ..)) = out.catalogue.forced()
             && !self.later_answer
         {
             return self.raw_input(name, text, out);
         }
+        let logprobs = self.take_tokens(text);
         if let Some(message) = &mut self.message {
             message.text(text, logprobs, out);
             return;
         }
         self.held_text.text.push_str(text);
         self.held_text.logprobs.extend(logprobs);
-        if !self.held_text.text.trim().is_empty() {
+        if !is_blank(text) || self.held_text.text.len() > MAX_HELD {
             self.release_text(out);
         }
     }
@@ -199,8 +243,9 @@ impl Composer {
     fn raw_input(&mut self, name: &str, text: &str, out: &mut Out<'_>) {
         if !self.calls.iter().any(CallDraft::is_raw) {
             self.close_reasoning(Ending::Whole, out);
-            self.calls.push(CallDraft::raw(name));
-            self.announce(self.calls.len() - 1, out);
+            let mut call = CallDraft::raw(name);
+            self.announce_one(&mut call, out);
+            self.calls.push(call);
         }
         if let Some(call) = self.calls.iter_mut().find(|call| call.is_raw()) {
             call.arguments(text, out);
@@ -233,7 +278,7 @@ impl Composer {
             return;
         }
         self.held_reasoning.push_str(text);
-        if self.held_reasoning.trim().is_empty() {
+        if is_blank(text) && self.held_reasoning.len() <= MAX_HELD {
             return;
         }
         let held = std::mem::take(&mut self.held_reasoning);
@@ -243,69 +288,6 @@ impl Composer {
         self.reasoning
             .insert(ReasoningDraft::open(index, out))
             .text(&held, out);
-    }
-
-    fn call(&mut self, piece: CallPiece<'_>, out: &mut Out<'_>) {
-        let first = *self.first_call.get_or_insert(piece.index);
-        if self.parallel == ParallelCalls::FirstOnly && piece.index != first {
-            return;
-        }
-        let place = match self.calls.iter().position(|call| call.is(piece)) {
-            Some(place) => place,
-            // What follows a call that is already whole can only be white space.
-            None if piece.id.is_empty() && piece.name.is_empty() => {
-                if piece.arguments.trim().is_empty() {
-                    return;
-                }
-                self.start_call(piece, out)
-            }
-            None => self.start_call(piece, out),
-        };
-        let Some(call) = self.calls.get_mut(place) else {
-            return;
-        };
-        call.name(piece);
-        if piece.arguments.is_empty() {
-            return;
-        }
-        if !call.is_announced() {
-            self.announce(place, out);
-        }
-        if let Some(call) = self.calls.get_mut(place) {
-            call.arguments(piece.arguments, out);
-        }
-    }
-
-    /// Makes room for a new call; the others of this answer are closed as far as they are whole.
-    fn start_call(&mut self, piece: CallPiece<'_>, out: &mut Out<'_>) -> usize {
-        self.close_message(Ending::Whole, out);
-        self.close_reasoning(Ending::Whole, out);
-        self.announce_named(out);
-        self.close_settled_calls(out);
-        self.calls.push(CallDraft::new(piece.index));
-        self.calls.len() - 1
-    }
-
-    /// Announces the calls that wait for arguments, so that calls keep the model's order.
-    fn announce_named(&mut self, out: &mut Out<'_>) {
-        for place in 0..self.calls.len() {
-            if self
-                .calls
-                .get(place)
-                .is_some_and(|call| !call.is_announced() && call.has_name())
-            {
-                self.announce(place, out);
-            }
-        }
-    }
-
-    /// Fixes how a call is shown. Its name is whole by now: arguments have begun, or the
-    /// answer has ended.
-    fn announce(&mut self, place: usize, out: &mut Out<'_>) {
-        let slots = &mut self.slots;
-        if let Some(call) = self.calls.get_mut(place) {
-            call.announce(|| new_slot(slots), out);
-        }
     }
 
     /// Ends the answer: every open item is closed, except calls for the gateway, which wait to be
@@ -325,11 +307,8 @@ impl Composer {
         self.held_reasoning.clear();
         self.close_reasoning(ending, out);
         self.close_message(ending, out);
-        self.announce_named(out);
-        for call in std::mem::take(&mut self.calls) {
-            self.close_call(call, ending, out);
-        }
-        self.first_call = None;
+        self.close_calls(ending, out);
+        self.tokens.clear();
         if ending == Ending::Cut {
             for call in std::mem::take(&mut self.pending) {
                 let (index, item) = call.cut();
@@ -342,6 +321,11 @@ impl Composer {
     pub(crate) fn begin_answer(&mut self) {
         self.client_called = false;
         self.later_answer = true;
+    }
+
+    /// How many calls of the last answer had no name, and are left out.
+    pub(crate) fn take_lost(&mut self) -> usize {
+        std::mem::take(&mut self.lost)
     }
 
     /// Whether the answer called something that the client runs.
@@ -390,6 +374,7 @@ impl Composer {
             output: None,
             error: None,
             approval_request_id: Some(approved.id.clone()),
+            said: approved.said.clone(),
         };
         mcp::begin(index, &item, out);
         out.emit(&Event::McpArgumentsDelta(ArgumentsDelta {
@@ -446,34 +431,6 @@ impl Composer {
         if let Some(reasoning) = self.reasoning.take() {
             let (index, item) = reasoning.close(ending, out);
             self.put(index, item, out);
-        }
-    }
-
-    fn close_settled_calls(&mut self, out: &mut Out<'_>) {
-        let calls = std::mem::take(&mut self.calls);
-        for call in calls {
-            if call.is_settled() {
-                self.close_call(call, Ending::Whole, out);
-            } else {
-                self.calls.push(call);
-            }
-        }
-    }
-
-    fn close_call(&mut self, call: CallDraft, ending: Ending, out: &mut Out<'_>) {
-        match call.close(ending, out) {
-            Some(Closed::Item(index, item)) => {
-                self.client_called = true;
-                self.put(index, item, out);
-            }
-            Some(Closed::Late(late)) => {
-                self.client_called = true;
-                let index = self.new_slot();
-                let item = late.show(index, out);
-                self.put(index, item, out);
-            }
-            Some(Closed::Pending(call)) => self.pending.push(call),
-            None => {}
         }
     }
 

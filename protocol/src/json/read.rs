@@ -318,16 +318,26 @@ impl<'de, 'p> Fields<'de, 'p> {
             problems.wrong_type(&place, "an integer");
             return None;
         }
-        let value = text.parse().ok().filter(|value| range.contains(value));
-        if value.is_none() {
-            if *range.end() == u64::MAX {
-                problems.invalid(&place, format_args!("at least {}", range.start()));
+        let value: Option<u64> = text.parse().ok();
+        let fitting = value.filter(|value| range.contains(value));
+        if fitting.is_none() {
+            let is_below =
+                text.starts_with('-') || value.is_some_and(|value| value < *range.start());
+            let code = if is_below {
+                ApiErrorCode::IntegerBelowMinValue
             } else {
-                let (least, most) = (range.start(), range.end());
-                problems.invalid(&place, format_args!("between {least} and {most}"));
+                ApiErrorCode::IntegerAboveMaxValue
+            };
+            let (least, most) = (range.start(), range.end());
+            if *most == u64::MAX && is_below {
+                let sentence = format_args!("`{place}` must be at least {least}");
+                problems.add(&place, code, sentence);
+            } else {
+                let sentence = format_args!("`{place}` must be between {least} and {most}");
+                problems.add(&place, code, sentence);
             }
         }
-        value
+        fitting
     }
 
     /// A number within `range`.

@@ -3,38 +3,66 @@
 //! `serde_json` skips unread values without counting depth, checking surrogates or evaluating
 //! numbers; what it skips here is handed to the model server later. Nothing here judges syntax:
 //! that is `serde_json`'s, afterwards.
+//!
+//! Half a surrogate pair is mended and not refused: programs cut strings between the halves, and a
+//! client that has such an item in its history could never go on. NUL is a character like others:
+//! tools print it, and the store and the model server are sent it escaped.
+
+use std::borrow::Cow;
 
 use crate::error::{ApiError, ApiErrorCode};
 
 /// Most members of one object.
 pub(crate) const MAX_MEMBERS: usize = 10_000;
 
+/// Most elements of one array.
+pub(crate) const MAX_ELEMENTS: usize = 1_000_000;
+
 /// Longest number, in bytes: more digits than any number that a program keeps exactly.
 const MAX_NUMBER: usize = 1024;
 
-/// Refuses a text that nests deeper than `max_depth`, has an object with too many members, a number
-/// that is too long or beyond the range of a double, a lone surrogate or a NUL character.
-pub(crate) fn scan(text: &str, max_depth: usize) -> Result<(), ApiError> {
+/// Refuses a text that nests deeper than `max_depth`, has an object with too many members, an array
+/// with too many elements, or a number that is too long or beyond the range of a double. Gives the
+/// text, with U+FFFD for every lone surrogate.
+pub(crate) fn scan(text: &str, max_depth: usize) -> Result<Cow<'_, str>, ApiError> {
+    let mut lone = false;
+    look(text, max_depth, &mut |_| lone = true)?;
+    if !lone {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut mended = text.as_bytes().to_vec();
+    look(text, max_depth, &mut |at| {
+        // As long as the escape whose place it takes.
+        if let Some(escape) = mended.get_mut(at..at + 6) {
+            escape.copy_from_slice(b"\\ufffd");
+        }
+    })?;
+    // Only whole escapes were changed, hence still UTF-8.
+    Ok(Cow::Owned(String::from_utf8(mended).unwrap_or_default()))
+}
+
+/// Looks over the text; says where lone surrogates are.
+fn look(text: &str, max_depth: usize, lone: &mut dyn FnMut(usize)) -> Result<(), ApiError> {
     let bytes = text.as_bytes();
     // Members of each open container so far; never longer than `max_depth`.
-    let mut open: Vec<usize> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         at += 1;
         match byte {
-            b'"' => at = string(bytes, at)?,
+            b'"' => at = string(bytes, at, lone),
             b'{' | b'[' => {
                 if open.len() >= max_depth {
                     return Err(refuse(format!(
                         "the request body must not be nested deeper than {max_depth} levels"
                     )));
                 }
-                open.push(0);
+                open.push(Open::default());
             }
             b'}' | b']' => {
                 open.pop();
             }
-            b':' => count(&mut open)?,
+            b':' | b',' => count(&mut open, byte)?,
             b'-' | b'0'..=b'9' => at = number(text, at - 1)?,
             _ => {}
         }
@@ -42,12 +70,29 @@ pub(crate) fn scan(text: &str, max_depth: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn count(open: &mut [usize]) -> Result<(), ApiError> {
-    if let Some(members) = open.last_mut() {
-        *members += 1;
-        if *members > MAX_MEMBERS {
+/// What an open container has so far.
+#[derive(Default)]
+struct Open {
+    colons: usize,
+    commas: usize,
+}
+
+fn count(open: &mut [Open], byte: u8) -> Result<(), ApiError> {
+    let Some(container) = open.last_mut() else {
+        return Ok(());
+    };
+    if byte == b':' {
+        container.colons += 1;
+        if container.colons > MAX_MEMBERS {
             return Err(refuse(format!(
                 "an object in the request body must not have more than {MAX_MEMBERS} members"
+            )));
+        }
+    } else {
+        container.commas += 1;
+        if container.commas >= MAX_ELEMENTS {
+            return Err(refuse(format!(
+                "an array in the request body must not have more than {MAX_ELEMENTS} elements"
             )));
         }
     }
@@ -55,15 +100,15 @@ fn count(open: &mut [usize]) -> Result<(), ApiError> {
 }
 
 /// Position after the string whose content begins at `at`.
-fn string(bytes: &[u8], mut at: usize) -> Result<usize, ApiError> {
+fn string(bytes: &[u8], mut at: usize, lone: &mut dyn FnMut(usize)) -> usize {
     loop {
         at += plain(bytes.get(at..).unwrap_or_default());
         match bytes.get(at) {
-            Some(b'\\') if bytes.get(at + 1) == Some(&b'u') => at = escape(bytes, at)?,
+            Some(b'\\') if bytes.get(at + 1) == Some(&b'u') => at = escape(bytes, at, lone),
             Some(b'\\') => at += 2,
             // The closing quote; or no end at all, which serde_json will say.
-            Some(_) => return Ok(at + 1),
-            None => return Ok(at),
+            Some(_) => return at + 1,
+            None => return at,
         }
     }
 }
@@ -94,17 +139,22 @@ fn plain(bytes: &[u8]) -> usize {
 }
 
 /// Position after the `\u` escape at `at`, and its second half if it is a pair.
-fn escape(bytes: &[u8], at: usize) -> Result<usize, ApiError> {
+fn escape(bytes: &[u8], at: usize, lone: &mut dyn FnMut(usize)) -> usize {
     match unit(bytes, at) {
-        Some(0) => Err(refuse("the request body must not contain NUL characters")),
         Some(0xD800..=0xDBFF) => match unit(bytes, at + 6) {
-            Some(0xDC00..=0xDFFF) => Ok(at + 12),
-            _ => Err(lone()),
+            Some(0xDC00..=0xDFFF) => at + 12,
+            _ => {
+                lone(at);
+                at + 6
+            }
         },
-        Some(0xDC00..=0xDFFF) => Err(lone()),
-        Some(_) => Ok(at + 6),
+        Some(0xDC00..=0xDFFF) => {
+            lone(at);
+            at + 6
+        }
+        Some(_) => at + 6,
         // No escape at all, which serde_json will say.
-        None => Ok(at + 2),
+        None => at + 2,
     }
 }
 
@@ -143,10 +193,6 @@ fn number(text: &str, at: usize) -> Result<usize, ApiError> {
     Ok(at + length.max(1))
 }
 
-fn lone() -> ApiError {
-    refuse("a string in the request body has an unpaired surrogate escape")
-}
-
 fn refuse(message: impl Into<String>) -> ApiError {
     ApiError::new(ApiErrorCode::InvalidJson, message)
 }
@@ -168,11 +214,7 @@ mod tests {
         for bad in [
             "[".repeat(100_000).as_str(),
             "[[[[[[[[[1]]]]]]]]]",
-            r#"{"a":"\ud800"}"#,
-            r#"{"a":"\udc00"}"#,
-            r#"{"a":"\ud800\ud800"}"#,
-            r#"{"a":"\uD83D x"}"#,
-            r#"{"a":"x\u0000"}"#,
+            &format!("[{}1]", "1,".repeat(MAX_ELEMENTS)),
             r#"{"a":1e999}"#,
             r#"{"a":-1E+999}"#,
             &"9".repeat(10_000_000),
@@ -184,9 +226,27 @@ mod tests {
             "[[[[[[[[1]]]]]]]]",
             r#"{"a":"\ud83d\ude00 \\u0000 \\\" \u00e9"}"#,
             r#"{"a":1e308,"b":-0.5E-400}"#,
+            r#"{"a":"x\u0000"}"#,
             &members(MAX_MEMBERS),
+            &format!("[{}1]", "1,".repeat(MAX_ELEMENTS - 1)),
         ] {
             assert!(!refused(good), "{}", good.get(..40).unwrap_or(good));
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_becomes_the_replacement_character() {
+        for (given, mended) in [
+            (r#"{"a":"\ud800"}"#, r#"{"a":"\ufffd"}"#),
+            (r#"{"a\udc00":"\udc00x"}"#, r#"{"a\ufffd":"\ufffdx"}"#),
+            (r#"["\ud800\ud800","é"]"#, r#"["\ufffd\ufffd","é"]"#),
+            (r#"["\uD83D x\ud83d\ude00"]"#, r#"["\ufffd x\ud83d\ude00"]"#),
+            (
+                r#"["\\ud800","\ud83d\ude00"]"#,
+                r#"["\\ud800","\ud83d\ude00"]"#,
+            ),
+        ] {
+            assert_eq!(scan(given, 8).unwrap(), mended);
         }
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::{Kind, kind, read};
+use crate::json::{Fields, Kind, Place, Problems, kind, read};
 
 /// Schemas that are looked at for one call; a schema that refers to itself ends here.
 const MAX_STEPS: usize = 10_000;
@@ -240,19 +240,31 @@ fn is_of_type(word: &str, value: &RawValue) -> bool {
     }
 }
 
-/// Whether two values are equal: numbers by value, strings by text, others as written.
+/// Whether two values are equal: numbers by value, strings by text, objects in any order of their
+/// members.
 fn same(a: &RawValue, b: &RawValue) -> bool {
     match (kind(a), kind(b)) {
         (Kind::String, Kind::String) => read::text(a) == read::text(b),
         (Kind::Number, Kind::Number) => a.get().parse::<f64>().ok() == b.get().parse::<f64>().ok(),
-        (x, y) => x == y && without_space(a.get()) == without_space(b.get()),
+        (Kind::Array, Kind::Array) => {
+            let elements = |raw| read::elements(raw, &Place::Root, &mut Problems::default());
+            let (a, b) = (elements(a), elements(b));
+            let (a, b) = (a.unwrap_or_default(), b.unwrap_or_default());
+            a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| same(a, b))
+        }
+        (Kind::Object, Kind::Object) => {
+            let fields = |raw| Fields::of(raw, Place::Root, &mut Problems::default());
+            let (Some(a), Some(b)) = (fields(a), fields(b)) else {
+                return false;
+            };
+            let b: BTreeMap<_, _> = b.into_members().collect();
+            let a: BTreeMap<_, _> = a.into_members().collect();
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(name, raw)| b.get(name).is_some_and(|other| same(raw, other)))
+        }
+        (x, y) => x == y && a.get() == b.get(),
     }
-}
-
-fn without_space(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_ascii_whitespace())
-        .collect()
 }
 
 fn check_length(node: &Node<'_>, value: &RawValue, place: &str) -> Result<(), String> {

@@ -2,17 +2,24 @@
 //!
 //! From here on nothing knows whether the upstream streamed, or which of its spellings it used.
 
-use crate::chat::answer::AnswerChoice;
-use crate::chat::chunk::{CallDelta, ChunkChoice, Delta, Text};
+mod spelling;
+
+use crate::chat::chunk::{CallDelta, Choice, Delta, FunctionDelta};
+use crate::chat::content::{Content, Kind};
+use crate::chat::finish::FinishReason;
 use crate::responses::content::LogProb;
+pub(crate) use spelling::{Spelling, spelling};
 
 /// One thing the model did.
 #[derive(Debug, PartialEq)]
 pub enum ModelEvent<'a> {
     /// More thinking.
     Reasoning(&'a str),
-    /// More answer text, and the probabilities of its tokens if they were asked for.
-    Text(&'a str, Vec<LogProb>),
+    /// More answer text.
+    Text(&'a str),
+    /// Probabilities of tokens, before the text that they spell. They may be of other text too, such
+    /// as the end of a character that has not come yet, or marks around thinking.
+    Tokens(Vec<LogProb>),
     /// More refusal.
     Refusal(&'a str),
     /// More of a tool call.
@@ -23,11 +30,8 @@ impl ModelEvent<'_> {
     /// About how many bytes it has.
     pub fn size(&self) -> usize {
         match self {
-            Self::Reasoning(text) | Self::Refusal(text) => text.len(),
-            Self::Text(text, logprobs) => {
-                let sizes = logprobs.iter().map(LogProb::size);
-                text.len() + sizes.sum::<usize>()
-            }
+            Self::Reasoning(text) | Self::Text(text) | Self::Refusal(text) => text.len(),
+            Self::Tokens(tokens) => tokens.iter().map(LogProb::size).sum(),
             Self::Call(piece) => piece.id.len() + piece.name.len() + piece.arguments.len(),
         }
     }
@@ -46,102 +50,109 @@ pub struct CallPiece<'a> {
     pub arguments: &'a str,
 }
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// By itself: `stop`, `tool_calls`, or a word of a later server.
-    Stop,
-    /// `length`.
-    Length,
-    /// `content_filter`.
-    ContentFilter,
-    /// `abort` or `error`: vLLM gave the request up.
-    Aborted,
-}
-
-impl FinishReason {
-    fn parse(word: &str) -> Self {
-        match word {
-            "length" => Self::Length,
-            "content_filter" => Self::ContentFilter,
-            "abort" | "error" => Self::Aborted,
-            _ => Self::Stop,
-        }
-    }
-}
+/// The index of a call that is written in the old way, as the only one.
+const LEGACY: u32 = u32::MAX - 1;
 
 /// Feeds `sink` with what one chunk's choice says, in the order a model does it: thinking, text,
 /// refusal, calls. Gives the finish reason once the answer has ended.
 pub fn chunk<'a>(
-    choice: &'a mut ChunkChoice<'_>,
+    choice: &'a mut Choice<'_>,
     sink: &mut dyn FnMut(ModelEvent<'a>),
 ) -> Option<FinishReason> {
-    let logprobs = choice.logprobs.take().and_then(|logprobs| logprobs.content);
-    if let Some(delta) = &choice.delta {
-        content(delta, logprobs, sink);
-    }
-    choice
-        .finish_reason
-        .as_ref()
-        .map(|reason| FinishReason::parse(reason.as_str()))
+    let tokens = std::mem::take(&mut choice.logprobs.content.0);
+    let choice = &*choice;
+    said(choice.delta.as_ref(), tokens, sink);
+    FinishReason::parse(choice.finish_reason.as_str())
 }
 
 /// As [`chunk`], for a whole answer.
 pub fn answer<'a>(
-    choice: &'a mut AnswerChoice<'_>,
+    choice: &'a mut Choice<'_>,
     sink: &mut dyn FnMut(ModelEvent<'a>),
 ) -> Option<FinishReason> {
-    let logprobs = choice.logprobs.take().and_then(|logprobs| logprobs.content);
-    if let Some(message) = &choice.message {
-        content(message, logprobs, sink);
-    }
-    choice
-        .finish_reason
+    let mut tokens = std::mem::take(&mut choice.logprobs.content.0);
+    let choice = &*choice;
+    if choice
+        .message
         .as_ref()
-        .map(|reason| FinishReason::parse(reason.as_str()))
+        .is_some_and(|message| is_foreign(&tokens, message))
+    {
+        tokens.clear();
+    }
+    said(choice.message.as_ref(), tokens, sink);
+    FinishReason::parse(choice.finish_reason.as_str())
 }
 
-fn content<'a>(
-    delta: &'a Delta<'_>,
-    logprobs: Option<Vec<LogProb>>,
+/// Whether these tokens are not known to be those of the answer's text: there is thinking, or a call,
+/// and the text is not among them.
+fn is_foreign(tokens: &[LogProb], message: &Delta<'_>) -> bool {
+    let Content::Text(text) = &message.content else {
+        return true;
+    };
+    let thinking = !message.reasoning.is_empty() || !message.reasoning_content.is_empty();
+    let more = thinking || !message.tool_calls.0.is_empty();
+    more && spelling(tokens, text.as_str()).is_none()
+}
+
+fn said<'a>(
+    delta: Option<&'a Delta<'_>>,
+    tokens: Vec<LogProb>,
     sink: &mut dyn FnMut(ModelEvent<'a>),
 ) {
-    if let Some(reasoning) = delta
-        .reasoning
-        .as_ref()
-        .or(delta.reasoning_content.as_ref())
-        && !reasoning.as_str().is_empty()
-    {
-        sink(ModelEvent::Reasoning(reasoning.as_str()));
+    let Some(delta) = delta else {
+        if !tokens.is_empty() {
+            sink(ModelEvent::Tokens(tokens));
+        }
+        return;
+    };
+    let thinking = [&delta.reasoning, &delta.reasoning_content];
+    let thinking = thinking.iter().find(|text| !text.is_empty());
+    if let Some(text) = thinking {
+        sink(ModelEvent::Reasoning(text.as_str()));
     }
-    if let Some(text) = delta.content.as_ref()
-        && !text.as_str().is_empty()
-    {
-        sink(ModelEvent::Text(
-            text.as_str(),
-            logprobs.unwrap_or_default(),
-        ));
+    if !tokens.is_empty() {
+        sink(ModelEvent::Tokens(tokens));
     }
-    if let Some(refusal) = delta.refusal.as_ref()
-        && !refusal.as_str().is_empty()
-    {
-        sink(ModelEvent::Refusal(refusal.as_str()));
+    content(&delta.content, sink);
+    if !delta.refusal.is_empty() {
+        sink(ModelEvent::Refusal(delta.refusal.as_str()));
     }
-    for (place, call) in delta.tool_calls.iter().flatten().enumerate() {
-        sink(ModelEvent::Call(piece(call, place)));
+    for (place, call) in delta.tool_calls.0.iter().enumerate() {
+        sink(ModelEvent::Call(numbered(call, place)));
+    }
+    if !delta.function_call.is_empty() {
+        sink(ModelEvent::Call(piece(LEGACY, "", &delta.function_call)));
+    }
+}
+
+fn content<'a>(content: &'a Content<'_>, sink: &mut dyn FnMut(ModelEvent<'a>)) {
+    match content {
+        Content::Text(text) if text.is_empty() => {}
+        Content::Text(text) => sink(ModelEvent::Text(text.as_str())),
+        Content::Parts(parts) => {
+            for part in parts.iter().filter(|part| !part.text.is_empty()) {
+                sink(match part.kind {
+                    Kind::Text => ModelEvent::Text(&part.text),
+                    Kind::Thinking => ModelEvent::Reasoning(&part.text),
+                    Kind::Refusal => ModelEvent::Refusal(&part.text),
+                });
+            }
+        }
     }
 }
 
 /// `place` stands in for an index that is absent, as in whole answers.
-fn piece<'a>(call: &'a CallDelta<'_>, place: usize) -> CallPiece<'a> {
-    let function = call.function.as_ref();
-    let text = |text: Option<&'a Text<'_>>| text.map_or("", Text::as_str);
+fn numbered<'a>(call: &'a CallDelta<'_>, place: usize) -> CallPiece<'a> {
+    let index = call.index.0.and_then(|index| u32::try_from(index).ok());
+    let index = index.unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX));
+    piece(index, call.id.as_str(), &call.function)
+}
+
+fn piece<'a>(index: u32, id: &'a str, function: &'a FunctionDelta<'_>) -> CallPiece<'a> {
     CallPiece {
-        index: call
-            .index
-            .unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX)),
-        id: text(call.id.as_ref()),
-        name: text(function.and_then(|function| function.name.as_ref())),
-        arguments: text(function.and_then(|function| function.arguments.as_ref())),
+        index,
+        id,
+        name: function.name.as_str(),
+        arguments: function.arguments.as_str(),
     }
 }

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{Deserializer, Error as _};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::item::ItemStatus;
+use super::said::Said;
 use super::words::words;
 use crate::ids::Prefix;
 
@@ -55,6 +57,8 @@ pub struct EmulatedCall {
     pub call_id: Box<str>,
     /// What is asked for.
     pub action: Action,
+    /// For the model server alone.
+    pub said: Option<Box<Said>>,
 }
 
 /// What a call of an emulated tool asks for.
@@ -74,10 +78,14 @@ pub struct ShellCommand {
     /// The program and its arguments.
     pub command: Vec<Box<str>>,
     /// Environment variables.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub env: BTreeMap<Box<str>, Box<str>>,
     /// Milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "whole"
+    )]
     pub timeout_ms: Option<u64>,
     /// Who runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,10 +101,10 @@ pub struct ShellCommands {
     /// The lines.
     pub commands: Vec<Box<str>>,
     /// Milliseconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub timeout_ms: Option<u64>,
     /// Most characters of output that are told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub max_output_length: Option<u64>,
 }
 
@@ -123,6 +131,28 @@ pub enum FileOperation {
         /// Its path.
         path: Box<str>,
     },
+}
+
+/// Null is as good as absent.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A number of milliseconds or characters: models write fractions too. Where one says nothing, nobody
+/// is bound by it.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let raw: Option<&RawValue> = Option::deserialize(deserializer)?;
+    let Some(text) = raw.map(RawValue::get) else {
+        return Ok(None);
+    };
+    if let Ok(whole) = text.parse() {
+        return Ok(Some(whole));
+    }
+    let number: f64 = text.parse().map_err(|_no| D::Error::custom("no number"))?;
+    // The digits before the point, as they are written without an exponent.
+    Ok(format!("{:.0}", number.max(0.0).floor()).parse().ok())
 }
 
 impl Action {
@@ -230,6 +260,22 @@ mod tests {
             let action = Action::parse(kind, text).unwrap();
             assert_eq!(action.kind(), kind);
             assert_eq!(action.arguments(), text);
+        }
+    }
+
+    #[test]
+    fn nulls_and_fractions_are_taken() {
+        let text = r#"{"command":["ls"],"env":null,"timeout_ms":1500.5,"user":null}"#;
+        let action = Action::parse(Emulated::LocalShell, text).unwrap();
+        assert_eq!(
+            action.arguments(),
+            r#"{"command":["ls"],"env":{},"timeout_ms":1500}"#
+        );
+        for (timeout, expected) in [("null", "null"), ("-1", "0"), ("2e3", "2000")] {
+            let text = format!(r#"{{"commands":["ls"],"timeout_ms":{timeout}}}"#);
+            let action = Action::parse(Emulated::Shell, &text).unwrap();
+            let expected = format!(r#""timeout_ms":{expected},"#);
+            assert!(action.arguments().contains(&expected), "{timeout}");
         }
     }
 

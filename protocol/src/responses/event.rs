@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::content::{LogProb, Part};
+use super::content::{Decimal, LogProb, Part};
 use super::delta::DeltaFrame;
 use super::item::{Item, ReasoningPart, SummaryPart};
 use crate::json_text;
@@ -144,14 +144,14 @@ pub struct TextDelta<'a> {
 #[derive(Debug, Serialize)]
 pub struct DeltaLogProb<'a> {
     token: &'a str,
-    logprob: f64,
+    logprob: &'a Decimal,
     top_logprobs: Vec<DeltaTopLogProb<'a>>,
 }
 
 #[derive(Debug, Serialize)]
 struct DeltaTopLogProb<'a> {
     token: &'a str,
-    logprob: f64,
+    logprob: &'a Decimal,
 }
 
 /// The same probabilities as the part has, without the bytes.
@@ -159,14 +159,15 @@ pub fn delta_logprobs(logprobs: &[LogProb]) -> Vec<DeltaLogProb<'_>> {
     logprobs
         .iter()
         .map(|entry| DeltaLogProb {
-            token: &entry.token,
-            logprob: entry.logprob,
+            token: &entry.token.0,
+            logprob: &entry.logprob,
             top_logprobs: entry
                 .top_logprobs
+                .0
                 .iter()
                 .map(|top| DeltaTopLogProb {
-                    token: &top.token,
-                    logprob: top.logprob,
+                    token: &top.token.0,
+                    logprob: &top.logprob,
                 })
                 .collect(),
         })

@@ -11,6 +11,7 @@ use super::content::Part;
 use super::emulated::EmulatedCall;
 use super::kept::KeptItem;
 use super::mcp::{McpApprovalRequest, McpApprovalResponse, McpCall, McpListTools};
+use super::said::Said;
 use super::settings::{Effort, TextFormat};
 use super::tool::{Execution, Tool};
 
@@ -261,6 +262,9 @@ pub struct FunctionCall {
     pub namespace: Option<Box<str>>,
     /// JSON text exactly as the model wrote it; not necessarily valid when `incomplete`.
     pub arguments: Box<str>,
+    /// For the model server alone.
+    #[serde(skip)]
+    pub said: Option<Box<Said>>,
 }
 
 /// What the client's function or custom tool returned.
@@ -302,6 +306,9 @@ pub struct CustomToolCall {
     pub namespace: Option<Box<str>>,
     /// The text for the tool; when `incomplete` whatever the model wrote.
     pub input: Box<str>,
+    /// For the model server alone.
+    #[serde(skip)]
+    pub said: Option<Box<Said>>,
 }
 
 /// A search for tools.
@@ -317,6 +324,9 @@ pub struct ToolSearchCall {
     pub execution: Execution,
     /// What is looked for: an object.
     pub arguments: Box<RawValue>,
+    /// For the model server alone.
+    #[serde(skip)]
+    pub said: Option<Box<Said>>,
 }
 
 /// Tools that a search found.
@@ -416,6 +426,9 @@ pub struct CodeInterpreterCall {
     pub container_id: Box<str>,
     /// What it gave, logs first. `None` before it has run, and for clients that did not ask.
     pub outputs: Option<Vec<CodeOutput>>,
+    /// For the model server alone.
+    #[serde(skip)]
+    pub said: Option<Box<Said>>,
 }
 
 /// One result of the code interpreter.

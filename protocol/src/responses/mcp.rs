@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::item::ToolStatus;
+use super::said::Said;
 use crate::mcp::outcome::CallError;
 
 /// The tools of a server, as the client is told once.
@@ -52,6 +53,9 @@ pub struct McpCall {
     pub error: Option<CallError>,
     /// The request that the client approved.
     pub approval_request_id: Option<Box<str>>,
+    /// For the model server alone.
+    #[serde(skip)]
+    pub said: Option<Box<Said>>,
 }
 
 /// A call that waits for the client.
@@ -65,6 +69,9 @@ pub struct McpApprovalRequest {
     pub name: Box<str>,
     /// JSON text as the model wrote it: what is approved.
     pub arguments: Box<str>,
+    /// For the model server alone.
+    #[serde(skip)]
+    pub said: Option<Box<Said>>,
 }
 
 /// The client's word about a call.

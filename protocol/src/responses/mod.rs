@@ -11,6 +11,7 @@ pub mod kept;
 pub mod mcp;
 pub mod request;
 pub mod response;
+pub mod said;
 pub mod settings;
 pub mod tool;
 mod words;

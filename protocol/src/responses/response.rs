@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::item::Item;
-use crate::chat::chunk::ChatUsage;
+use crate::chat::usage::ChatUsage;
 use crate::ids::ResponseId;
 use crate::record::Status;
 
@@ -114,29 +114,22 @@ impl Usage {
     /// Adds one model call.
     #[must_use]
     pub fn plus(self, call: ChatUsage) -> Self {
-        let cached = call
-            .prompt_tokens_details
-            .and_then(|details| details.cached_tokens);
-        let reasoning = call
-            .completion_tokens_details
-            .and_then(|details| details.reasoning_tokens);
-        let input_tokens = self.input_tokens.saturating_add(call.prompt_tokens);
-        let output_tokens = self.output_tokens.saturating_add(call.completion_tokens);
+        let input_tokens = self.input_tokens.saturating_add(call.prompt_tokens());
+        let output_tokens = self.output_tokens.saturating_add(call.completion_tokens());
+        let (input, output) = (self.input_tokens_details, self.output_tokens_details);
         Self {
             input_tokens,
             input_tokens_details: InputDetails {
-                cached_tokens: self
-                    .input_tokens_details
-                    .cached_tokens
-                    .saturating_add(cached.unwrap_or(0)),
-                cache_write_tokens: 0,
+                cached_tokens: input.cached_tokens.saturating_add(call.cached_tokens()),
+                cache_write_tokens: input
+                    .cache_write_tokens
+                    .saturating_add(call.cache_write_tokens()),
             },
             output_tokens,
             output_tokens_details: OutputDetails {
-                reasoning_tokens: self
-                    .output_tokens_details
+                reasoning_tokens: output
                     .reasoning_tokens
-                    .saturating_add(reasoning.unwrap_or(0)),
+                    .saturating_add(call.reasoning_tokens()),
             },
             total_tokens: input_tokens.saturating_add(output_tokens),
         }

@@ -47,9 +47,9 @@ words! {
         Medium = "medium",
         /// Much.
         High = "high",
-        /// More than vLLM knows: sent as `high`.
+        /// Very much.
         Xhigh = "xhigh",
-        /// More than vLLM knows: sent as `high`.
+        /// As much as there is.
         Max = "max",
     }
 }
@@ -215,8 +215,7 @@ struct EchoReasoning {
 #[derive(Serialize)]
 struct EchoText<'a> {
     format: &'a TextFormat,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verbosity: Option<Verbosity>,
+    verbosity: Verbosity,
 }
 
 impl Serialize for Settings {
@@ -238,7 +237,7 @@ impl Serialize for Settings {
             },
             text: EchoText {
                 format: &self.format,
-                verbosity: self.verbosity,
+                verbosity: self.verbosity.unwrap_or(Verbosity::Medium),
             },
             truncation: self.truncation.unwrap_or(Truncation::Disabled),
             tool_choice: self.tool_choice.as_ref().unwrap_or(&ToolChoice::Auto),

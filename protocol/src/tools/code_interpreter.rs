@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::PythonPackages;
 use crate::responses::item::{CodeInterpreterCall, CodeOutput, CodeOutputs, ToolStatus};
 
 /// `type` of the tool.
@@ -14,19 +15,40 @@ pub(crate) const NAMES: [&str; 2] = ["code_interpreter", "gateway_code_interpret
 /// The member of the arguments that holds the code.
 pub(crate) const CODE: &str = "code";
 
-const DESCRIPTION: &str = "Runs Python code in a sandbox and returns what it prints, the value of \
-    its last expression, and the pictures it shows. Use it for arithmetic, data analysis, plots, \
-    and to check results. Variables, imports and files under /mnt/data stay between calls of one \
-    conversation. numpy, pandas and matplotlib may be imported where they are installed; show a \
-    figure with plt.show(). There is no network, and a call may take 30 seconds at most.";
+/// What the model is told of the tool.
+fn description(packages: PythonPackages) -> String {
+    let (gives, uses, has) = match packages {
+        PythonPackages::Core => (
+            "prints and the value of its last expression",
+            "arithmetic, data analysis",
+            "It has the standard library and no other packages.",
+        ),
+        PythonPackages::Science => (
+            "prints, the value of its last expression, and the pictures it shows",
+            "arithmetic, data analysis, plots",
+            "numpy, pandas and matplotlib are installed; show a figure with plt.show().",
+        ),
+        PythonPackages::Unknown => (
+            "prints, the value of its last expression, and the pictures it shows",
+            "arithmetic, data analysis, plots",
+            "numpy, pandas and matplotlib may be imported where they are installed; show a \
+             figure with plt.show().",
+        ),
+    };
+    format!(
+        "Runs Python code in a sandbox and returns what it {gives}. Use it for {uses}, and to \
+         check results. Variables, imports and files under /mnt/data stay between calls of one \
+         conversation. {has} There is no network, and a call may take 30 seconds at most."
+    )
+}
 
 const PARAMETERS: &str = r#"{"type":"object","properties":{"code":{"type":"string","description":"The Python code to run."}},"required":["code"],"additionalProperties":false}"#;
 
 /// Description and parameters of the function.
-pub(crate) fn shown() -> (Box<str>, Option<Box<RawValue>>) {
+pub(crate) fn shown(packages: PythonPackages) -> (Box<str>, Option<Box<RawValue>>) {
     // A constant that is JSON: see the test.
     let parameters = RawValue::from_string(PARAMETERS.to_owned()).ok();
-    (DESCRIPTION.into(), parameters)
+    (description(packages).into(), parameters)
 }
 
 /// Code to run.
@@ -76,14 +98,13 @@ pub struct CodeOutcome {
 /// The arguments of the function.
 #[derive(Deserialize)]
 struct Arguments {
-    #[serde(rename = "code")]
-    _code: String,
+    code: String,
 }
 
-/// Whether arguments are what the function takes; what is wrong with them otherwise.
-pub(crate) fn check(arguments: &str) -> Result<(), &'static str> {
+/// The code in arguments that are what the function takes; what is wrong with them otherwise.
+pub(crate) fn check(arguments: &str) -> Result<String, &'static str> {
     match serde_json::from_str::<Arguments>(arguments) {
-        Ok(_) if arguments.trim_start().starts_with('{') => Ok(()),
+        Ok(read) if arguments.trim_start().starts_with('{') => Ok(read.code),
         Ok(_) | Err(_) => {
             Err("not run: the arguments must be a JSON object with the Python code in `code`")
         }
@@ -156,8 +177,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_model_is_told_of_packages_that_are_there_alone() {
+        assert!(!description(PythonPackages::Core).contains("numpy"));
+        assert!(description(PythonPackages::Science).contains("are installed"));
+        assert!(description(PythonPackages::Unknown).contains("where they are"));
+    }
+
+    #[test]
     fn the_parameters_are_json() {
-        assert!(shown().1.is_some());
+        assert!(shown(PythonPackages::Core).1.is_some());
     }
 
     #[test]

@@ -82,6 +82,20 @@ pub enum Availability {
 pub struct Offers {
     /// `{"type":"code_interpreter"}`
     pub code_interpreter: Availability,
+    /// What its Python has.
+    pub python_packages: PythonPackages,
+}
+
+/// What the interpreter's Python has beside the standard library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PythonPackages {
+    /// It is not known: a service of somebody else's.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Core,
+    /// numpy, pandas, matplotlib and their like.
+    Science,
 }
 
 /// Bounds of the tool loop of one response (decision 2).

@@ -1,5 +1,7 @@
 //! What the model is shown of the client's tools that are no functions, and under which names.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -96,15 +98,39 @@ pub(crate) fn input_arguments(input: &str) -> String {
     serde_json::to_string(&Input { input }).unwrap_or_default()
 }
 
+/// The name under which the model is shown a function of the client's: its own, where chat
+/// completions take it. One without a name, which a model made up, has to have some.
+pub(crate) fn plain(name: &str) -> Cow<'_, str> {
+    if name.is_empty() {
+        return Cow::Borrowed("unnamed");
+    }
+    let fits = name.len() <= MAX_NAME
+        && name
+            .chars()
+            .all(|character| plain_character(character) == character);
+    if fits {
+        return Cow::Borrowed(name);
+    }
+    let plain: String = name.chars().map(plain_character).collect();
+    if plain.len() <= MAX_NAME {
+        return Cow::Owned(plain);
+    }
+    Cow::Owned(marked(&plain, "", name))
+}
+
+/// The character, or what stands for it in the name of a function.
+fn plain_character(character: char) -> char {
+    match character {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => character,
+        _ => '_',
+    }
+}
+
 /// The one name under which the model is shown a tool of a namespace. It depends on the two names
 /// alone, so that a conversation's prompt stays the same whatever else is offered.
 pub(crate) fn flat(namespace: &str, name: &str) -> String {
     let joined = format!("{namespace}__{name}");
-    let plain = joined.chars().map(|character| match character {
-        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => character,
-        _ => '_',
-    });
-    let plain: String = plain.collect();
+    let plain: String = joined.chars().map(plain_character).collect();
     if plain.len() <= MAX_NAME {
         return plain;
     }

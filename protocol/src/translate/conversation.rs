@@ -1,7 +1,7 @@
 //! Items in the order of a chat: what the assistant did in one go is one run, and each output
 //! stands with the call that it answers, wherever the client put it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::item::{Item, ItemStatus, Message, Reasoning, Role, ToolStatus};
@@ -57,12 +57,18 @@ enum Part<'a> {
     Call(&'a str),
     /// What a call gave, with its call id.
     Output(&'a str),
+    /// A search for tools that another server ran.
+    Searched,
+    /// What the oldest such search found.
+    Found,
     /// A call with its own result.
     Hosted,
     /// A call that waits for approval; one that is approved becomes a call of its own.
     Asked,
     /// The client's word about one.
     Decided(&'a McpApprovalResponse),
+    /// What the assistant did before, summed up.
+    SummedUp(&'a Message),
     /// Nothing that the model is told.
     Nothing,
 }
@@ -75,13 +81,17 @@ fn part(item: &Item) -> Part<'_> {
         Item::FunctionCall(call) => Part::Call(&call.call_id),
         Item::CustomToolCall(call) => Part::Call(&call.call_id),
         Item::EmulatedCall(call) => Part::Call(&call.call_id),
-        Item::ToolSearchCall(call) => Part::Call(call.call_id.as_deref().unwrap_or_default()),
+        Item::ToolSearchCall(call) => match &call.call_id {
+            Some(call_id) => Part::Call(call_id),
+            None => Part::Searched,
+        },
         Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
             Part::Output(&output.call_id)
         }
-        Item::ToolSearchOutput(output) => {
-            Part::Output(output.call_id.as_deref().unwrap_or_default())
-        }
+        Item::ToolSearchOutput(output) => match &output.call_id {
+            Some(call_id) => Part::Output(call_id),
+            None => Part::Found,
+        },
         // Code that was cut was never run: it is left out.
         Item::CodeInterpreterCall(call)
             if call.status == ToolStatus::Incomplete && call.outputs.is_none() =>
@@ -92,7 +102,7 @@ fn part(item: &Item) -> Part<'_> {
         Item::CodeInterpreterCall(_) | Item::McpCall(_) => Part::Hosted,
         Item::McpApprovalRequest(_) => Part::Asked,
         Item::McpApprovalResponse(response) => Part::Decided(response),
-        Item::Compaction(item) => item.opened.as_deref().map_or(Part::Nothing, Part::Said),
+        Item::Compaction(item) => item.opened.as_deref().map_or(Part::Nothing, Part::SummedUp),
         Item::Kept(item) => match item.kind.role() {
             KeptRole::Call => Part::Call(&item.call_id),
             KeptRole::Output => Part::Output(&item.call_id),
@@ -107,13 +117,15 @@ fn part(item: &Item) -> Part<'_> {
     }
 }
 
-/// Whether the model ended the call itself.
+/// Whether somebody may have run the call: the model ended it itself, and it has a name.
 fn is_whole(call: &Item) -> bool {
     match call {
-        Item::FunctionCall(call) => call.status == ItemStatus::Completed,
-        Item::CustomToolCall(call) => call.status == ItemStatus::Completed,
+        Item::FunctionCall(call) => call.status == ItemStatus::Completed && !call.name.is_empty(),
+        Item::CustomToolCall(call) => call.status == ItemStatus::Completed && !call.name.is_empty(),
         Item::EmulatedCall(call) => call.status == ItemStatus::Completed,
-        Item::ToolSearchCall(call) => call.status == ItemStatus::Completed,
+        Item::ToolSearchCall(call) => {
+            call.status == ItemStatus::Completed && call.call_id.is_some()
+        }
         Item::Kept(call) => is_completed(call),
         Item::Message(_)
         | Item::Reasoning(_)
@@ -203,6 +215,7 @@ pub(super) fn arrange<'a>(
     let mut arranger = Arranger {
         entries: Vec::with_capacity(count),
         open: HashMap::new(),
+        searches: VecDeque::new(),
         early: Vec::new(),
         asked: HashMap::new(),
     };
@@ -220,6 +233,8 @@ struct Arranger<'a> {
     entries: Vec<Entry<'a>>,
     /// Calls without output: index of the run and of the call in it, by call id.
     open: HashMap<&'a str, (usize, usize)>,
+    /// Searches of other servers without what they found: they have no call id.
+    searches: VecDeque<(usize, usize)>,
     /// Outputs whose call has not been seen yet.
     early: Vec<(&'a Item, &'a str, Place)>,
     /// Calls that wait for approval, by id.
@@ -241,24 +256,34 @@ impl<'a> Arranger<'a> {
                 self.entries.push(Entry::Run(run));
             }
             Part::Call(call_id) => {
-                let mut run = self.take_run();
-                let at = (self.entries.len(), run.calls.len());
+                let at = self.made(item, place);
                 self.open.insert(call_id, at);
                 if let Item::EmulatedCall(call) = item {
                     // Outputs of local shells are told apart by the id of the call's item.
                     self.open.insert(&call.id, at);
                 }
-                run.calls.push(Call::Client {
-                    made: item,
-                    output: None,
-                    place,
-                });
-                self.entries.push(Entry::Run(run));
+            }
+            Part::Searched => {
+                let at = self.made(item, place);
+                self.searches.push_back(at);
+            }
+            Part::Found => {
+                if let Some(at) = self.searches.pop_front() {
+                    self.answer_at(item, at);
+                }
             }
             Part::Output(call_id) => {
                 if !self.answer(item, call_id) {
                     self.early.push((item, call_id, place));
                 }
+            }
+            Part::SummedUp(message) => {
+                self.entries.retain(|entry| matches!(entry, Entry::Said(_)));
+                self.open.clear();
+                self.searches.clear();
+                self.early.clear();
+                self.asked.clear();
+                self.entries.push(Entry::Said(message));
             }
             Part::Hosted => self.own(Call::Hosted(item)),
             Part::Asked => {
@@ -272,6 +297,19 @@ impl<'a> Arranger<'a> {
             }
             Part::Nothing => {}
         }
+    }
+
+    /// Puts a call of the client's into the run; gives its place.
+    fn made(&mut self, item: &'a Item, place: Place) -> (usize, usize) {
+        let mut run = self.take_run();
+        let at = (self.entries.len(), run.calls.len());
+        run.calls.push(Call::Client {
+            made: item,
+            output: None,
+            place,
+        });
+        self.entries.push(Entry::Run(run));
+        at
     }
 
     /// A call and its result. Whatever follows was said in knowledge of it, also where the model
@@ -299,9 +337,11 @@ impl<'a> Arranger<'a> {
 
     /// Puts an output to its call; false when there is none.
     fn answer(&mut self, output: &'a Item, call_id: &str) -> bool {
-        let Some((entry, index)) = self.open.remove(call_id) else {
-            return false;
-        };
+        let at = self.open.remove(call_id);
+        at.is_some_and(|at| self.answer_at(output, at))
+    }
+
+    fn answer_at(&mut self, output: &'a Item, (entry, index): (usize, usize)) -> bool {
         let Some(Entry::Run(run)) = self.entries.get_mut(entry) else {
             return false;
         };
@@ -318,7 +358,8 @@ impl<'a> Arranger<'a> {
 
     fn finish(mut self) -> Result<Vec<Entry<'a>>, ApiError> {
         for (output, call_id, place) in std::mem::take(&mut self.early) {
-            if !self.answer(output, call_id) {
+            // What was stored was answered before: an output whose call is gone costs itself.
+            if !self.answer(output, call_id) && !matches!(place, Place::Earlier) {
                 return Err(no_call(place));
             }
         }

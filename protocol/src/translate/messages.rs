@@ -1,6 +1,7 @@
 //! Entries of a conversation as chat messages.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
@@ -37,10 +38,18 @@ pub(super) fn render<'a>(
     if !words.is_empty() || instructions.is_some() {
         messages.push(plain("system", ChatContent::Text(words)));
     }
-    for entry in entries.iter().skip(first) {
+    let mut later = entries.iter().skip(first).peekable();
+    while let Some(entry) = later.next() {
         match entry {
-            Entry::Said(message) => messages.push(said(message)),
             Entry::Run(run) => assistant(run, catalogue, &mut messages),
+            Entry::Said(message) => {
+                let mut together = vec![*message];
+                while let Some(Entry::Said(next)) = later.peek() {
+                    together.push(next);
+                    later.next();
+                }
+                messages.extend(said(&together));
+            }
         }
     }
     messages
@@ -58,7 +67,7 @@ fn plain<'a>(role: &'static str, content: ChatContent<'a>) -> ChatMessage<'a> {
     ChatMessage {
         role,
         content: Some(content),
-        reasoning: None,
+        reasoning_content: None,
         tool_calls: Vec::new(),
         tool_call_id: None,
     }
@@ -69,9 +78,28 @@ pub(super) fn user(text: &str) -> ChatMessage<'_> {
     plain("user", ChatContent::Text(Cow::Borrowed(text)))
 }
 
+/// What others than the assistant say between two of its messages.
+///
 /// Later instructions are sent as the user's: templates that refuse a system message after the first
-/// place are more than those that would tell the two apart.
-fn said(message: &Message) -> ChatMessage<'_> {
+/// place are more than those that would tell the two apart. They are sent in one message with what
+/// the user says beside them, since many of these templates want user and assistant to take turns.
+/// What the user alone says stays in as many messages as the client made of it.
+fn said<'a>(together: &[&'a Message]) -> Vec<ChatMessage<'a>> {
+    let is_users = |message: &&Message| message.role == Role::User;
+    if together.len() < 2 || together.iter().all(is_users) {
+        return together.iter().map(|message| one(message)).collect();
+    }
+    let words = if together.iter().all(|message| is_text(&message.content)) {
+        let texts = together.iter().map(|message| joined(&message.content));
+        ChatContent::Text(join(texts, "\n\n"))
+    } else {
+        let parts = together.iter().flat_map(|message| &message.content);
+        ChatContent::Parts(parts.map(chat_part).collect())
+    };
+    vec![plain("user", words)]
+}
+
+fn one(message: &Message) -> ChatMessage<'_> {
     match message.role {
         Role::System | Role::Developer if is_text(&message.content) => {
             plain("user", ChatContent::Text(joined(&message.content)))
@@ -88,24 +116,24 @@ fn assistant<'a>(run: &Run<'a>, catalogue: &'a Catalogue, messages: &mut Vec<Cha
     let words = join(words, "\n\n");
     let thoughts = run.reasoning.iter().map(|reasoning| thought(reasoning));
     let thoughts = join(thoughts, "\n\n");
-    let calls = run
-        .calls
-        .iter()
-        .filter_map(|call| chat_call(call, catalogue));
+    let ids = chat_ids(&run.calls);
+    let calls = run.calls.iter().zip(&ids);
+    let calls = calls.filter_map(|(call, id)| chat_call(call, id, catalogue));
     // Null is for messages that only call; templates print it elsewhere.
     let content = (!words.is_empty() || run.calls.is_empty()).then_some(ChatContent::Text(words));
     messages.push(ChatMessage {
         role: "assistant",
         content,
-        reasoning: (!thoughts.is_empty()).then_some(thoughts),
+        reasoning_content: (!thoughts.is_empty()).then_some(thoughts),
         tool_calls: calls.collect(),
         tool_call_id: None,
     });
-    messages.extend(run.calls.iter().filter_map(|call| answer(call, catalogue)));
+    let answers = run.calls.iter().zip(&ids);
+    messages.extend(answers.filter_map(|(call, id)| answer(call, id, catalogue)));
 }
 
 /// There always is one: see `arrange`.
-fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'a>> {
+fn chat_call<'a>(call: &Call<'a>, id: &'a str, catalogue: &'a Catalogue) -> Option<ChatCall<'a>> {
     let item = made(call);
     let (name, arguments) = match item {
         Item::FunctionCall(call) => (
@@ -158,9 +186,13 @@ fn chat_call<'a>(call: &Call<'a>, catalogue: &'a Catalogue) -> Option<ChatCall<'
         | Item::McpApprovalResponse(_) => return None,
     };
     Some(ChatCall {
-        id: chat_id(item),
+        id,
         r#type: "function",
         function: ChatCallFunction { name, arguments },
+        extra_content: item
+            .said()
+            .and_then(|said| said.extra.as_deref())
+            .and_then(raw),
     })
 }
 
@@ -187,7 +219,27 @@ fn made<'a>(call: &Call<'a>) -> &'a Item {
     }
 }
 
-/// What joins a call with its tool message.
+/// JSON text that was kept as text.
+fn raw(text: &str) -> Option<&RawValue> {
+    serde_json::from_str(text).ok()
+}
+
+/// What joins each call of a run with its tool message: the model's own id where it is known, unless
+/// another call of the run has it too.
+fn chat_ids<'a>(calls: &[Call<'a>]) -> Vec<&'a str> {
+    let mut seen = HashSet::new();
+    let ids = calls.iter().map(|call| {
+        let item = made(call);
+        let said = item.said().and_then(|said| said.id.as_deref());
+        let said = said.filter(|said| !seen.contains(said));
+        let id = said.unwrap_or_else(|| chat_id(item));
+        seen.insert(id);
+        id
+    });
+    ids.collect()
+}
+
+/// What joins a call with its output for the client.
 fn chat_id(call: &Item) -> &str {
     match call {
         Item::FunctionCall(call) => &call.call_id,
@@ -215,14 +267,14 @@ fn chat_id(call: &Item) -> &str {
 }
 
 /// The tool message that answers a call. There always is one: see `arrange`.
-fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>> {
+fn answer<'a>(call: &Call<'a>, id: &'a str, catalogue: &Catalogue) -> Option<ChatMessage<'a>> {
     let told = match call {
         Call::Client { output, .. } => (*output)?,
         Call::Hosted(item) => *item,
-        Call::Declined(request, why) => {
+        Call::Declined(_, why) => {
             let reason = why.reason.as_deref().unwrap_or("no reason was given");
             let told = format!("not run: the user did not approve this call ({reason})");
-            return Some(tool_message(request, ChatContent::Text(Cow::Owned(told))));
+            return Some(tool_message(id, ChatContent::Text(Cow::Owned(told))));
         }
     };
     let content = match told {
@@ -252,12 +304,12 @@ fn answer<'a>(call: &Call<'a>, catalogue: &Catalogue) -> Option<ChatMessage<'a>>
         | Item::McpApprovalRequest(_)
         | Item::McpApprovalResponse(_) => return None,
     };
-    Some(tool_message(made(call), content))
+    Some(tool_message(id, content))
 }
 
-fn tool_message<'a>(call: &'a Item, content: ChatContent<'a>) -> ChatMessage<'a> {
+fn tool_message<'a>(id: &'a str, content: ChatContent<'a>) -> ChatMessage<'a> {
     ChatMessage {
-        tool_call_id: Some(chat_id(call)),
+        tool_call_id: Some(id),
         ..plain("tool", content)
     }
 }

@@ -44,6 +44,16 @@ pub enum ChoiceMode {
     Summary,
 }
 
+/// Which words for the effort of thinking a model is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Efforts {
+    /// As the client says.
+    #[default]
+    AsAsked,
+    /// The nearest of `low`, `medium` and `high`: it has refused another.
+    Common,
+}
+
 /// What the model is asked to go on from.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -59,6 +69,8 @@ pub struct Ask<'a> {
     pub mode: StreamMode,
     /// What becomes of `tool_choice`.
     pub choice: ChoiceMode,
+    /// Words for the effort of thinking.
+    pub efforts: Efforts,
     /// Bound of this call's tokens: what is left of the request's.
     pub max_output_tokens: Option<u64>,
     /// How many of the oldest turns are left out, since the prompt would be too long.
@@ -102,10 +114,13 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         top_logprobs: settings.top_logprobs.filter(|count| *count > 0 && logprobs),
         response_format: response_format(format)
             .filter(|_| forced.is_none() && ask.choice != ChoiceMode::Summary),
-        reasoning_effort: thinking.and_then(effort),
+        reasoning_effort: thinking.and_then(|effort| said_effort(effort, ask.efforts)),
         chat_template_kwargs: template_switches(request, thinking),
+        passed_on: PassedOn {
+            all: &request.sampling,
+            but: left_out(ask.choice, forced.is_some()),
+        },
         structured_outputs: forced,
-        passed_on: PassedOn(&request.sampling),
         stream: streamed,
         stream_options: streamed.then_some(StreamOptions {
             include_usage: true,
@@ -126,7 +141,10 @@ pub fn tokenize_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         messages: prompt(&ask)?,
         tools: ask.catalogue.chat_tools(ask.choice),
         chat_template_kwargs: template_switches(request, thinking),
-        passed_on: PassedOn(own.unwrap_or_default()),
+        passed_on: PassedOn {
+            all: own.unwrap_or_default(),
+            but: &[],
+        },
     })
 }
 
@@ -193,6 +211,30 @@ fn configured<'a>(ask: &Ask<'a>) -> (Option<Effort>, &'a TextFormat) {
             .or_else(|| format(ask.history))
             .unwrap_or(&settings.format),
     )
+}
+
+/// What the client says of its answer's text, and not of a summary.
+const OF_THE_ANSWER: &[&str] = &[
+    "structured_outputs",
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "min_tokens",
+    "ignore_eos",
+    "logit_bias",
+    "bad_words",
+    "allowed_token_ids",
+];
+
+/// The client's own parameters that this call is made without: a grammar of ours stands for theirs.
+fn left_out(choice: ChoiceMode, has_grammar: bool) -> &'static [&'static str] {
+    match choice {
+        ChoiceMode::Summary => OF_THE_ANSWER,
+        ChoiceMode::AsAsked | ChoiceMode::Auto | ChoiceMode::WithoutGatewayTools => {
+            let own = OF_THE_ANSWER.get(..1);
+            own.filter(|_| has_grammar).unwrap_or_default()
+        }
+    }
 }
 
 /// The grammar of a custom tool that must be called: the model writes the input as its answer.
@@ -273,13 +315,23 @@ fn response_format(format: &TextFormat) -> Option<ResponseFormat<'_>> {
     }
 }
 
-/// vLLM's word for the effort; `none` is a switch of the template instead.
-fn effort(effort: Effort) -> Option<&'static str> {
-    match effort {
-        Effort::None => None,
-        Effort::Minimal | Effort::Low | Effort::Medium | Effort::High => Some(effort.as_str()),
-        Effort::Xhigh | Effort::Max => Some(Effort::High.as_str()),
-    }
+/// The word for the effort; `none` is a switch of the template instead.
+fn said_effort(effort: Effort, efforts: Efforts) -> Option<&'static str> {
+    let known = match (effort, efforts) {
+        (Effort::None, _) => return None,
+        (Effort::Minimal, Efforts::Common) => Effort::Low,
+        (Effort::Xhigh | Effort::Max, Efforts::Common) => Effort::High,
+        (as_asked, _) => as_asked,
+    };
+    Some(known.as_str())
+}
+
+/// Whether the prompt asks for an effort by a word that only some models know.
+pub fn has_rare_effort(ask: &Ask<'_>) -> bool {
+    let (thinking, _) = configured(ask);
+    thinking.is_some_and(|effort| {
+        said_effort(effort, Efforts::AsAsked) != said_effort(effort, Efforts::Common)
+    })
 }
 
 /// A client that sets the switches itself knows its template better.

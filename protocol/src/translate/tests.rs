@@ -29,6 +29,7 @@ fn asked(
 ) -> Result<String, ApiError> {
     let offers = Offers {
         code_interpreter: Availability::Offered,
+        ..Offers::default()
     };
     let body = chat_body(Ask {
         request,
@@ -45,6 +46,7 @@ fn asked(
         produced: &[],
         mode,
         choice,
+        efforts: Efforts::AsAsked,
         max_output_tokens: request.settings.max_output_tokens,
         left_out: 0,
     })?;
@@ -81,7 +83,7 @@ fn a_whole_body() {
             r#""tool_choice":{"type":"function","function":{"name":"f"}},"parallel_tool_calls":false,"#,
             r#""temperature":0.0,"max_completion_tokens":9,"logprobs":true,"top_logprobs":2,"#,
             r#""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type": "object"},"strict":true}},"#,
-            r#""reasoning_effort":"high","top_k":40,"stream":true,"stream_options":{"include_usage":true}}"#
+            r#""reasoning_effort":"max","top_k":40,"stream":true,"stream_options":{"include_usage":true}}"#
         )
     );
 }
@@ -138,7 +140,7 @@ fn one_assistant_run_is_one_message() {
         messages(&items).unwrap(),
         concat!(
             r#"[{"role":"user","content":"q"},"#,
-            r#"{"role":"assistant","content":"ab","reasoning":"think","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"#,
+            r#"{"role":"assistant","content":"ab","reasoning_content":"think","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"#,
             r#"{"role":"tool","content":"ok","tool_call_id":"c1"},"#,
             r#"{"role":"assistant","content":"done"},{"role":"user","content":"x\ny"}]"#
         )
@@ -248,6 +250,7 @@ fn the_last_turn_is_never_left_out() {
         produced: &[],
         mode: StreamMode::Whole,
         choice: ChoiceMode::AsAsked,
+        efforts: Efforts::AsAsked,
         max_output_tokens: None,
         left_out,
     };

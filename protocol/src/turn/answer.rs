@@ -1,26 +1,92 @@
 //! Reading the upstream's answer: bytes of a stream, or a whole one.
 
-use super::effect::Effects;
+use super::effect::{Action, Effects};
 use super::fault::{self, Explained};
-use super::{Phase, Turn};
-use crate::chat::answer::Answer;
-use crate::chat::chunk::{ChatUsage, Chunk};
+use super::{CallState, Form, Phase, Turn};
+use crate::chat::chunk;
+use crate::chat::complaint::Complaint;
 use crate::chat::fault::UpstreamFault;
+use crate::chat::finish::FinishReason;
 use crate::chat::template::Piece;
-use crate::normalize::{self, FinishReason, ModelEvent};
-use crate::sse::Decoder;
+use crate::chat::usage::ChatUsage;
+use crate::normalize::{self, ModelEvent};
+use crate::sse::{Decoder, MAX_FRAME};
 
 impl Turn {
+    /// How many bytes the model has written up to now in streams.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
     pub(super) fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
         self.begin(effects);
+        if self.is_body(bytes) {
+            return self.gather_body(now_ms, bytes, effects);
+        }
+        self.events(now_ms, bytes, effects);
+    }
+
+    fn events(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
         // Set aside, since a chunk is borrowed from it while the rest of the machine moves.
         let mut decoder = std::mem::take(&mut self.decoder);
         let ended = self.frames(&mut decoder, bytes, effects);
         // Before the answer is concluded: a further round begins with a decoder of its own.
         self.decoder = decoder;
         if let Err(explained) = ended {
-            self.conclude_or(now_ms, explained, effects);
+            self.broke_off(now_ms, explained, effects);
         }
+    }
+
+    /// Whether the model server answers with a whole completion, or an error, where a stream was asked
+    /// for. No event stream begins as JSON does.
+    fn is_body(&mut self, bytes: &[u8]) -> bool {
+        let Phase::Calling(call) = &mut self.phase else {
+            return false;
+        };
+        if call.form == Form::Unknown {
+            call.form = match bytes.trim_ascii_start().first() {
+                None => Form::Unknown,
+                Some(b'{' | b'[') => Form::Body(Vec::new()),
+                Some(_) => Form::Events,
+            };
+        }
+        matches!(call.form, Form::Body(_))
+    }
+
+    fn gather_body(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
+        if let Phase::Calling(CallState {
+            form: Form::Body(body),
+            ..
+        }) = &mut self.phase
+        {
+            body.extend_from_slice(bytes);
+            if body.len() > MAX_FRAME {
+                let fault = fault::explain(UpstreamFault::TooLong);
+                self.conclude_or(now_ms, fault, effects);
+            }
+        }
+    }
+
+    /// The answer's bytes have ended in good order.
+    pub(super) fn answer_ended(&mut self, now_ms: i64, effects: &mut Effects) {
+        let Phase::Calling(call) = &mut self.phase else {
+            return;
+        };
+        if let Form::Body(body) = std::mem::take(&mut call.form) {
+            return self.answer(now_ms, &body, effects);
+        }
+        self.conclude_or(now_ms, fault::cut_short(), effects);
+    }
+
+    /// The answer cannot be read on. A call of which nothing has come may be made again.
+    fn broke_off(&mut self, now_ms: i64, explained: Explained, effects: &mut Effects) {
+        if let Phase::Calling(call) = &self.phase
+            && !call.spoke
+            && call.finish.is_none()
+        {
+            return self.shorten_or(now_ms, explained, effects);
+        }
+        self.conclude_or(now_ms, explained, effects);
     }
 
     /// Takes the frames that these bytes complete; fails with what to say if the answer, which has
@@ -65,7 +131,7 @@ impl Turn {
 
     fn known(&mut self, piece: Piece, text: &str, effects: &mut Effects) {
         let event = match piece {
-            Piece::Text => ModelEvent::Text(text, Vec::new()),
+            Piece::Text => ModelEvent::Text(text),
             Piece::Reasoning => ModelEvent::Reasoning(text),
         };
         self.written += event.size();
@@ -79,50 +145,62 @@ impl Turn {
             self.known(piece, text, effects);
             return Ok(());
         }
-        // A derived struct would also be read from an array.
-        if data.trim_ascii_start().first() != Some(&b'{') {
-            return Err(fault::bad_chunk());
-        }
-        let mut chunk: Chunk<'_> =
-            serde_json::from_slice(data).map_err(|_malformed| fault::bad_chunk())?;
-        if let Some(error) = &chunk.error {
-            return Err(fault::explain_in_stream(error));
+        let mut spare = Vec::new();
+        let mut chunk = chunk::read(data, &mut spare).map_err(|_malformed| fault::bad_chunk())?;
+        if let Some(complaint) = chunk.complaint() {
+            return Err(complained(&complaint, effects));
         }
         self.template.learn(data, &chunk);
-        let mut written = 0;
+        let usage = chunk.counts();
+        let (mut spoke, mut written) = (false, 0);
         let finish = chunk.choices.0.as_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
             normalize::chunk(choice, &mut |event| {
+                spoke = true;
                 written += event.size();
                 composer.apply(event, &mut out);
             })
         });
         self.written += written;
-        self.note(chunk.usage, finish);
+        self.note(usage, finish);
+        if let Phase::Calling(call) = &mut self.phase {
+            call.spoke |= spoke;
+        }
         Ok(())
     }
 
     /// Takes a whole answer.
     pub(super) fn answer(&mut self, now_ms: i64, body: &[u8], effects: &mut Effects) {
-        let mut answer = match serde_json::from_slice::<Answer<'_>>(body) {
+        if is_event_stream(body) {
+            self.tell_lists(effects);
+            self.events(now_ms, body, effects);
+            return self.conclude_or(now_ms, fault::cut_short(), effects);
+        }
+        let mut spare = Vec::new();
+        let mut answer = match chunk::read(body, &mut spare) {
             Ok(answer) => answer,
             // The connection may end in good order before the announced length is there (U4).
-            Err(error) if error.is_eof() => return self.fail(fault::cut_short(), effects),
+            Err(error) if error.is_eof() || body.trim_ascii().is_empty() => {
+                return self.fail(fault::cut_short(), effects);
+            }
             Err(_malformed) => {
                 return self.fail(fault::explain(UpstreamFault::WrongContentType), effects);
             }
         };
-        if let Some(error) = &answer.error {
-            let explained = fault::explain_in_stream(error);
-            self.fail(explained, effects);
-            return;
+        if let Some(complaint) = answer.complaint() {
+            let explained = complained(&complaint, effects);
+            return self.shorten_or(now_ms, explained, effects);
         }
         self.tell_lists(effects);
-        let finish = answer.choices.first_mut().and_then(|choice| {
+        let usage = answer.counts();
+        let finish = answer.choices.0.as_mut().and_then(|choice| {
+            // Whole JSON with a message is a whole answer, whatever else it says.
+            let whole = choice.message.is_some().then_some(FinishReason::Stop);
             let (composer, mut out) = self.composing(effects);
-            normalize::answer(choice, &mut |event| composer.apply(event, &mut out))
+            let finish = normalize::answer(choice, &mut |event| composer.apply(event, &mut out));
+            finish.or(whole)
         });
-        self.note(answer.usage, finish);
+        self.note(usage, finish);
         self.conclude_or(now_ms, fault::cut_short(), effects);
     }
 
@@ -133,4 +211,20 @@ impl Turn {
             call.finish = finish.or(call.finish);
         }
     }
+}
+
+/// What a model server said instead of an answer; the operator is to hear of it too.
+fn complained(complaint: &Complaint<'_>, effects: &mut Effects) -> Explained {
+    let explained = fault::explain_in_answer(complaint);
+    let words = explained.error.message.as_str().into();
+    effects.actions.push(Action::Complained(words));
+    explained
+}
+
+/// Some servers stream whatever they are asked for.
+fn is_event_stream(body: &[u8]) -> bool {
+    let body = body.trim_ascii_start();
+    [&b"data:"[..], b"event:", b":"]
+        .iter()
+        .any(|mark| body.starts_with(mark))
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::chat::chunk::ChatUsage;
 use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
+use crate::chat::usage::ChatUsage;
 use crate::error::ApiError;
-use crate::ids::ResponseId;
 use crate::mcp::mentions::Mention;
 use crate::record::Record;
 use crate::responses::item::Item;
@@ -19,7 +18,7 @@ use crate::tools::{ToolCall, ToolOutcome};
 pub enum Input<'a> {
     /// The items of the earlier turns, oldest first; empty without `previous_response_id`.
     History(Vec<Item>),
-    /// The outcome of [`Action::FindItems`]: all items of those responses that there are.
+    /// The outcome of [`Action::FindItems`]: those of the items that there are.
     Found(Vec<Item>),
     /// The turn cannot be run: the chain is unknown or unreadable, or the gateway is stopping.
     Refused(ApiError),
@@ -95,9 +94,9 @@ pub enum Kept {
 /// One thing the actor has to do, in the order given.
 #[derive(Debug)]
 pub enum Action {
-    /// Read these responses of the same owner, then report [`Input::Found`] with the items that each
-    /// took in and made itself; unknown responses have none.
-    FindItems(Vec<ResponseId>),
+    /// Look these items of the same owner up, each in the response that its id names
+    /// ([`crate::ids::response_of`]), then report [`Input::Found`] with those that there are.
+    FindItems(Vec<Box<str>>),
     /// Post this body to the upstream's `/chat/completions`.
     CallModel(Vec<u8>),
     /// A model call has ended and this is what it used, as the upstream told. Comes before whatever
@@ -105,8 +104,15 @@ pub enum Action {
     Used(ChatUsage),
     /// Post this body to vLLM's `/tokenize`, then report [`Input::Counted`].
     CountTokens(Vec<u8>),
+    /// Remember that this model refused a word for the effort of thinking; it is asked again with the
+    /// nearest of `low`, `medium` and `high`.
+    EffortRefused,
     /// Log that the prompt was too long and goes again without so many of its oldest turns.
     LeftOut(usize),
+    /// Log that the model server told of a fault inside its answer, in these words.
+    Complained(Box<str>),
+    /// Log that so many calls of an answer were left out, since they have no name.
+    LostCalls(usize),
     /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
     /// once.
     ListTools {

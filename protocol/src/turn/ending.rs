@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::effect::{Action, Effects, Kept, Refusal};
 use super::fault::{self, Explained};
 use super::{CallState, Downstream, Phase, Purpose, Turn};
+use crate::chat::finish::FinishReason;
 use crate::compose::Ending;
-use crate::normalize::FinishReason;
 use crate::record::{Record, Status};
 use crate::responses::event::{Delivery, ErrorEvent, Event, NestedError};
 use crate::responses::item::Item;
 use crate::responses::request::Include;
 use crate::responses::response::{IncompleteReason, ResponseError, State};
+use crate::responses::said;
 use crate::sse::DONE;
 
 /// How a turn ended, in words for people who watch the gateway.
@@ -87,8 +88,12 @@ impl Turn {
     }
 
     /// Ends the turn with a fault: an HTTP error while the client has nothing, events afterwards.
+    ///
+    /// Once a gateway call was begun it is no HTTP error either: clients send a request that failed so
+    /// once more, and the call would be made twice. The response fails, with its items.
     pub(super) fn fail(&mut self, fault: Explained, effects: &mut Effects) {
-        if self.downstream == Downstream::Held {
+        if self.downstream == Downstream::Held && !self.tools.has_begun() {
+            self.book(effects);
             let Explained { error, retry_after } = fault;
             return self.refuse(Refusal { error, retry_after }, effects);
         }
@@ -134,15 +139,23 @@ impl Turn {
 
     /// Closes the items of the answer and books the call's tokens.
     fn close_answer(&mut self, ending: Ending, effects: &mut Effects) {
-        if let Phase::Calling(CallState {
-            usage: Some(call), ..
-        }) = self.phase
+        self.book(effects);
+        let (composer, mut out) = self.composing(effects);
+        composer.finish(ending, &mut out);
+        let lost = composer.take_lost();
+        if lost > 0 {
+            effects.actions.push(Action::LostCalls(lost));
+        }
+    }
+
+    /// Books the tokens of the running model call.
+    fn book(&mut self, effects: &mut Effects) {
+        if let Phase::Calling(CallState { usage, .. }) = &mut self.phase
+            && let Some(call) = usage.take()
         {
             self.usage = Some(self.usage.unwrap_or_default().plus(call));
             effects.actions.push(Action::Used(call));
         }
-        let (composer, mut out) = self.composing(effects);
-        composer.finish(ending, &mut out);
     }
 
     fn store_or_end(&mut self, terminal: Terminal, effects: &mut Effects) {
@@ -170,7 +183,11 @@ impl Turn {
             expires_at_ms: self.expires_at_ms,
             input_items: crate::history::items_json(&self.request.input).into(),
             // Written by serde_json, hence UTF-8.
-            response: String::from_utf8(core).unwrap_or_default().into(),
+            response: said::keep(
+                String::from_utf8(core).unwrap_or_default(),
+                self.request.input.iter().chain(&terminal.output),
+            )
+            .into(),
             settings: Arc::clone(&self.identity.settings),
         }
     }

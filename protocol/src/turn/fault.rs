@@ -1,7 +1,9 @@
 //! What an upstream fault means to the client: one table from fault to status, code and words.
 
 use super::effect::Cancel;
-use crate::chat::fault::{ErrorBody, ErrorCode, ErrorObject, UpstreamFault, Waited};
+use super::meaning::{asks_too_much, in_our_terms, is_overflow, status_of};
+use crate::chat::complaint::{Complaint, complaint_in};
+use crate::chat::fault::{UpstreamFault, Waited};
 use crate::error::{ApiError, ApiErrorCode, head};
 
 /// Longest piece of an upstream's own message that is passed on, in bytes.
@@ -43,6 +45,8 @@ impl Explained {
             ApiErrorCode::InvalidJson
             | ApiErrorCode::InvalidType
             | ApiErrorCode::InvalidValue
+            | ApiErrorCode::IntegerBelowMinValue
+            | ApiErrorCode::IntegerAboveMaxValue
             | ApiErrorCode::MissingRequiredParameter
             | ApiErrorCode::UnknownParameter
             | ApiErrorCode::MutuallyExclusiveParameters
@@ -50,6 +54,7 @@ impl Explained {
             | ApiErrorCode::InvalidEncryptedContent
             | ApiErrorCode::PreviousResponseNotFound
             | ApiErrorCode::InvalidApiKey
+            | ApiErrorCode::Forbidden
             | ApiErrorCode::ModelNotFound
             | ApiErrorCode::NotFound
             | ApiErrorCode::McpUnavailable
@@ -58,6 +63,7 @@ impl Explained {
             | ApiErrorCode::RequestTimeout
             | ApiErrorCode::PayloadTooLarge
             | ApiErrorCode::UnsupportedEncoding
+            | ApiErrorCode::UnsupportedMediaType
             | ApiErrorCode::ServerError
             | ApiErrorCode::UpstreamUnavailable
             | ApiErrorCode::UpstreamBadResponse
@@ -79,10 +85,10 @@ pub(super) fn explain(fault: UpstreamFault) -> Explained {
             retry_after,
             body,
         } => {
-            let parsed: ErrorBody<'_> = serde_json::from_slice(&body).unwrap_or_default();
+            let complaint = complaint_in(&body);
             Explained {
                 retry_after,
-                ..explain_status(status, parsed.error.as_ref())
+                ..explain_status(status, &complaint)
             }
         }
         UpstreamFault::WrongContentType => Explained::new(
@@ -103,13 +109,18 @@ pub(super) fn explain(fault: UpstreamFault) -> Explained {
     }
 }
 
-/// Explains an error object that came inside a 200 stream.
-pub(super) fn explain_in_stream(error: &ErrorObject<'_>) -> Explained {
-    let status = match &error.code {
-        Some(ErrorCode::Number(status)) => *status,
-        Some(ErrorCode::Word(_)) | None => 500,
-    };
-    explain_status(status, Some(error))
+/// Explains an error that came in place of an answer, or inside one.
+pub(super) fn explain_in_answer(complaint: &Complaint<'_>) -> Explained {
+    let kind = complaint.codes.iter().find_map(|code| status_of(code));
+    let status = complaint.status.or(kind).unwrap_or(500);
+    let words = without_values(&complaint.words);
+    if status < 500 || status == 503 || words.is_empty() || is_overflow(complaint, &words) {
+        return explain_status(status, complaint);
+    }
+    Explained::new(
+        ApiErrorCode::UpstreamUnavailable,
+        format!("the upstream model server failed: {words}"),
+    )
 }
 
 /// The upstream's stream had a chunk that is no chunk (fault U5).
@@ -165,44 +176,55 @@ pub(super) fn aborted() -> Explained {
     )
 }
 
-fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
-    let words = error
-        .and_then(|error| error.message.as_ref())
-        .map(|words| without_values(words.as_str()));
-    let overflow = words
-        .as_ref()
-        .is_some_and(|words| words.contains("maximum context length"));
-    match (status, words) {
-        (400 | 413, Some(words)) if overflow => {
-            // LangChain does not look at the code: it knows an overflow by these words.
-            let words = format!("the prompt is too long: {words}");
-            let mut explained = Explained::new(ApiErrorCode::ContextLengthExceeded, words);
-            explained.error.param = Some("input".to_owned());
-            explained
-        }
-        (404, Some(words)) => {
-            let mut explained = Explained::new(ApiErrorCode::ModelNotFound, words);
-            explained.error.param = Some("model".to_owned());
-            explained
-        }
-        (401 | 403, _) => Explained::new(
+fn explain_status(status: u16, complaint: &Complaint<'_>) -> Explained {
+    let words = without_values(&complaint.words);
+    let or = |otherwise: &str| {
+        let words = if words.is_empty() { otherwise } else { &words };
+        words.to_owned()
+    };
+    let blame = |code, words: String, param: &str| {
+        let mut explained = Explained::new(code, words);
+        explained.error.param = Some(param.to_owned());
+        explained
+    };
+    match status {
+        401 | 403 => Explained::new(
             ApiErrorCode::UpstreamUnavailable,
             "the upstream model server refuses the gateway's key: the operator must set \
              `VR_OPENAI_API_KEY`",
         ),
-        (429, words) => Explained::new(
+        429 => Explained::new(
             ApiErrorCode::RateLimitExceeded,
-            words.unwrap_or_else(|| {
-                "the upstream model server limits the rate of requests".to_owned()
-            }),
+            or("the upstream model server limits the rate of requests"),
         ),
-        (503, words) => Explained::new(
+        503 => Explained::new(
             ApiErrorCode::ServerIsOverloaded,
-            words.unwrap_or_else(|| {
-                "the upstream model server is overloaded or not ready".to_owned()
-            }),
+            or("the upstream model server is overloaded or not ready"),
         ),
-        (400..=499, Some(words)) => {
+        _ if asks_too_much(&words) => {
+            let words = in_our_terms(&words);
+            blame(ApiErrorCode::InvalidValue, words, "max_output_tokens")
+        }
+        _ if is_overflow(complaint, &words) => {
+            // LangChain does not look at the code: it knows an overflow by these words.
+            let words = format!("the prompt is too long: {}", or("the model server says so"));
+            blame(ApiErrorCode::ContextLengthExceeded, words, "input")
+        }
+        404 if is_of_model(complaint, &words) => blame(
+            ApiErrorCode::ModelNotFound,
+            or("the model is not served"),
+            "model",
+        ),
+        404 => Explained::new(
+            ApiErrorCode::NotFound,
+            format!(
+                "the upstream model server has no chat completions at this address: the operator \
+                 must check the upstream's URL (it says: {})",
+                or("nothing")
+            ),
+        ),
+        400..=499 => {
+            let words = or("the upstream model server refuses the request without saying why");
             let mut explained = Explained::new(ApiErrorCode::InvalidRequest, words);
             explained.error.status = status;
             explained
@@ -212,6 +234,11 @@ fn explain_status(status: u16, error: Option<&ErrorObject<'_>>) -> Explained {
             format!("the upstream model server answered with status {status}"),
         ),
     }
+}
+
+fn is_of_model(complaint: &Complaint<'_>, words: &str) -> bool {
+    let code = complaint.codes.iter().any(|code| code == "model_not_found");
+    code || words.to_ascii_lowercase().contains("model")
 }
 
 fn timed_out(waited: Waited) -> String {
@@ -229,6 +256,7 @@ fn timed_out(waited: Waited) -> String {
 /// `error-context-length`, `error-wrong-type`, `error-unknown-part`); neither is passed on
 /// (decision 4). Of the validator's report the places and the rules remain.
 fn without_values(words: &str) -> String {
+    let words = words.trim();
     let mut lines = words.lines();
     let first = before_dump(lines.next().unwrap_or_default());
     let mut text = first.to_owned();
@@ -237,6 +265,7 @@ fn without_values(words: &str) -> String {
         let details: Vec<String> = details.take(MAX_DETAILS).collect();
         text = format!("{} {}", first.trim_end_matches(':'), details.join(", "));
     }
+    let text = text.replace(char::is_control, " ");
     head(text.trim_end(), MAX_PASSED_ON).to_owned()
 }
 
@@ -268,16 +297,6 @@ fn before_dump(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prompt_that_is_too_long_is_called_so() {
-        let body = br#"{"error":{"message":"This model's maximum context length is 100 tokens."}}"#;
-        let parsed: ErrorBody<'_> = serde_json::from_slice(body).unwrap();
-        let explained = explain_status(400, parsed.error.as_ref());
-        assert_eq!(explained.error.code, ApiErrorCode::ContextLengthExceeded);
-        let words = "the prompt is too long: This model's maximum context length is 100 tokens.";
-        assert_eq!(explained.error.message, words);
-    }
 
     #[test]
     fn values_of_the_request_are_not_passed_on() {

@@ -15,6 +15,7 @@
 //!    the store gives each approval request to one response, before its call is made. A response that
 //!    dies between the two has spent it. Declining claims nothing, since nothing runs.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::effect::{Action, Claimed, Effects, Refusal};
@@ -23,7 +24,7 @@ use crate::error::{ApiError, ApiErrorCode};
 use crate::ids::{self, Prefix};
 use crate::mcp::mentions::{self, Mention};
 use crate::responses::item::Item;
-use crate::responses::mcp::{McpApprovalRequest, McpApprovalResponse, McpListTools};
+use crate::responses::mcp::{McpApprovalRequest, McpListTools};
 use crate::responses::tool::{McpServer, Tool};
 use crate::tools::Catalogue;
 use crate::tools::catalogue::Lists;
@@ -189,6 +190,17 @@ impl Turn {
     /// The calls that this request approves, each exactly as it was asked for.
     fn approved(&self) -> Result<Vec<McpApprovalRequest>, ApiError> {
         let mut approved = Vec::new();
+        let items = self.history.iter().chain(&self.request.input);
+        // Earlier ones are looked at first, so the first of an id stands.
+        let mut requests: HashMap<&str, &McpApprovalRequest> = HashMap::new();
+        for item in items {
+            if let Item::McpApprovalRequest(request) = item {
+                requests.entry(&request.id).or_insert(request);
+            }
+        }
+        // A conversation that is sent whole has the answers of earlier turns in it too.
+        let ran: HashSet<&str> = self.request.input.iter().filter_map(ran_for).collect();
+        let mut answered: HashSet<&str> = self.history.iter().filter_map(answers).collect();
         for (index, item) in self.request.input.iter().enumerate() {
             let Item::McpApprovalResponse(response) = item else {
                 continue;
@@ -198,18 +210,15 @@ impl Turn {
                 error.with_param(format!("input[{index}].approval_request_id"))
             };
             let asked = &*response.approval_request_id;
-            let request = self.approval_request(asked);
+            let request = requests.get(asked).copied();
             let request = request.ok_or_else(|| {
                 refuse("no approval request with this id is in the conversation: continue the response that made it, or send the request with it")
             })?;
-            // A conversation that is sent whole has the answers of earlier turns in it too.
-            let ran = self.request.input.iter().any(|item| has_run(item, asked));
-            if ran {
+            let is_first = answered.insert(asked);
+            if ran.contains(asked) {
                 continue;
             }
-            let before = self.request.input.iter().take(index);
-            let mut answered = self.history.iter().chain(before);
-            if answered.any(|item| answers(item, asked)) {
+            if !is_first {
                 return Err(refuse(ANSWERED));
             }
             if !response.approve {
@@ -226,16 +235,6 @@ impl Turn {
             approved.push(request.clone());
         }
         Ok(approved)
-    }
-
-    fn approval_request(&self, id: &str) -> Option<&McpApprovalRequest> {
-        let mut items = self.history.iter().chain(&self.request.input);
-        items.find_map(|item| {
-            let Item::McpApprovalRequest(request) = item else {
-                return None;
-            };
-            (*request.id == *id).then_some(request)
-        })
     }
 
     /// Tells the client of lists, once it has been answered.
@@ -292,13 +291,18 @@ fn is_of_mcp(item: &Item) -> bool {
     matches!(item, Item::McpCall(_) | Item::McpListTools(_))
 }
 
-/// Whether the approved call has been made.
-fn has_run(item: &Item, asked: &str) -> bool {
-    matches!(item, Item::McpCall(call) if call.approval_request_id.as_deref() == Some(asked))
+/// The request for approval whose call this is.
+fn ran_for(item: &Item) -> Option<&str> {
+    let Item::McpCall(call) = item else {
+        return None;
+    };
+    call.approval_request_id.as_deref()
 }
 
-/// Whether this is a word about the request, or what came of it.
-fn answers(item: &Item, asked: &str) -> bool {
-    let said = |response: &McpApprovalResponse| *response.approval_request_id == *asked;
-    has_run(item, asked) || matches!(item, Item::McpApprovalResponse(response) if said(response))
+/// The request for approval that this is a word about, or came of.
+fn answers(item: &Item) -> Option<&str> {
+    if let Item::McpApprovalResponse(response) = item {
+        return Some(&response.approval_request_id);
+    }
+    ran_for(item)
 }

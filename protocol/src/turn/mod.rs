@@ -22,9 +22,12 @@
 mod answer;
 mod compaction;
 pub mod effect;
+mod effort;
 mod ending;
 mod fault;
+mod known;
 mod listing;
+mod meaning;
 mod references;
 mod sealed;
 mod shorten;
@@ -34,12 +37,12 @@ mod tools;
 
 use std::sync::Arc;
 
-use crate::chat::chunk::ChatUsage;
+use crate::chat::finish::FinishReason;
 use crate::chat::template::Template;
+use crate::chat::usage::ChatUsage;
 use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
-use crate::normalize::FinishReason;
 use crate::record::Status;
 use crate::responses::event::{Delivery, ReasoningEvents, Writer};
 use crate::responses::item::{CodeOutputs, Item};
@@ -49,7 +52,7 @@ use crate::seal::{Bond, SealKeys};
 use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
-use crate::translate::{self, ChoiceMode, StreamMode};
+use crate::translate::{self, ChoiceMode, Efforts, StreamMode};
 use effect::{Action, Cancel, Effects, Input, Refusal};
 pub use ending::Ended;
 use ending::Terminal;
@@ -91,6 +94,8 @@ pub struct Seed {
     pub limits: LoopLimits,
     /// What seals thinking for clients that keep it themselves.
     pub seal_keys: Arc<SealKeys>,
+    /// Words for the effort of thinking that the model is known to take.
+    pub efforts: Efforts,
 }
 
 /// One response, from request to terminal event.
@@ -159,6 +164,21 @@ struct CallState {
     finish: Option<FinishReason>,
     /// The last counts given; servers may send them with every chunk.
     usage: Option<ChatUsage>,
+    /// Whether the model has said anything.
+    spoke: bool,
+    form: Form,
+}
+
+/// What the bytes of an answer are.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Form {
+    /// Nothing but white space has come.
+    #[default]
+    Unknown,
+    /// An event stream.
+    Events,
+    /// One JSON text; this is its beginning.
+    Body(Vec<u8>),
 }
 
 /// Whether the client has been answered.
@@ -215,6 +235,8 @@ impl Turn {
         } else {
             ChoiceMode::AsAsked
         };
+        let mut call = Shortening::new(choice);
+        call.efforts = seed.efforts;
         Self {
             purpose: seed.purpose,
             identity: seed.identity,
@@ -235,7 +257,7 @@ impl Turn {
             offers: seed.offers,
             seal_keys: seed.seal_keys,
             catalogue: Catalogue::default(),
-            call: Shortening::new(choice),
+            call,
             history: Vec::new(),
             tools: ToolLoop::new(seed.limits),
             mcp: Mcp::default(),
@@ -266,11 +288,6 @@ impl Turn {
     /// The closed items as JSON, for the log of model messages.
     pub fn output_json(&self) -> String {
         crate::history::items_json(&self.composer.items())
-    }
-
-    /// How many bytes the model has written up to now in streams.
-    pub fn written(&self) -> usize {
-        self.written
     }
 
     /// The tokens of all model calls so far, where the upstream told them.
@@ -360,10 +377,19 @@ impl Turn {
 
     fn while_calling(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match input {
+            // Of a call that was given up while the prompt is counted.
+            Input::UpstreamBytes(_)
+            | Input::UpstreamEnded
+            | Input::UpstreamAnswer(_)
+            | Input::UpstreamFailed(_)
+                if self.call.is_counting() => {}
             Input::UpstreamOpened | Input::HoldExpired => self.begin(effects),
             Input::UpstreamBytes(bytes) => self.bytes(now_ms, bytes, effects),
-            Input::UpstreamEnded => self.conclude_or(now_ms, fault::cut_short(), effects),
+            Input::UpstreamEnded => self.answer_ended(now_ms, effects),
             Input::UpstreamAnswer(body) => self.answer(now_ms, body, effects),
+            Input::UpstreamFailed(fault) if self.refuses_effort(&fault) => {
+                self.call_with_common_effort(effects);
+            }
             Input::UpstreamFailed(fault) => {
                 self.shorten_or(now_ms, fault::explain(fault), effects);
             }
@@ -393,11 +419,12 @@ impl Turn {
             Ok(body) => {
                 let needed = self.catalogue.has_gateway_tools()
                     || self.may_leave_out()
+                    || self.may_refuse_effort()
                     || self.purpose == Purpose::Compact;
                 if !needed {
                     self.history = Vec::new();
                 }
-                self.phase = Phase::Calling(CallState::default());
+                self.begin_call();
                 effects.actions.push(match self.purpose {
                     Purpose::Answer | Purpose::Compact => Action::CallModel(body),
                     Purpose::Count => Action::CountTokens(body),
@@ -405,6 +432,13 @@ impl Turn {
             }
             Err(error) => self.fail(Explained::of(error), effects),
         }
+    }
+
+    /// A model call begins; of an earlier one nothing is known any more.
+    fn begin_call(&mut self) {
+        self.decoder = Decoder::default();
+        self.template = Template::default();
+        self.phase = Phase::Calling(CallState::default());
     }
 
     /// The body of the model call that `call` says.

@@ -3,16 +3,17 @@
 //! An item that the history has already is not said twice: its reference goes. Others are looked for
 //! in the response that their id names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::effect::{Action, Effects, Refusal};
-use super::{Phase, Turn};
+use super::{Phase, Turn, known};
 use crate::error::{ApiError, ApiErrorCode};
-use crate::ids::{self, ResponseId};
+use crate::ids;
 use crate::responses::item::Item;
 
-/// Most responses that are read for the references of one request.
-const MAX_RESPONSES: usize = 64;
+/// Most items that one request may refer to without sending them: each model call of an agent is a
+/// response, and clients refer to all that earlier ones made.
+const MAX_REFERENCES: usize = 10_000;
 
 impl Turn {
     /// Takes the history; goes on at once unless references have to be looked up.
@@ -20,40 +21,42 @@ impl Turn {
         if let Err(error) = self.open_sealed(now_ms) {
             return self.refuse_unread(error, effects);
         }
+        let known: HashSet<&str> = history.iter().map(Item::id).collect();
         self.request.input.retain(|item| {
             let Item::ItemReference(reference) = item else {
                 return true;
             };
-            !history.iter().any(|known| known.id() == &*reference.id)
+            !known.contains(&*reference.id)
         });
-        let responses = self.referenced();
-        if responses.is_empty() {
+        let wanted = self.referenced();
+        if wanted.is_empty() {
             return self.resolve(&[], history, effects);
         }
-        if responses.len() > MAX_RESPONSES {
+        if wanted.len() > MAX_REFERENCES {
             let message = format!(
-                "`input` has references to items of more than {MAX_RESPONSES} responses: send the \
-                 items, or continue by `previous_response_id`"
+                "`input` has references to more than {MAX_REFERENCES} items: send the items, or \
+                 continue by `previous_response_id`"
             );
             let error = ApiError::new(ApiErrorCode::InvalidValue, message).with_param("input");
             return self.refuse_unread(error, effects);
         }
         self.phase = Phase::Resolving(history);
-        effects.actions.push(Action::FindItems(responses));
+        effects.actions.push(Action::FindItems(wanted));
     }
 
-    /// The responses that the references name, each once.
-    fn referenced(&self) -> Vec<ResponseId> {
-        let mut responses: Vec<ResponseId> = Vec::new();
-        for item in &self.request.input {
-            if let Item::ItemReference(reference) = item
-                && let Some(response) = ids::response_of(&reference.id)
-                && !responses.contains(&response)
-            {
-                responses.push(response);
-            }
-        }
-        responses
+    /// The items that the references name, each once, of those that may be stored here.
+    fn referenced(&self) -> Vec<Box<str>> {
+        let mut seen = HashSet::new();
+        let references = self.request.input.iter().filter_map(|item| {
+            let Item::ItemReference(reference) = item else {
+                return None;
+            };
+            Some(&reference.id)
+        });
+        references
+            .filter(|id| ids::response_of(id).is_some() && seen.insert(&**id))
+            .cloned()
+            .collect()
     }
 
     /// How often the request refers to one and the same item: so many copies of it are made.
@@ -75,14 +78,16 @@ impl Turn {
     }
 
     fn resolve(&mut self, found: &[Item], mut history: Vec<Item>, effects: &mut Effects) {
+        let found: HashMap<&str, &Item> = found.iter().map(|item| (item.id(), item)).collect();
         for (index, item) in self.request.input.iter_mut().enumerate() {
             if let Item::ItemReference(reference) = item {
-                match found.iter().find(|known| known.id() == &*reference.id) {
-                    Some(known) => *item = known.clone(),
+                match found.get(&*reference.id) {
+                    Some(known) => *item = (*known).clone(),
                     None => return self.refuse_unread(unknown(index), effects),
                 }
             }
         }
+        known::forget_known(&history, &mut self.request.input);
         if let Err(error) = self.open_summaries(&mut history) {
             return self.refuse_unread(error, effects);
         }

@@ -6,13 +6,13 @@
 
 use serde::Serialize;
 
+use super::Turn;
 use super::effect::{Action, Effects};
 use super::fault::Explained;
-use super::{CallState, Phase, Turn};
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiErrorCode;
 use crate::responses::settings::Truncation;
-use crate::translate::{self, Ask, ChoiceMode};
+use crate::translate::{self, Ask, ChoiceMode, Efforts};
 
 /// Most further attempts of one model call.
 const MAX_ATTEMPTS: u32 = 8;
@@ -31,6 +31,7 @@ struct InputTokens {
 #[derive(Debug)]
 pub(super) struct Shortening {
     pub(super) choice: ChoiceMode,
+    pub(super) efforts: Efforts,
     pub(super) max_output_tokens: Option<u64>,
     pub(super) left_out: usize,
     attempts: u32,
@@ -42,11 +43,17 @@ impl Shortening {
     pub(super) fn new(choice: ChoiceMode) -> Self {
         Self {
             choice,
+            efforts: Efforts::AsAsked,
             max_output_tokens: None,
             left_out: 0,
             attempts: 0,
             refused: None,
         }
+    }
+
+    /// Whether the model call is over and the prompt is being counted.
+    pub(super) fn is_counting(&self) -> bool {
+        self.refused.is_some()
     }
 }
 
@@ -137,7 +144,7 @@ impl Turn {
         self.call.left_out = left_out;
         match self.with_ask(left_out, translate::chat_body) {
             Ok(body) => {
-                self.phase = Phase::Calling(CallState::default());
+                self.begin_call();
                 effects.actions.push(Action::LeftOut(left_out));
                 effects.actions.push(Action::CallModel(body));
             }
@@ -159,6 +166,7 @@ impl Turn {
             produced: &produced,
             mode: self.mode(),
             choice: self.call.choice,
+            efforts: self.call.efforts,
             max_output_tokens: self.call.max_output_tokens,
             left_out,
         })

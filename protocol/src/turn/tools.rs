@@ -14,7 +14,7 @@
 //!    they never end the response.
 
 use super::effect::{Action, Effects};
-use super::{CallState, Phase, Turn};
+use super::{Phase, Turn};
 use crate::compose::PendingCall;
 use crate::ids::{self, Prefix};
 use crate::record::Status;
@@ -55,6 +55,11 @@ impl ToolLoop {
             limits,
             ..Self::default()
         }
+    }
+
+    /// Whether a gateway call was begun: what it did cannot be undone.
+    pub(super) fn has_begun(&self) -> bool {
+        self.calls > 0
     }
 
     /// Whether this call has come too often in a row.
@@ -238,9 +243,8 @@ impl Turn {
         self.call.max_output_tokens = left;
         match self.body() {
             Ok(body) => {
-                self.decoder = crate::sse::Decoder::default();
                 self.composer.begin_answer();
-                self.phase = Phase::Calling(CallState::default());
+                self.begin_call();
                 effects.actions.push(Action::CallModel(body));
             }
             Err(error) => self.fail(super::fault::Explained::of(error), effects),

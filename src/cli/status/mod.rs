@@ -11,9 +11,9 @@ use awc::Client;
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use url::Url;
+use vllm_responses_actors::own_client;
 use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::tls;
-use vllm_responses_actors::vllm::client;
 
 use super::{USAGE, answer, complain};
 use crate::config::raw::{self, Inputs, Raw};
@@ -48,6 +48,13 @@ pub(super) fn command() -> Command {
     Command::new("status")
         .about("Show the state of a running gateway and of everything behind it")
         .after_help(AFTER)
+        .arg(
+            switch(
+                "logs",
+                "Also show the last lines of children that are ready",
+            )
+            .conflicts_with_all(["json", "ready"]),
+        )
         .arg(switch("json", "Print the gateway's JSON as it is").conflicts_with("ready"))
         .arg(switch(
             "ready",
@@ -64,9 +71,18 @@ pub(super) fn command() -> Command {
 /// What is to be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
-    Page,
+    Page(Lines),
     Json,
     Readiness,
+}
+
+/// Whose last lines are on the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lines {
+    /// Those of children that are not ready.
+    OfFailed,
+    /// Those of all.
+    OfAll,
 }
 
 /// Does it.
@@ -86,7 +102,8 @@ pub(super) fn run(given: &ArgMatches, inputs: &Inputs) -> ExitCode {
     let wanted = match (given.get_flag("json"), given.get_flag("ready")) {
         (true, _) => Wanted::Json,
         (_, true) => Wanted::Readiness,
-        (false, false) => Wanted::Page,
+        (false, false) if given.get_flag("logs") => Wanted::Page(Lines::OfAll),
+        (false, false) => Wanted::Page(Lines::OfFailed),
     };
     tls::install();
     match System::new().block_on(shown(&base, raw.client_key.as_ref(), wanted)) {
@@ -134,9 +151,9 @@ fn own_base(raw: &Raw) -> Result<String, &'static str> {
 async fn shown(base: &str, key: Option<&Secret>, wanted: Wanted) -> Result<String, String> {
     let path = match wanted {
         Wanted::Readiness => "/health/ready",
-        Wanted::Page | Wanted::Json => "/v1/status",
+        Wanted::Page(_) | Wanted::Json => "/v1/status",
     };
-    let client = client::client(base, CONNECT_LIMIT);
+    let client = own_client::client(base, CONNECT_LIMIT);
     let (status, body) = tokio::time::timeout(LIMIT, get(&client, base, path, key))
         .await
         .unwrap_or_else(|_elapsed| {
@@ -149,8 +166,8 @@ async fn shown(base: &str, key: Option<&Secret>, wanted: Wanted) -> Result<Strin
             printable(&String::from_utf8_lossy(&body))
         )),
         (200, Wanted::Json) => Ok(format!("{}\n", String::from_utf8_lossy(&body))),
-        (200, Wanted::Page) => serde_json::from_slice::<Status>(&body)
-            .map(|status| page::page(base, &status))
+        (200, Wanted::Page(lines)) => serde_json::from_slice::<Status>(&body)
+            .map(|status| page::page(base, &status, lines))
             .map_err(|_other| {
                 format!(
                     "{base} is no gateway of this version ({}): `--json` shows its answer as it is",

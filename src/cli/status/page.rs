@@ -6,13 +6,14 @@ use vllm_responses_actors::process::messages::Phase;
 use vllm_responses_actors::store::messages::Backend;
 use vllm_responses_actors::supervisor::messages::StopStage;
 
+use super::Lines;
 use crate::status::{
     CacheStatus, ChildView, InterpreterView, Standing, Status, StoreStatus, ToolState,
     UpstreamStatus, printable,
 };
 
 /// The whole page.
-pub(super) fn page(base: &str, status: &Status) -> String {
+pub(super) fn page(base: &str, status: &Status, lines: Lines) -> String {
     let ready = match (status.ready, status.stop) {
         (_, StopStage::Leaving | StopStage::Draining | StopStage::Ending) => "stopping",
         (true, StopStage::Running) => "ready",
@@ -35,7 +36,7 @@ pub(super) fn page(base: &str, status: &Status) -> String {
     );
     upstream(&mut text, &status.upstream);
     for child in &status.children {
-        show_child(&mut text, child);
+        show_child(&mut text, child, lines);
     }
     store(&mut text, &status.store);
     cache(&mut text, &status.cache);
@@ -68,6 +69,9 @@ fn interpreter(text: &mut String, python: &InterpreterView) {
     );
     row(text, "python", &line);
     note(text, "last error", python.last_error.as_deref());
+    let gaps = python.walls.filter(|walls| !walls.are_complete());
+    let gaps = gaps.map(|walls| walls.to_string());
+    note(text, "walls", gaps.as_deref());
 }
 
 fn upstream(text: &mut String, upstream: &UpstreamStatus) {
@@ -107,7 +111,7 @@ fn store(text: &mut String, store: &StoreStatus) {
     note(text, "last error", store.last_error.as_deref());
 }
 
-fn show_child(text: &mut String, child: &ChildView) {
+fn show_child(text: &mut String, child: &ChildView, lines: Lines) {
     let phase = match child.phase {
         None => "gives no answer",
         Some(Phase::Stopped) => "stopped",
@@ -128,6 +132,9 @@ fn show_child(text: &mut String, child: &ChildView) {
     );
     row(text, &child.name, &line);
     note(text, "last error", child.last_error.as_deref());
+    if lines == Lines::OfFailed && child.phase == Some(Phase::Ready) {
+        return;
+    }
     for line in &child.last_lines {
         note(text, "log", Some(line));
     }
@@ -179,6 +186,8 @@ fn cache(text: &mut String, status: &CacheStatus) {
 
 #[cfg(test)]
 mod tests {
+    use vllm_responses_actors::process::sandbox::Walls;
+
     use super::*;
     use crate::status::{CacheStatus, InterpreterView, ToolStatus};
 
@@ -225,6 +234,10 @@ mod tests {
                 waiting: 0,
                 failures: 1,
                 last_error: None,
+                walls: Some(Walls {
+                    landlock: 0,
+                    seccomp: true,
+                }),
             }),
             tools: vec![ToolStatus {
                 name: "code_interpreter".to_owned(),
@@ -247,10 +260,15 @@ vllm-responses 1.2.3 at http://h: not ready
   store      ready, SQLite, 1 of 4096 places for writes taken
   cache      off
   python     ready, 3 processes, 2 of them idle, 0 calls waiting
+               walls: Landlock missing, seccomp there
   tool       code_interpreter: missing
                remedy: install it
 ";
-        assert_eq!(page("http://h", &status()), expected);
+        assert_eq!(page("http://h", &status(), Lines::OfFailed), expected);
+        let mut ready = status();
+        ready.children[0].phase = Some(Phase::Ready);
+        assert!(!page("http://h", &ready, Lines::OfFailed).contains("log: "));
+        assert!(page("http://h", &ready, Lines::OfAll).contains("log: loading"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Middleware, the outermost: tells the connection when a request begins and ends, and counts every
-//! one but those for metrics and health.
+//! Middleware, the outermost: tells the connection when a request begins and ends, makes its line of
+//! the log, and counts every one but those for metrics and health.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,17 +13,16 @@ use actix_web::{Error, web};
 use bytes::Bytes;
 use vllm_responses_actors::metrics::{OTHER, StreamGuard};
 
+use super::super::access::{UNKNOWN, Visit};
 use super::super::connection::{Exchange, Line};
 use super::super::state::AppState;
-
-/// Route label of paths that do not exist; theirs are the clients' own.
-const UNKNOWN: &str = "unknown";
 
 /// A body that occupies its connection, and counts as an open stream, until it is dropped.
 pub(crate) struct Counted<B> {
     body: B,
     _exchange: Option<Exchange>,
     _open: Option<StreamGuard>,
+    visit: Option<Visit>,
 }
 
 /// The status, route and time of each request; streams until they end.
@@ -37,12 +36,26 @@ pub(crate) async fn count<B: MessageBody + Unpin>(
     let waiting = state.as_ref().map(|state| state.metrics.http().asked());
     let method = word(request.method());
     let began = Instant::now();
-    let response = next.call(request).await?;
+    let pattern = request.match_pattern();
+    let route = pattern.as_deref().unwrap_or(UNKNOWN);
+    let mut visit = Visit::begin((method, route), began);
+    let answer = next.call(request).await;
     drop(waiting);
+    let response = match answer {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(visit) = &mut visit {
+                visit.failed(error.as_response_error().status_code().as_u16());
+            }
+            return Err(error);
+        }
+    };
+    if let Some(visit) = &mut visit {
+        visit.answered(&response);
+        visit.is_whole = !is_stream(&response);
+    }
     let open = state.and_then(|state| {
         let http = state.metrics.http();
-        let pattern = response.request().match_pattern();
-        let route = pattern.as_deref().unwrap_or(UNKNOWN);
         http.answered(method, route, response.status().as_u16(), began.elapsed());
         is_stream(&response).then(|| http.stream(route))
     });
@@ -50,6 +63,7 @@ pub(crate) async fn count<B: MessageBody + Unpin>(
         body,
         _exchange: exchange,
         _open: open,
+        visit,
     }))
 }
 
@@ -90,6 +104,10 @@ impl<B: MessageBody + Unpin> MessageBody for Counted<B> {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(task)
+        let piece = Pin::new(&mut self.body).poll_next(task);
+        if let (Poll::Ready(None), Some(visit)) = (&piece, &mut self.visit) {
+            visit.is_whole = true;
+        }
+        piece
     }
 }

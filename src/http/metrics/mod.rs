@@ -26,6 +26,7 @@ use vllm_responses_actors::supervisor::messages::{Observe, ReadLimitFacts};
 
 use super::context;
 use super::error;
+use super::paths;
 use super::state::AppState;
 pub(crate) use count::count;
 use snapshot::Snapshot;
@@ -36,7 +37,11 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Adds the route, where there is one.
 pub(crate) fn route(config: &mut web::ServiceConfig, door: Option<&MetricsDoor>) {
     if let Some(door) = door {
-        config.route(&door.path, web::get().to(metrics));
+        config.service(
+            web::resource(&*door.path)
+                .route(paths::reads().to(metrics))
+                .default_service(paths::wrong_method()),
+        );
     }
 }
 

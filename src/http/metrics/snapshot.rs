@@ -20,6 +20,7 @@ use vllm_responses_actors::supervisor::messages::{Health, LimitFacts, Observatio
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
 use super::write::{Counts, Page};
+use crate::logging;
 
 /// One moment. What did not answer is not there.
 #[derive(Debug)]
@@ -86,7 +87,12 @@ impl Snapshot {
             page.gauge(about, &[(&[], number(open))])?;
         }
         let about = ("max_descriptors", "Descriptors that it may have open");
-        page.gauge(about, &[(&[], number(descriptor_limit()))])
+        page.gauge(about, &[(&[], number(descriptor_limit()))])?;
+        let about = (
+            "log_lines_dropped",
+            "Lines of the log dropped because nobody read them",
+        );
+        page.counter(about, &[(&[], logging::dropped())])
     }
 
     fn children(&self, page: &mut Page<'_>) -> Result<(), Error> {

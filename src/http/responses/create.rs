@@ -1,14 +1,18 @@
 //! `POST /v1/responses`, and the same request for another end: `POST /v1/responses/input_tokens`
 //! counts it, `POST /v1/responses/compact` sums its conversation up.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{Handler, HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use log::Level;
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
+use vllm_responses_actors::http1::Client;
 use vllm_responses_actors::memory::{LARGE, weight};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
@@ -21,6 +25,7 @@ use vllm_responses_protocol::responses::response::Identity;
 use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
 use vllm_responses_protocol::weigh;
 
+use super::super::access::Noted;
 use super::super::context::Caller;
 use super::super::state::AppState;
 use super::super::stream::TurnBody;
@@ -35,7 +40,7 @@ type Args = (
     web::Payload,
     Caller,
     web::Data<AppState>,
-    web::ThinData<awc::Client>,
+    web::ThinData<Client>,
 );
 
 /// Handles requests for this purpose.
@@ -51,7 +56,7 @@ async fn run(
     (head, payload): (HttpRequest, web::Payload),
     caller: Caller,
     state: &web::Data<AppState>,
-    client: awc::Client,
+    client: Client,
 ) -> HttpResponse {
     let (id, ids) = ItemIds::fresh(Box::new(SystemIds));
     let read = match extract::body(&head, payload, &caller, &state.intake).await {
@@ -67,18 +72,21 @@ async fn run(
         request.store = false;
     }
     let origin = caller.origin(id.as_str());
-    for kind in request.unserved_tools() {
-        state.metrics.tools().unserved(kind);
-    }
-    for warning in &request.warnings {
-        log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
-    }
     let permit = match permit(&caller, &origin, state).await {
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
+    // Behind the permit: who is over a limit writes nothing into the log.
+    for kind in request.unserved_tools() {
+        state.metrics.tools().unserved(kind);
+    }
+    warn_once(&request.warnings, &origin);
     let quota = permit.quota;
+    let spent = Arc::default();
+    let noted = Noted::new(&request.model, &origin.response_id, Arc::clone(&spent));
+    head.extensions_mut().insert(noted);
     let mut job = job(purpose, (request, load), (id, ids), (caller, permit), state);
+    job.spent = spent;
     // From here to the last byte the span is the turn's.
     let span = head.extensions_mut().remove::<Span>();
     job.span = span.unwrap_or_default();
@@ -120,6 +128,25 @@ async fn read(
         memory.work(decode).await.map_err(no_room)?
     } else {
         decode()
+    }
+}
+
+/// Most warnings that a worker remembers; further ones are `debug`.
+const REMEMBERED: usize = 256;
+
+thread_local! {
+    /// Warnings that this worker has given.
+    static GIVEN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// A client that sends a field which is not known sends it each time: the first is a warning.
+fn warn_once(warnings: &[String], origin: &Origin) {
+    for warning in warnings {
+        let is_new = log::log_enabled!(Level::Warn)
+            && GIVEN
+                .with_borrow_mut(|given| given.len() < REMEMBERED && given.insert(warning.clone()));
+        let level = if is_new { Level::Warn } else { Level::Debug };
+        log::log!(level, request_id = &*origin.request_id, response_id = &*origin.response_id; "{warning}");
     }
 }
 
@@ -178,6 +205,7 @@ fn job(
     let expires_at_ms = state
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
+    let efforts = permit.peers.efforts.of(&request.model);
     let turn = Turn::new(Seed {
         purpose,
         request,
@@ -189,6 +217,7 @@ fn job(
         offers: permit.peers.tools.offers(),
         limits: state.loop_limits,
         seal_keys: Arc::clone(&permit.peers.seal_keys),
+        efforts,
     });
     Job {
         turn,
@@ -199,5 +228,6 @@ fn job(
         span: Span::default(),
         queued: caller.arrived.elapsed(),
         load,
+        spent: Arc::default(),
     }
 }

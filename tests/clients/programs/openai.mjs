@@ -159,7 +159,7 @@ test("sealed reasoning without retention", async () => {
   const sealed = { type: "reasoning", id, summary: [], encrypted_content };
   const user = (content) => ({ role: "user", content });
   await events({ ...request, input: [user("2+2?"), sealed, said, user("sure?")] });
-  assert.equal((await modelSaw())[1].messages[1].reasoning, "Two and two make four.");
+  assert.equal((await modelSaw())[1].messages[1].reasoning_content, "Two and two make four.");
 });
 
 test("compaction", async () => {

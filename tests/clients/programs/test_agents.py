@@ -60,7 +60,7 @@ def test_tool_loop(model, upstream):
     result = run(helper(model))
     assert result.final_output == "The tool says: sunny in Ada" and kinds(result) == LOOP
     # The SDK sends the whole history back, with reasoning.
-    assert upstream.last_body()["messages"][2]["reasoning"] == "I think for the 1. time."
+    assert upstream.last_body()["messages"][2]["reasoning_content"] == "I think for the 1. time."
 
 
 @pytest.mark.proves("tool loop, streamed")
@@ -106,7 +106,7 @@ def test_without_retention(model, upstream):
     result = run(helper(model, model_settings=settings))
     assert result.final_output == "The tool says: sunny in Ada"
     assert upstream.last_body()["reasoning_effort"] == "low"
-    assert upstream.last_body()["messages"][2]["reasoning"] == "I think for the 1. time."
+    assert upstream.last_body()["messages"][2]["reasoning_content"] == "I think for the 1. time."
 
 
 @pytest.mark.proves("hosted code interpreter")

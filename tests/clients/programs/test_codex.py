@@ -57,7 +57,7 @@ def codex(gateway, upstream, tmp_path):
 def told(upstream):
     """What the model was told of each call in the end, and what it had thought before."""
     messages = upstream.last_body()["messages"]
-    return [m["content"] for m in messages if m["role"] == "tool"], [m["reasoning"] for m in messages if m.get("reasoning")]
+    return [m["content"] for m in messages if m["role"] == "tool"], [m["reasoning_content"] for m in messages if m.get("reasoning_content")]
 
 
 def check(codex, upstream, model, made, steps):

@@ -325,7 +325,10 @@ fn a_reasoning_item_without_id_is_taken() {
     let input = json!([{"role": "user", "content": "x"}, thought, {"role": "assistant", "content": "a"},
         {"role": "user", "content": "y"}]);
     ask(gateway.client(), &json!({"model": "m", "input": input}));
-    assert_eq!(fake.seen("m")[0].body["messages"][1]["reasoning"], "hm");
+    assert_eq!(
+        fake.seen("m")[0].body["messages"][1]["reasoning_content"],
+        "hm"
+    );
 }
 
 #[test]

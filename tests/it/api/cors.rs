@@ -34,9 +34,9 @@ fn off_by_default() {
     let reply = gateway
         .client()
         .send("GET", "/v1/models", &[("origin", PAGE)], b"");
-    assert_eq!((reply.status, allowed(&reply)), (200, None));
+    assert_eq!((reply.status, allowed(&reply)), (403, None));
     let reply = preflight(&gateway, "/v1/responses", PAGE, "POST");
-    assert_eq!((reply.status, allowed(&reply)), (405, None));
+    assert_eq!((reply.status, allowed(&reply)), (403, None));
     assert_eq!(reply.header("vary"), None);
 }
 
@@ -124,7 +124,7 @@ fn answers_errors_and_streams_carry_the_headers() {
     }
 }
 
-/// Another page's browser is told nothing; programs that send an `Origin` are served.
+/// Another page's browser is told nothing; programs that have a key and send an `Origin` are served.
 #[test]
 fn other_pages_are_not_let_in() {
     let fake = Fake::start();

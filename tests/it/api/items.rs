@@ -47,7 +47,7 @@ fn a_reference_stands_for_a_stored_item() {
     assert_eq!(
         asked(&fake, "m")["messages"],
         json!([{"role": "user", "content": "question"},
-            {"role": "assistant", "content": "said", "reasoning": "deep thought"},
+            {"role": "assistant", "content": "said", "reasoning_content": "deep thought"},
             {"role": "user", "content": "next"}])
     );
     // Kept as what it stands for: deleting the first response changes nothing.
@@ -113,7 +113,7 @@ fn sealed_reasoning_outlives_the_process_and_not_its_key() {
     gateway.restart();
     create(gateway.client(), &body);
     assert_eq!(
-        asked(&fake, "m")["messages"][1]["reasoning"],
+        asked(&fake, "m")["messages"][1]["reasoning_content"],
         "deep thought"
     );
     let elsewhere = TestGateway::on(&fake.url()).start();

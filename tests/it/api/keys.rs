@@ -125,6 +125,11 @@ fn routes() -> Vec<String> {
                         .map_or(part.to_owned(), |(_, rest)| format!("x{rest}"))
                 })
                 .collect();
+            let prefix = if filled.starts_with("/health") {
+                ""
+            } else {
+                prefix
+            };
             routes.push(format!("{prefix}{filled}"));
         }
     }

@@ -3,6 +3,7 @@
 mod basic;
 mod clients;
 mod cors;
+mod doors;
 mod encodings;
 mod fields;
 mod items;

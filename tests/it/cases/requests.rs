@@ -351,7 +351,6 @@ fn odd_parameters() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn refusals_in_other_shapes() {
     let stage = Stage::open();
     let case = Case::load("upstream-refusal-in-other-shapes");

@@ -111,7 +111,6 @@ fn stream_id_or_name_on_every_piece() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn content_as_list_of_parts() {
     for turn in all("content-as-list-of-parts") {
         assert_eq!(turn.text(), "The answer");
@@ -140,7 +139,6 @@ fn stream_usage_twice() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn one_id_for_two_calls() {
     let case = Case::load("one-id-for-two-calls");
     let stage = Stage::open();
@@ -184,7 +182,6 @@ fn thinking_only() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn usage_that_is_no_integer() {
     let stage = Stage::open();
     let usages = Case::load("usage-that-is-no-integer").entries("usage")[0]["usage"].clone();

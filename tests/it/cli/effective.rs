@@ -49,12 +49,74 @@ fn k2_layers_win_in_order_and_each_place_is_named() {
     assert!(out.parse::<toml::Table>().is_ok(), "{out}");
 }
 
+/// What editors of Windows put first is no part of the first name, and the effective values are
+/// taken back as they were.
+#[test]
+fn k2_marks_modes_and_overruled_values() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    place.file(".env", "\u{feff}VR_PORT=3\nVR_OPENAI_API_KEY=CANARY\n");
+    place.file(
+        "c.toml",
+        "\u{feff}[store]\ndatabase = \"mine.db\"\n[upstream]\nurl = \"http://h\"\n",
+    );
+    let mode = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(place.0.path().join(".env"), mode).unwrap();
+    };
+    mode(0o644);
+    let arguments = ["check-config", "--config", "c.toml"];
+    let output = place.run(&arguments, &[("VR_DB_PATH", "postgresql://u:CANARY@h/d")]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert_eq!(line(&out, "port"), "port = 3 # `VR_PORT` in .env");
+    assert!(out.contains("# database: \"postgresql://u@h/d\""), "{out}");
+    assert!(
+        out.contains("# api_key: a secret that is not shown"),
+        "{out}"
+    );
+    assert!(err.contains("`store.database` of the configuration file is not used: `VR_DB_PATH`"));
+    assert!(err.contains("`.env` has mode 0644"), "{err}");
+    assert!(!(out.clone() + &err).contains("CANARY"));
+    mode(0o600);
+    place.file("again.toml", &out);
+    let output = place.run(&["check-config", "--config", "again.toml"], &[]);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(text(&output.stdout).contains("database = \"vllm_responses.db\" # default"));
+    assert!(!err.contains("has mode"), "{err}");
+}
+
+#[test]
+fn k2_keys_are_appended_once() {
+    let place = Place::new();
+    for name in ["ann", "bob"] {
+        let output = place.run(&["keys", "new", name, "--append", "keys"], &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let key = text(&output.stdout);
+        assert!(key.starts_with("vr-") && key.lines().count() == 1, "{key}");
+    }
+    let output = place.run(&["keys", "new", "ann", "--append", "keys"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let file = std::fs::read_to_string(place.0.path().join("keys")).unwrap();
+    assert_eq!(file.lines().count(), 2, "{file}");
+    let keys = [
+        ("VR_API_KEYS_FILE", "keys"),
+        ("VR_LLM_API_BASE", "http://h"),
+    ];
+    let output = place.run(&["check-config"], &keys);
+    assert_eq!(
+        (output.status.code(), text(&output.stderr).as_str()),
+        (Some(0), "")
+    );
+}
+
 #[test]
 fn k2_secrets_are_never_printed() {
     let place = Place::new();
     let env = [
         ("VR_OPENAI_API_KEY", "CANARY"),
-        ("VR_DB_PATH", "CANARY.db"),
+        ("VR_DB_PATH", "a.db"),
         ("VR_REDIS_URL", "redis://:CANARY@h"),
         ("RUST_LOG", "trace"),
     ];
@@ -73,7 +135,7 @@ fn k2_secrets_are_never_printed() {
         let all = text(&output.stdout) + &text(&output.stderr);
         assert!(!all.contains("CANARY"), "{all}");
         if command == "check-config" {
-            assert_eq!(all.matches("[redacted]").count(), 3, "{all}");
+            assert_eq!(all.matches("not shown").count(), 2, "{all}");
         }
     }
 }

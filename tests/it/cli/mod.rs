@@ -5,6 +5,7 @@ mod bad_files;
 mod db;
 mod effective;
 mod lifecycle;
+mod others;
 mod setup;
 mod spawn;
 mod start;

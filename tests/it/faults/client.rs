@@ -271,15 +271,6 @@ fn wrong_json() -> Vec<(&'static str, Vec<u8>)> {
             "duplicate",
             br#"{"model":"m","model":"n","input":"x"}"#.to_vec(),
         ),
-        ("surrogate", br#"{"model":"m","input":"\ud800"}"#.to_vec()),
-        (
-            "low surrogate",
-            br#"{"model":"m","input":"\udc00x"}"#.to_vec(),
-        ),
-        (
-            "surrogate in a name",
-            br#"{"model":"m","input":"x","metadata":{"\ud800":"a"}}"#.to_vec(),
-        ),
         (
             "duplicate deep",
             br#"{"model":"m","input":"x","text":{"verbosity":"low","verbosity":"high"}}"#.to_vec(),

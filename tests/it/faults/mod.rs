@@ -2,9 +2,11 @@
 
 mod client;
 mod durability;
+mod framing;
 mod ledger;
 mod limits;
 mod memory;
+mod passing;
 mod postgres;
 mod postgres_limits;
 mod power;

@@ -184,7 +184,7 @@ fn gateways_on_one_database_open_each_other_s_envelopes() {
         let reply = doors[1 - round].create(&body);
         assert_eq!(reply.status, 200, "{}", reply.text());
         let asked = pair.fake.seen("thinks").pop().expect("a call").body;
-        assert_eq!(asked["messages"][1]["reasoning"], "deep thought");
+        assert_eq!(asked["messages"][1]["reasoning_content"], "deep thought");
     }
     let kept = Sql::connect(&pair.database.url())
         .numbers("SELECT length(digits)::bigint AS n FROM seal_key");

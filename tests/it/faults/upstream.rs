@@ -140,12 +140,16 @@ fn u7_server_errors_are_retried_at_most_twice() {
             // Asserts status and shape.
             let _code = reply.error(passed_on);
             let seen = fake.seen(&model);
-            assert_eq!(seen.len(), 3);
-            let pauses = [seen[1].at - seen[0].at, seen[2].at - seen[1].at];
+            // Behind 500 and 502 the model may have worked already.
+            assert_eq!(seen.len(), if status == 503 { 3 } else { 1 });
+            let pauses: Vec<_> = seen.windows(2).map(|two| two[1].at - two[0].at).collect();
             assert!(
                 pauses.iter().all(|p| p.as_millis() >= 40),
                 "pauses between tries: {pauses:?}"
             );
+            if status != 503 {
+                continue;
+            }
             let model = format!("up{status}{stream}");
             let good = if stream {
                 Script::says("up")

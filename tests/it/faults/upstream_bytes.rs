@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::stage::{Stage, assert_failed, ending, said};
+use super::stage::{Stage, assert_failed, ending, resource, said};
 use crate::harness::Script;
 use crate::harness::upstream::script::{finish, framed, text};
 
@@ -171,13 +171,20 @@ fn u13_what_is_no_answer() {
         let reply = stage.whole(script);
         assert_eq!(reply.status, 502, "{shown}: {}", reply.text());
     }
-    let early = |answer: Script| {
-        let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
-        Script::bare().wire([hints.as_bytes(), &answer.bytes()].concat())
-    };
-    assert_eq!(stage.refused(early(Script::says("x"))).status, 502);
-    assert_eq!(stage.whole(early(Script::completion("x"))).status, 502);
-    // Each kind where the other is due.
-    assert_eq!(stage.refused(Script::completion("x")).status, 502);
-    assert_eq!(stage.whole(Script::says("x")).status, 502);
+    let upgrade = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
+    assert_eq!(stage.whole(Script::bare().wire(upgrade)).status, 502);
+    // Each kind where the other is due is read all the same, an error in its own words.
+    assert_eq!(said(&stage.streamed(Script::completion("x"))), "x");
+    assert_eq!(stage.whole(Script::says("x")).status, 200);
+    let error = Script::answer(
+        200,
+        &[json],
+        br#"{"error":{"message":"no such thing","code":400}}"#,
+    );
+    let events = stage.streamed(error);
+    assert_eq!(ending(&events), "response.failed");
+    let told = resource(&events)["error"]["message"]
+        .as_str()
+        .expect("message");
+    assert!(told.contains("no such thing"), "{told}");
 }

@@ -262,6 +262,30 @@ fn a_runtime_that_dies_is_started_again() {
     assert_eq!(stranger.get("/internal/mcp/servers").status, 401);
 }
 
+/// The fault: whoever listened on the runtime's port was sent its token, and could use the tools.
+#[test]
+fn no_port_of_this_machine_leads_to_the_tools() {
+    let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
+    let peer = Peer::start(&["echo"]);
+    let thief = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    thief.set_nonblocking(true).unwrap();
+    let port = thief.local_addr().unwrap().port().to_string();
+    let file = write_file(folder.path(), &json!({"good": {"url": peer.url()}}));
+    let gateway = TestGateway::on(&fake.url())
+        .flag("--mcp-config")
+        .flag(file.to_str().unwrap())
+        .flag("--mcp-port")
+        .flag(&port)
+        .start();
+    wait_available(gateway.client(), "good");
+    kill_runtime(gateway.pid());
+    eventually(gateway.client(), "/health/ready", |_, body| {
+        body["mcp_runtime"]["restarts"] == 1
+    });
+    wait_available(gateway.client(), "good");
+    assert!(thief.accept().is_err(), "somebody called the port");
+}
+
 /// Kills the process below the gateway whose command line says `mcp-runtime`.
 fn kill_runtime(gateway: u32) {
     let runtime = processes::below(gateway, |line| line.ends_with(b"\0mcp-runtime\0"));

@@ -28,6 +28,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("inter_token_gap_seconds", "histogram"),
     ("limits_judged_alone", "counter"),
     ("max_descriptors", "gauge"),
+    ("log_lines_dropped", "counter"),
     ("mcp_server_startup", "counter"),
     ("mcp_server_up", "gauge"),
     ("open_descriptors", "gauge"),

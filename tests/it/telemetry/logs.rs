@@ -203,10 +203,17 @@ fn timings_say_where_the_time_went() {
     for name in ["first_token_ms", "store_ms", "input_tokens"] {
         assert_eq!(line[name], -1, "{name} in {line}");
     }
+    let lines = lines_of(&gateway.log(), "rq-1");
+    let of = |message: &str| {
+        lines
+            .iter()
+            .filter(|line| line["message"] == message)
+            .count()
+    };
     assert_eq!(
-        lines_of(&gateway.log(), "rq-1").len(),
-        1,
-        "one line a response"
+        (of("timings"), of("request"), lines.len()),
+        (1, 1, 2),
+        "{lines:?}"
     );
 }
 

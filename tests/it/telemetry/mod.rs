@@ -4,6 +4,7 @@
 //! and a client's label noted (spans); the warning said for every message (outage); the response's id
 //! left out of "chain not loaded", and messages not shortened (logs); the level kept (reload).
 
+mod access;
 mod logs;
 mod outage;
 mod reload;

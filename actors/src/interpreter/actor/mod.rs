@@ -19,6 +19,7 @@ use vllm_responses_protocol::ids::IdSource;
 
 use crate::env::Clock;
 use crate::interpreter::backend::{Call, End, InterpreterBackend, Ran, Session};
+use crate::interpreter::limits;
 use crate::interpreter::messages::{CallError, Execute, ExecuteError, Executed, InterpreterStatus};
 use crate::interpreter::pool::{Pool, PoolSettings, Step, WorkerId};
 use crate::interpreter::sessions::{SessionSettings, Sessions};
@@ -78,6 +79,26 @@ struct Running {
     reply: oneshot::Sender<Answer>,
 }
 
+/// An interpreter that has nothing to do.
+struct Resting {
+    session: Box<dyn Session>,
+    /// Processor time that it had used when it came to rest.
+    cpu: Option<Duration>,
+}
+
+impl Resting {
+    fn new(session: Box<dyn Session>) -> Self {
+        let cpu = session.cpu();
+        Self { session, cpu }
+    }
+
+    /// Whether it does something all the same: code of an earlier call goes on.
+    fn is_restless(&self) -> bool {
+        let used = self.session.cpu().zip(self.cpu);
+        used.is_some_and(|(now, before)| now.saturating_sub(before) > limits::REST_CPU)
+    }
+}
+
 /// What a call finds in its interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -99,7 +120,7 @@ pub struct CodeInterpreterActor {
     pool: Pool,
     sessions: Sessions,
     /// Those that are neither starting nor running a call nor warming up.
-    resting: HashMap<WorkerId, Box<dyn Session>>,
+    resting: HashMap<WorkerId, Resting>,
     waiting: VecDeque<Waiting>,
     calls: u64,
     starts: u64,
@@ -191,7 +212,8 @@ impl CodeInterpreterActor {
         let short = self.want_new();
         if short > 0 && self.pool.is_full() {
             // A kept container makes room for a call that waits.
-            if let Some(worker) = self.sessions.evict(self.now()) {
+            let asker = self.next_in_line().cloned();
+            if let Some(worker) = self.sessions.evict(asker.as_ref(), self.now()) {
                 self.end(worker);
             }
         }
@@ -205,7 +227,7 @@ impl CodeInterpreterActor {
     }
 
     fn run_one(&mut self, running: Running, execute: Execute, ctx: &mut Context<Self>) {
-        let Some(mut session) = self.resting.remove(&running.worker) else {
+        let Some(Resting { mut session, .. }) = self.resting.remove(&running.worker) else {
             // Its end has been seen, and its container is forgotten with the next event.
             drop(running.reply.send(Err(ExecuteError::UnknownContainer)));
             return;
@@ -226,7 +248,7 @@ impl CodeInterpreterActor {
         let finish = work
             .into_actor(self)
             .map(|(session, execute, ran), actor, ctx| {
-                if actor.settle(&running, execute.container.id(), session, &ran.end) {
+                if actor.settle(&running, execute.container.id(), session, &ran) {
                     return actor.again(running, execute, ctx);
                 }
                 drop(running.reply.send(answer(&execute, ran)));
@@ -241,18 +263,19 @@ impl CodeInterpreterActor {
         running: &Running,
         container: &str,
         session: Box<dyn Session>,
-        end: &End,
+        ran: &Ran,
     ) -> bool {
         let worker = running.worker;
-        match end {
-            End::Completed(_) => {
+        match ran.end {
+            End::Completed(_) if ran.rests => {
                 // One that has ended since is not kept; its container is forgotten already.
                 if self.pool.has(worker) {
-                    self.resting.insert(worker, session);
+                    self.resting.insert(worker, Resting::new(session));
                 }
                 let now = self.now();
                 self.sessions.finish(container, now);
             }
+            End::Completed(_) => log_restless(),
             // The reason may be in words of model code: it is not for the log. That it ended is told by
             // the caller, who knows the ids.
             End::NotBegun(_) | End::Died(_) | End::TimedOut | End::Cancelled => {}
@@ -261,7 +284,7 @@ impl CodeInterpreterActor {
             self.sessions.forget(worker);
             self.end(worker);
         }
-        matches!(end, End::NotBegun(_))
+        matches!(ran.end, End::NotBegun(_))
             && running.state == State::None
             && running.attempts < MOST_ATTEMPTS
             && !self.stop.is_cancelled()
@@ -272,8 +295,19 @@ impl CodeInterpreterActor {
         for worker in self.sessions.expire(now) {
             self.end(worker);
         }
+        let restless = self.resting.iter().filter(|(_, one)| one.is_restless());
+        let restless: Vec<_> = restless.map(|(worker, _)| *worker).collect();
+        for worker in restless {
+            log_restless();
+            self.sessions.forget(worker);
+            self.end(worker);
+        }
         self.advance(ctx);
     }
+}
+
+fn log_restless() {
+    log::warn!("an interpreter went on running after its call was answered; it is ended");
 }
 
 /// What the caller is told of a call that is over.

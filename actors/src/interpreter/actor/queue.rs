@@ -1,11 +1,12 @@
 //! Calls that wait: for a fresh interpreter, or for the one of their container.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use actix::fut::WrapFuture as _;
-use actix::{ActorFutureExt as _, AsyncContext as _, Context};
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, SpawnHandle};
 use tokio::sync::oneshot;
+use vllm_responses_protocol::ids::Owner;
 
 use super::{Answer, CodeInterpreterActor, Running, State, Waiting};
 use crate::interpreter::limits;
@@ -26,7 +27,13 @@ impl CodeInterpreterActor {
         } else if self.stop.is_cancelled() {
             Some(ExecuteError::Unavailable("it is stopping".to_owned()))
         } else if self.waiting.len() >= self.settings.queue {
-            Some(ExecuteError::Busy)
+            let yields = self.place_to_yield(&execute.owner);
+            yields.map_or(Some(ExecuteError::Busy), |number| {
+                if let Some(watch) = self.refuse(number, ExecuteError::Busy) {
+                    ctx.cancel_future(watch);
+                }
+                None
+            })
         } else {
             None
         };
@@ -66,9 +73,9 @@ impl CodeInterpreterActor {
                 () = tokio::time::sleep(patience) => ExecuteError::Busy,
             }
         };
-        let watch = gave_up
-            .into_actor(self)
-            .map(move |error, actor, _| actor.refuse(number, error));
+        let watch = gave_up.into_actor(self).map(move |error, actor, _| {
+            actor.refuse(number, error);
+        });
         Waiting {
             number,
             since: Instant::now(),
@@ -79,12 +86,12 @@ impl CodeInterpreterActor {
         }
     }
 
-    /// A waiting call gets an error instead.
-    fn refuse(&mut self, number: u64, error: ExecuteError) {
-        let at = self.waiting.iter().position(|w| w.number == number);
-        if let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) {
-            drop(waiting.reply.send(Err(error)));
-        }
+    /// A waiting call gets an error instead. Returns its watch, which has nothing left to watch.
+    fn refuse(&mut self, number: u64, error: ExecuteError) -> Option<SpawnHandle> {
+        let at = self.waiting.iter().position(|w| w.number == number)?;
+        let waiting = self.waiting.remove(at)?;
+        drop(waiting.reply.send(Err(error)));
+        Some(waiting.watch)
     }
 
     /// How many fresh interpreters the waiting calls need.
@@ -102,30 +109,92 @@ impl CodeInterpreterActor {
         new
     }
 
-    /// Begins every waiting call that can begin, in the order they came.
+    /// Begins every waiting call that can begin: those of existing containers in the order they came,
+    /// and fresh interpreters by turns, so that many calls of one owner do not keep out the others.
     pub(super) fn serve_waiting(&mut self, ctx: &mut Context<Self>) {
-        for waiting in std::mem::take(&mut self.waiting) {
-            match self.place(&waiting.execute) {
-                Ok(Some((worker, state))) => {
-                    ctx.cancel_future(waiting.watch);
-                    if state == State::None {
-                        self.waits.record(waiting.since.elapsed());
-                    }
-                    let running = Running {
-                        worker,
-                        state,
-                        attempts: waiting.attempts + 1,
-                        reply: waiting.reply,
-                    };
-                    self.run_one(running, waiting.execute, ctx);
-                }
-                Ok(None) => self.waiting.push_back(waiting),
-                Err(error) => {
-                    ctx.cancel_future(waiting.watch);
-                    drop(waiting.reply.send(Err(error)));
-                }
+        let waiting = std::mem::take(&mut self.waiting);
+        let (new, old): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|one| self.is_new(one));
+        for waiting in old {
+            self.serve(waiting, ctx);
+        }
+        self.waiting.extend(new);
+        self.waiting
+            .make_contiguous()
+            .sort_by_key(|waiting| waiting.number);
+        while self.pool.has_stock() {
+            let Some(next) = self.next_in_turn() else {
+                return;
+            };
+            if let Some(waiting) = self.waiting.remove(next) {
+                self.serve(waiting, ctx);
             }
         }
+    }
+
+    /// Begins this call, puts it back, or refuses it.
+    fn serve(&mut self, waiting: Waiting, ctx: &mut Context<Self>) {
+        match self.place(&waiting.execute) {
+            Ok(Some((worker, state))) => {
+                ctx.cancel_future(waiting.watch);
+                if state == State::None {
+                    self.waits.record(waiting.since.elapsed());
+                }
+                let running = Running {
+                    worker,
+                    state,
+                    attempts: waiting.attempts + 1,
+                    reply: waiting.reply,
+                };
+                self.run_one(running, waiting.execute, ctx);
+            }
+            Ok(None) => self.waiting.push_back(waiting),
+            Err(error) => {
+                ctx.cancel_future(waiting.watch);
+                drop(waiting.reply.send(Err(error)));
+            }
+        }
+    }
+
+    /// Whether a call needs a fresh interpreter.
+    fn is_new(&self, waiting: &Waiting) -> bool {
+        match &waiting.execute.container {
+            Container::Shared(id) => !self.sessions.has(id),
+            Container::Named(_) => false,
+        }
+    }
+
+    /// Which of the calls that need a fresh interpreter is next: of the owner that has the fewest in
+    /// use, the one that came first. One that comes back, since its interpreter was gone, has waited
+    /// its turn.
+    fn next_in_turn(&self) -> Option<usize> {
+        let new = self.waiting.iter().enumerate();
+        let new = new.filter(|(_, waiting)| self.is_new(waiting));
+        let (at, _) = new.min_by_key(|(_, waiting)| {
+            let in_use = self.sessions.held_by(&waiting.execute.owner);
+            (waiting.attempts == 0, in_use, waiting.number)
+        })?;
+        Some(at)
+    }
+
+    /// Whose call gets the next fresh interpreter.
+    pub(super) fn next_in_line(&self) -> Option<&Owner> {
+        let next = self.waiting.get(self.next_in_turn()?)?;
+        Some(&next.execute.owner)
+    }
+
+    /// The place in a full queue that a call of this owner may have: that of the newest call of the
+    /// owner with most waiting, if that is more than its own.
+    fn place_to_yield(&self, owner: &Owner) -> Option<u64> {
+        let mut counts: HashMap<&Owner, (usize, u64)> = HashMap::new();
+        for waiting in &self.waiting {
+            let (count, newest) = counts.entry(&waiting.execute.owner).or_default();
+            *count += 1;
+            *newest = waiting.number.max(*newest);
+        }
+        let own = counts.get(owner).map_or(0, |(count, _)| *count);
+        let (_, (most, newest)) = counts.iter().max_by_key(|(_, (count, _))| *count)?;
+        (*most > own + 1).then_some(*newest)
     }
 
     /// Where a call may run now; `None` when it must wait.

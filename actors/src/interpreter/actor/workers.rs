@@ -3,7 +3,7 @@
 use actix::fut::WrapFuture as _;
 use actix::{ActorFutureExt as _, AsyncContext as _, Context};
 
-use super::CodeInterpreterActor;
+use super::{CodeInterpreterActor, Resting};
 use crate::interpreter::backend::Session;
 use crate::interpreter::pool::WorkerId;
 
@@ -31,7 +31,7 @@ impl CodeInterpreterActor {
                 self.pool.started(id);
                 let gone = session.gone().into_actor(self);
                 ctx.spawn(gone.map(move |(), actor, ctx| actor.gone(id, ctx)));
-                self.resting.insert(id, session);
+                self.resting.insert(id, Resting::new(session));
             }
             Err(reason) => {
                 self.failures += 1;
@@ -46,7 +46,7 @@ impl CodeInterpreterActor {
     }
 
     pub(super) fn warm_one(&mut self, id: WorkerId, ctx: &mut Context<Self>) {
-        let Some(mut session) = self.resting.remove(&id) else {
+        let Some(Resting { mut session, .. }) = self.resting.remove(&id) else {
             return;
         };
         let modules = self.backend.imports().to_vec();
@@ -59,7 +59,7 @@ impl CodeInterpreterActor {
             .map(move |(session, warmed), actor, ctx| {
                 match warmed {
                     Ok(()) if actor.pool.has(id) && !actor.stop.is_cancelled() => {
-                        actor.resting.insert(id, session);
+                        actor.resting.insert(id, Resting::new(session));
                         actor.pool.warmed(id);
                     }
                     Ok(()) => {}

@@ -16,9 +16,10 @@ use crate::interpreter::messages::{CallError, Execute, ExecuteError, Executed};
 use crate::interpreter::settings::Service;
 use crate::interpreter::wire::{
     self, Answer, EXECUTE_PATH, GivenBack, Order, PROTOCOL, RELEASE_PATH, REPORT_BYTES, Report,
-    STATUS_PATH, WireLimits,
+    SERVICE, STATUS_PATH, WireLimits,
 };
-use crate::vllm::client::client;
+use crate::own_client::client;
+use crate::token;
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Of everything but calls: the service answers from memory.
@@ -142,7 +143,8 @@ impl Link {
     }
 
     fn authorize(&self, request: ClientRequest) -> ClientRequest {
-        match &self.service.token {
+        let left = || token::find(SERVICE, &self.service.url);
+        match self.service.token.clone().or_else(left) {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
         }

@@ -86,8 +86,9 @@ fn bare(program: &Path) -> Command {
     command
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/nonexistent")
-        .env("DENO_DIR", "/nonexistent")
+        // Folders that cannot exist, not even for root.
+        .env("HOME", "/proc/none")
+        .env("DENO_DIR", "/proc/none")
         .env("DENO_NO_UPDATE_CHECK", "1")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use awc::{Client, ClientRequest};
+use awc::Client;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
@@ -16,8 +16,9 @@ use vllm_responses_protocol::tools::mcp::Listed;
 
 use crate::mcp::messages::{CallTool, ListFailure, RuntimeDown, ServerSummary};
 use crate::mcp::session::MAX_RESULT;
-use crate::mcp::settings::{HostedSettings, RuntimeLink};
-use crate::vllm::client::{client, in_trace};
+use crate::mcp::settings::HostedSettings;
+use crate::mcp::way::Way;
+use crate::own_client::in_trace;
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longer than the runtime holds a poll.
@@ -51,7 +52,7 @@ struct View {
 pub(super) struct Link {
     /// `None` without built-in servers; then there is no HTTP client either, which has a copy of the
     /// system's TLS roots.
-    runtime: Option<(RuntimeLink, RuntimeClient)>,
+    runtime: Option<(Way, RuntimeClient)>,
     settings: HostedSettings,
     view: watch::Sender<View>,
     /// What the log has said of tools that speak of others.
@@ -68,14 +69,14 @@ impl std::fmt::Debug for RuntimeClient {
 }
 
 impl Link {
-    pub(super) fn new(runtime: Option<RuntimeLink>, settings: HostedSettings) -> Self {
+    pub(super) fn new(runtime: Option<Way>, settings: HostedSettings) -> Self {
         let view = View {
             servers: runtime.is_none().then(BTreeMap::new),
             down: false,
         };
-        let with_client = |link: RuntimeLink| {
-            let client = RuntimeClient(client(link.url.as_str(), CONNECT));
-            (link, client)
+        let with_client = |way: Way| {
+            let client = RuntimeClient(way.client(CONNECT));
+            (way, client)
         };
         Self {
             runtime: runtime.map(with_client),
@@ -247,7 +248,7 @@ impl Link {
 }
 
 /// The state of all servers, once it is another than `since`; `None` when there is no answer.
-async fn poll(link: &RuntimeLink, http: &RuntimeClient, since: u64) -> Option<Snapshot> {
+async fn poll(link: &Way, http: &RuntimeClient, since: u64) -> Option<Snapshot> {
     let path = format!("/internal/mcp/servers?since={since}");
     let request = link.authorize(http.0.get(link.endpoint(&path)));
     let answered = async {
@@ -259,19 +260,4 @@ async fn poll(link: &RuntimeLink, http: &RuntimeClient, since: u64) -> Option<Sn
     };
     let body = timeout(POLL_LIMIT, answered).await.ok()??;
     serde_json::from_slice(&body).ok()
-}
-
-impl RuntimeLink {
-    /// URL of an endpoint, `path` beginning with a slash.
-    pub fn endpoint(&self, path: &str) -> String {
-        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
-    }
-
-    /// Adds the token to a request.
-    pub fn authorize(&self, request: ClientRequest) -> ClientRequest {
-        match &self.token {
-            Some(token) => request.bearer_auth(token.expose()),
-            None => request,
-        }
-    }
 }

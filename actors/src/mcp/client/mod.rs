@@ -24,7 +24,8 @@ use vllm_responses_protocol::mcp::schema;
 
 use super::messages::{AwaitRuntime, CallTool, ListServers, ListTools, ServerRef};
 use super::net::connect::Dialer;
-use super::settings::{HostedSettings, RemoteSettings, RuntimeLink};
+use super::settings::{HostedSettings, RemoteSettings};
+use super::way::Way;
 use link::Link;
 use remote::Remote;
 
@@ -50,7 +51,7 @@ impl McpActor {
     /// An actor that knows its built-in servers once the runtime behind `runtime` answers; `None` means
     /// that there are none. Must be made on the thread it runs on.
     pub fn new(
-        runtime: Option<RuntimeLink>,
+        runtime: Option<Way>,
         hosted: HostedSettings,
         remote: RemoteSettings,
         dialer: Arc<Dialer>,

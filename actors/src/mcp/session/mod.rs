@@ -33,7 +33,7 @@ use super::net::http::Http;
 use super::net::sse::LegacySse;
 use super::net::stdio::StdioTransport;
 use super::net::{MAX_MESSAGE, Progress};
-use crate::process::{ChildSpec, EnvPolicy, Launcher, Output, Stdin};
+use crate::process::{ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin};
 use peer::Refuser;
 use redact::Redactor;
 
@@ -388,7 +388,11 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
         stdin: Stdin::Piped,
         output: Output::Protocol,
         grace: GRACE,
-        limits: Vec::new(),
+        // Where memory is short, before the gateway and the model server.
+        limits: vec![Limit {
+            kind: LimitKind::OomScore,
+            value: 500,
+        }],
         sandbox: None,
     };
     let spawned = launcher.spawn(spec).await;

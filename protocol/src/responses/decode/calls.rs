@@ -1,27 +1,28 @@
 //! Calls of functions and custom tools, and their outputs.
 
 use super::{Reader, part};
-use crate::ids::{MAX_ID_LEN, Prefix};
+use crate::ids::Prefix;
 use crate::json::{Fields, Kind, kind, read};
 use crate::responses::item::{
     CustomToolCall, FunctionCall, FunctionCallOutput, Item, Output, Role,
 };
 
-/// Reads a call. Its arguments are any text: a model may have written no JSON.
+/// Reads a call. Its arguments are any text: a model may have written no JSON, and no name either.
 pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::FunctionCall);
     let status = reader.status(fields);
     let call_id = fields.required_word("call_id", reader.problems);
-    let name = fields.required_word("name", reader.problems);
-    let namespace = fields.short_string("namespace", MAX_ID_LEN, reader.problems);
+    let name = fields.required_string("name", reader.problems);
+    let namespace = fields.string("namespace", reader.problems);
     let arguments = fields.required_string("arguments", reader.problems);
     Some(Item::FunctionCall(FunctionCall {
         id,
         status,
         call_id: call_id?.into(),
         name: name?.into(),
-        namespace,
+        namespace: namespace.map(Into::into),
         arguments: arguments?.into(),
+        said: None,
     }))
 }
 
@@ -30,16 +31,17 @@ pub(super) fn read_custom(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) 
     let id = reader.id(fields, Prefix::CustomToolCall);
     let status = reader.status(fields);
     let call_id = fields.required_word("call_id", reader.problems);
-    let name = fields.required_word("name", reader.problems);
-    let namespace = fields.short_string("namespace", MAX_ID_LEN, reader.problems);
+    let name = fields.required_string("name", reader.problems);
+    let namespace = fields.string("namespace", reader.problems);
     let input = fields.required_string("input", reader.problems);
     Some(Item::CustomToolCall(CustomToolCall {
         id,
         status,
         call_id: call_id?.into(),
         name: name?.into(),
-        namespace,
+        namespace: namespace.map(Into::into),
         input: input?.into(),
+        said: None,
     }))
 }
 

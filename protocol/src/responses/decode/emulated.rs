@@ -50,5 +50,6 @@ fn read(
         status,
         call_id: call_id?.into(),
         action: action?,
+        said: None,
     }))
 }

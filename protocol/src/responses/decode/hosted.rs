@@ -26,6 +26,7 @@ pub(super) fn read_code(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
         code: code.into(),
         container_id: container_id?.into(),
         outputs,
+        said: None,
     }))
 }
 

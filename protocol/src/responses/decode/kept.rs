@@ -3,7 +3,6 @@
 use serde_json::value::RawValue;
 
 use super::Reader;
-use crate::ids::MAX_ID_LEN;
 use crate::json::{Fields, elements};
 use crate::responses::item::Item;
 use crate::responses::kept::{KeptItem, KeptKind};
@@ -49,8 +48,8 @@ fn read(fields: &mut Fields<'_, '_>, kind: KeptKind, reader: &mut Reader<'_>) ->
     let call_id = match kind {
         // Its id is that of the call; clients send the call id under its own name too.
         KeptKind::LocalShellOutput => fields
-            .short_string("call_id", MAX_ID_LEN, reader.problems)
-            .unwrap_or_else(|| id.clone()),
+            .string("call_id", reader.problems)
+            .map_or_else(|| id.clone(), Into::into),
         KeptKind::WebSearchCall | KeptKind::FileSearchCall | KeptKind::ImageGenerationCall => {
             Box::default()
         }

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::Reader;
-use crate::ids::{MAX_ID_LEN, Prefix};
+use crate::ids::Prefix;
 use crate::json::{Fields, Kind, kind};
 use crate::responses::item::{
     AdditionalTools, ConfigurationUpdate, Item, ItemReference, Role, ToolSearchCall,
@@ -17,7 +17,7 @@ use crate::responses::tool::{Execution, Tool, decode_tools};
 pub(super) fn read_search(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::ToolSearchCall);
     let status = reader.status(fields);
-    let call_id = fields.short_string("call_id", MAX_ID_LEN, reader.problems);
+    let call_id = fields.string("call_id", reader.problems).map(Into::into);
     let execution = execution(fields, reader);
     let arguments = fields.required("arguments", reader.problems)?;
     Some(Item::ToolSearchCall(ToolSearchCall {
@@ -26,6 +26,7 @@ pub(super) fn read_search(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) 
         call_id,
         execution,
         arguments: arguments.to_owned(),
+        said: None,
     }))
 }
 
@@ -33,7 +34,7 @@ pub(super) fn read_search(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) 
 pub(super) fn read_found(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::ToolSearchOutput);
     let status = reader.status(fields);
-    let call_id = fields.short_string("call_id", MAX_ID_LEN, reader.problems);
+    let call_id = fields.string("call_id", reader.problems).map(Into::into);
     let execution = execution(fields, reader);
     let tools = tools(fields, reader)?;
     Some(Item::ToolSearchOutput(ToolSearchOutput {
@@ -101,13 +102,6 @@ pub(super) fn read_configuration(
 /// Reads a reference to a stored item.
 pub(super) fn read_reference(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = fields.required_word("id", reader.problems)?;
-    if id.len() > MAX_ID_LEN {
-        let place = fields.place();
-        let at = place.member("id");
-        let wanted = format_args!("at most {MAX_ID_LEN} characters long");
-        reader.problems.invalid(&at, wanted);
-        return None;
-    }
     Some(Item::ItemReference(ItemReference { id: id.into() }))
 }
 

@@ -15,7 +15,7 @@ use crate::responses::mcp::{
 /// Reads a list of tools. Its error may be text or an object: the SDK's type has changed.
 pub(super) fn read_list(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::McpListTools);
-    let label = fields.required_word("server_label", reader.problems);
+    let label = fields.required_string("server_label", reader.problems);
     let error = fields.take("error").map(text_or_raw);
     let place = fields.place();
     let list = place.member("tools");
@@ -33,7 +33,7 @@ pub(super) fn read_list(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
 
 fn read_tool(raw: &RawValue, place: Place<'_>, reader: &mut Reader<'_>) -> Option<ListedTool> {
     let mut fields = Fields::of(raw, place, reader.problems)?;
-    let name = fields.required_word("name", reader.problems);
+    let name = fields.required_string("name", reader.problems);
     let description = fields.string("description", reader.problems);
     let schema = fields.required("input_schema", reader.problems);
     let annotations = fields.take("annotations").map(ToOwned::to_owned);
@@ -49,7 +49,7 @@ fn read_tool(raw: &RawValue, place: Place<'_>, reader: &mut Reader<'_>) -> Optio
 pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::McpCall);
     let status = tool_status(fields, reader);
-    let label = fields.required_word("server_label", reader.problems);
+    let label = fields.required_string("server_label", reader.problems);
     let name = fields.required_string("name", reader.problems);
     let arguments = fields.required_string("arguments", reader.problems);
     let output = fields.string("output", reader.problems).map(Into::into);
@@ -64,6 +64,7 @@ pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
         output,
         error,
         approval_request_id: approval.map(Into::into),
+        said: None,
     }))
 }
 
@@ -81,7 +82,7 @@ fn text_or_raw(raw: &RawValue) -> Box<str> {
 /// Reads a call that waits for approval.
 pub(super) fn read_request(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = fields.required_word("id", reader.problems);
-    let label = fields.required_word("server_label", reader.problems);
+    let label = fields.required_string("server_label", reader.problems);
     let name = fields.required_string("name", reader.problems);
     let arguments = fields.required_string("arguments", reader.problems);
     Some(Item::McpApprovalRequest(McpApprovalRequest {
@@ -89,6 +90,7 @@ pub(super) fn read_request(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>)
         server_label: label?.into(),
         name: name?.into(),
         arguments: arguments?.into(),
+        said: None,
     }))
 }
 

@@ -18,8 +18,12 @@ use serde_json::value::RawValue;
 
 use super::content::Part;
 use super::item::{Item, ItemStatus, Message, Role};
-use crate::ids::{self, IdSource, MAX_ID_LEN, Prefix};
+use crate::ids::{self, IdSource, Prefix};
 use crate::json::{Fields, Kind, Place, Problems, elements, kind, read};
+
+/// Most items of one request: at fifty tokens an item more than any model reads, and little enough
+/// that what is made of them stays in proportion to their bytes.
+pub(crate) const MAX_ITEMS: usize = 20_000;
 
 /// What the readers of items share.
 pub(crate) struct Reader<'a> {
@@ -84,6 +88,11 @@ impl Reader<'_> {
     /// Reads an array of items.
     pub(crate) fn items(&mut self, raw: &RawValue, place: &Place<'_>) -> Vec<Item> {
         let raws = elements(raw, place, self.problems).unwrap_or_default();
+        if raws.len() > MAX_ITEMS {
+            let wanted = format_args!("an array of at most {MAX_ITEMS} items");
+            self.problems.invalid(place, wanted);
+            return Vec::new();
+        }
         let mut items = Vec::with_capacity(raws.len());
         for (index, raw) in raws.into_iter().enumerate() {
             items.extend(self.item(raw, place.element(index)));
@@ -123,8 +132,9 @@ impl Reader<'_> {
 
     /// The item's own id, or a fresh one.
     fn id(&mut self, fields: &mut Fields<'_, '_>, prefix: Prefix) -> Box<str> {
-        match fields.short_string("id", MAX_ID_LEN, self.problems) {
-            Some(id) if !id.is_empty() => id,
+        // Of any length: other servers write a whole state into theirs.
+        match fields.string("id", self.problems) {
+            Some(id) if !id.is_empty() => id.into(),
             _ => ids::fresh(prefix, self.ids),
         }
     }

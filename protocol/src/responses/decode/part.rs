@@ -3,8 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::message::text_part;
+use crate::chat::lenient::List;
 use crate::error::ApiErrorCode;
-use crate::json::{Fields, Place, Problems, elements};
+use crate::json::{Fields, Kind, Place, Problems, elements, kind};
 use crate::responses::content::{ImageDetail, InputImage, LogProb, OutputText, Part};
 use crate::responses::item::Role;
 
@@ -94,10 +95,13 @@ fn read_output_text(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Opt
 }
 
 fn read_logprobs(raw: &RawValue, place: &Place<'_>, problems: &mut Problems) -> Vec<LogProb> {
-    serde_json::from_str(raw.get()).unwrap_or_else(|_| {
-        problems.wrong_type(place, "an array of token probabilities");
-        Vec::new()
-    })
+    match serde_json::from_str::<List<LogProb>>(raw.get()) {
+        Ok(entries) if kind(raw) == Kind::Array => entries.0,
+        Ok(_) | Err(_) => {
+            problems.wrong_type(place, "an array of token probabilities");
+            Vec::new()
+        }
+    }
 }
 
 fn unsupported(place: &Place<'_>, why: &str, problems: &mut Problems) {

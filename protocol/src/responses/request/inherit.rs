@@ -92,6 +92,7 @@ impl CreateRequest {
         if let Some(error) = problems.into_error() {
             return Err(error);
         }
+        tool::refuse_unkept(&tools)?;
         self.settings.tools = tools;
         self.settings.tool_choice = choice;
         Ok(())
@@ -195,7 +196,7 @@ mod tests {
         let forced = r#"{"type":"function","name":"f"}"#;
         assert_eq!(echoed(&with(forced), r#""none""#).unwrap().1, forced);
         let error = echoed(&with(r#"{"type":"function","name":"g"}"#), r#""auto""#).unwrap_err();
-        assert_eq!(error.param.as_deref(), Some("tool_choice.name"));
+        assert_eq!(error.param.as_deref(), Some("tool_choice"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod inherit;
 mod sampling;
 mod text;
+mod warnings;
 
 use serde_json::value::RawValue;
 
@@ -16,6 +17,7 @@ use crate::ids::{IdSource, ResponseId};
 use crate::json::{Fields, Kind, Place, Problems, kind, read, scan};
 pub use inherit::{OmittedTools, ToolsFrom};
 pub(crate) use text::decode_format;
+use warnings::{Unserved, report_unknown};
 
 /// How strictly requests are read; configuration.
 #[derive(Clone, Copy, Debug)]
@@ -108,9 +110,9 @@ impl CreateRequest {
         let Ok(text) = std::str::from_utf8(body) else {
             return Err(not_json("the request body is not valid UTF-8"));
         };
-        scan::scan(text, rules.max_depth)?;
+        let text = scan::scan(text, rules.max_depth)?;
         let mut problems = Problems::default();
-        let fields = Fields::parse(text, &mut problems).map_err(|error| {
+        let fields = Fields::parse(&text, &mut problems).map_err(|error| {
             if error.is_data() {
                 let message = "the request body must be a JSON object";
                 ApiError::new(ApiErrorCode::InvalidType, message)
@@ -224,15 +226,16 @@ fn decode_fields(
     for name in IGNORED {
         fields.take(name);
     }
-    let mut warnings = Vec::new();
+    let mut unserved = Unserved::default();
     let list = Place::Root.member("tools");
-    report_unserved(&settings.tools, &list, rules, &mut warnings, problems);
+    unserved.note(&settings.tools, &list, rules, problems);
     let items = Place::Root.member("input");
     for (index, item) in input.iter().enumerate() {
         let item_place = items.element(index);
         let list = item_place.member("tools");
-        report_unserved(item.loaded_tools(), &list, rules, &mut warnings, problems);
+        unserved.note(item.loaded_tools(), &list, rules, problems);
     }
+    let mut warnings = unserved.warnings();
     report_unknown(&fields, rules, &mut warnings, problems);
     Some(CreateRequest {
         model: model?.into(),
@@ -264,12 +267,33 @@ fn refuse_unsupported(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
         .filter(|name| fields.take(name).is_some())
         .copied()
         .collect::<Vec<_>>();
+    read_background_options(fields, background, problems);
     for name in asked.into_iter().chain(background.then_some("background")) {
         problems.add(
             &Place::Root.member(name),
             ApiErrorCode::UnsupportedValue,
             format_args!("`{name}` is not supported by this server"),
         );
+    }
+}
+
+/// Reads `background_options`: hints for jobs that run later, of which one means nothing here. They
+/// are checked, and not echoed.
+fn read_background_options(fields: &mut Fields<'_, '_>, background: bool, problems: &mut Problems) {
+    const WINDOWS: &[&str] = &["soonest", "2h", "8h"];
+    let place = Place::Root.member("background_options");
+    let Some(raw) = fields.take("background_options") else {
+        return;
+    };
+    let Some(mut options) = Fields::of(raw, place, problems) else {
+        return;
+    };
+    let parse = |word: &str| WINDOWS.contains(&word).then(|| word == "soonest");
+    let soonest = options.word("completion_window", WINDOWS, parse, problems);
+    options.short_string("continuation_id", MAX_LABEL, problems);
+    if soonest == Some(false) && !background {
+        let at = place.member("completion_window");
+        problems.invalid(&at, "`soonest`, unless `background` is true");
     }
 }
 
@@ -344,6 +368,7 @@ fn decode_include(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<I
         match read::text(raw) {
             None => problems.wrong_type(&place, "a string"),
             Some(word) => match Include::parse(&word) {
+                Some(known) if include.contains(&known) => {}
                 Some(known) => include.push(known),
                 None => problems.wrong_word(&place, Include::WORDS),
             },
@@ -433,55 +458,6 @@ fn decode_settings(
     settings
 }
 
-/// Tools of the request, or those that an item brings.
-fn report_unserved(
-    tools: &[Tool],
-    list: &Place<'_>,
-    rules: &Rules,
-    warnings: &mut Vec<String>,
-    problems: &mut Problems,
-) {
-    for (index, tool) in tools.iter().enumerate() {
-        let Tool::Unserved(tool) = tool else {
-            continue;
-        };
-        let place = list.element(index);
-        if rules.strict_tools {
-            problems.add(
-                &place,
-                ApiErrorCode::UnsupportedValue,
-                format_args!("`{place}` has a type that this server does not offer"),
-            );
-        } else {
-            let kind = crate::json::problems::shown(&tool.kind);
-            warnings.push(format!(
-                "tool `{kind}` of `{list}` is not shown to the model"
-            ));
-        }
-    }
-}
-
-fn report_unknown(
-    fields: &Fields<'_, '_>,
-    rules: &Rules,
-    warnings: &mut Vec<String>,
-    problems: &mut Problems,
-) {
-    /// More names than this say nothing more.
-    const MAX_NAMED: usize = 16;
-    for name in fields.unknown().take(MAX_NAMED) {
-        if rules.strict_requests {
-            problems.add(
-                &Place::Root.member(name),
-                ApiErrorCode::UnknownParameter,
-                format_args!("`{name}` is not a parameter of this endpoint"),
-            );
-        } else {
-            warnings.push(format!("parameter `{name}` is unknown and ignored"));
-        }
-    }
-}
-
 /// Whether a value is an object; a problem where it is not.
 fn object(raw: &RawValue, place: &Place<'_>, problems: &mut Problems) -> bool {
     let is_object = kind(raw) == Kind::Object;
@@ -491,5 +467,7 @@ fn object(raw: &RawValue, place: &Place<'_>, problems: &mut Problems) -> bool {
     is_object
 }
 
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;

@@ -140,9 +140,42 @@ impl Known<'_> {
     fn lacks(self, name: &str) -> bool {
         self.may_grow == MayGrow::No && !has_named(self.tools, name)
     }
+
+    /// Whether there can be a tool of this type.
+    fn has_type(self, kind: &str) -> bool {
+        let is_of = |tool: &Tool| {
+            tool.kind()
+                .is_some_and(|known| family(known) == family(kind))
+        };
+        self.may_grow == MayGrow::Yes || self.tools.iter().any(is_of)
+    }
 }
 
 const CHOICES: &[&str] = &["none", "auto", "required"];
+
+/// Longest choice, in bytes: it is echoed and stored.
+const MAX_CHOICE: usize = 65_536;
+
+/// Types of tools that may be chosen by their type alone. Versions of one tool are one.
+const TYPES: &[&str] = &[
+    "code_interpreter",
+    "tool_search",
+    "local_shell",
+    "shell",
+    "apply_patch",
+    "web_search",
+    "file_search",
+    "image_generation",
+    "computer",
+    "programmatic_tool_calling",
+];
+
+/// The type without what only says which version of a tool is meant.
+fn family(kind: &str) -> &str {
+    let versions = ["web_search", "computer"];
+    let of = versions.into_iter().find(|family| kind.starts_with(family));
+    of.unwrap_or(kind)
+}
 
 /// Reads `tool_choice`, and checks that what it forces is there.
 pub(crate) fn decode_choice(
@@ -151,6 +184,10 @@ pub(crate) fn decode_choice(
     place: &Place<'_>,
     problems: &mut Problems,
 ) -> Option<ToolChoice> {
+    if raw.get().len() > MAX_CHOICE {
+        problems.invalid(place, format_args!("at most {MAX_CHOICE} bytes long"));
+        return None;
+    }
     match kind(raw) {
         Kind::String => match read::text(raw).as_deref() {
             Some("none") => Some(ToolChoice::None),
@@ -208,11 +245,48 @@ fn decode_choice_object(
             })
         }
         "mcp" => mcp::decode_choice(fields, raw, known.tools, problems),
-        _ => Some(ToolChoice::OfType {
-            kind: kind.into(),
-            raw: credentials::without(raw),
-        }),
+        _ => {
+            let kind = decode_type(&kind, known, place, problems)?;
+            let echoed = serde_json::value::to_raw_value(&OfType { r#type: &kind });
+            Some(ToolChoice::OfType {
+                kind,
+                raw: echoed.ok()?,
+            })
+        }
     }
+}
+
+/// The echo of a choice by type: nothing else of it means anything.
+#[derive(serde::Serialize)]
+struct OfType<'a> {
+    r#type: &'a str,
+}
+
+/// Checks that a type is one of tools, and that there is such a tool.
+fn decode_type(
+    kind: &str,
+    known: Known<'_>,
+    place: &Place<'_>,
+    problems: &mut Problems,
+) -> Option<Box<str>> {
+    if !TYPES.contains(&family(kind)) {
+        problems.wrong_word(&place.member("type"), TYPES);
+        return None;
+    }
+    if !known.has_type(kind) {
+        not_there(problems);
+        return None;
+    }
+    Some(kind.into())
+}
+
+/// The choice names what is not in `tools`: told as OpenAI tells it, of the whole choice.
+fn not_there(problems: &mut Problems) {
+    problems.add(
+        &Place::Root.member("tool_choice"),
+        ApiErrorCode::InvalidRequest,
+        "`tool_choice` must name a tool that is in `tools`",
+    );
 }
 
 fn decode_named(
@@ -222,8 +296,7 @@ fn decode_named(
 ) -> Option<Box<str>> {
     let name = fields.required_word("name", problems)?;
     if known.lacks(&name) {
-        let place = fields.place();
-        problems.invalid(&place.member("name"), "the name of a function in `tools`");
+        not_there(problems);
     }
     Some(name.into())
 }
@@ -258,7 +331,9 @@ fn decode_allowed(
                     .mcp
                     .extend(named.map(|(label, name)| AllowedMcp { label, name, index }));
             }
-            _ => allowed.types.push(kind.into()),
+            _ => allowed
+                .types
+                .extend(decode_type(&kind, known, &place, problems)),
         }
     }
     allowed

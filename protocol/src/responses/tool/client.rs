@@ -98,7 +98,7 @@ pub(super) fn decode_custom(
     mut fields: Fields<'_, '_>,
     problems: &mut Problems,
 ) -> Option<CustomTool> {
-    let members = credentials::members_without(fields.clone());
+    let members = credentials::own_members(fields.clone());
     let name = decode_name(&mut fields, problems);
     let description = fields.string("description", problems);
     let defer_loading = fields.boolean("defer_loading", problems).unwrap_or(false);
@@ -146,7 +146,7 @@ pub(super) fn decode_namespace(
     mut fields: Fields<'_, '_>,
     problems: &mut Problems,
 ) -> Option<NamespaceTool> {
-    let members = credentials::members_without(fields.clone());
+    let members = credentials::own_members(fields.clone());
     let name = decode_name(&mut fields, problems);
     let description = fields.string("description", problems);
     let raw = fields.required("tools", problems)?;
@@ -187,7 +187,7 @@ fn decode_inner(raw: &RawValue, place: Place<'_>, problems: &mut Problems) -> Op
 
 /// A search that the server should run needs none of it: the tools that it would find are shown.
 pub(super) fn decode_search(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Tool> {
-    let members = credentials::members_without(fields.clone());
+    let members = credentials::own_members(fields.clone());
     let execution = fields.word("execution", Execution::WORDS, Execution::parse, problems);
     if execution != Some(Execution::Client) {
         return Some(unserved("tool_search", fields));
@@ -218,7 +218,7 @@ pub(super) fn decode_emulated(kind: &str, fields: Fields<'_, '_>) -> Tool {
     match Emulated::parse(kind) {
         Some(kind) if local => Tool::Emulated(EmulatedTool {
             kind,
-            members: credentials::members_without(fields),
+            members: credentials::own_members(fields),
         }),
         _ => unserved(kind, fields),
     }

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::credentials::members_without;
+use super::credentials::own_members;
 use crate::error::ApiErrorCode;
 use crate::ids::MAX_ID_LEN;
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
@@ -32,7 +32,7 @@ pub(super) fn decode(
 ) -> Option<CodeInterpreterTool> {
     let place = fields.place();
     let place = place.member("container");
-    let members = members_without(fields);
+    let members = own_members(fields);
     let raw = members.iter().find(|(name, _)| &**name == "container");
     let container = match raw {
         None => ContainerChoice::Auto,

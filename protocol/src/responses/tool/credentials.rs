@@ -1,4 +1,7 @@
-//! What must not be echoed or stored of tools: credentials, wherever a client put them.
+//! What must not be echoed or stored of tools: credentials.
+//!
+//! A credential is a member of a tool, by its name. What a schema, a grammar or a function of the
+//! client calls `headers` is a parameter, and none of ours to take away.
 
 use serde::Serialize;
 use serde::ser::Serializer;
@@ -16,12 +19,35 @@ pub(super) fn is_credential(name: &str) -> bool {
         .any(|credential| name.eq_ignore_ascii_case(credential))
 }
 
-/// A tool's members in their order, without credentials at any depth.
+/// Members that hold what a tool takes or gives, hence no credentials, whatever names are in them.
+const SCHEMAS: [&str; 6] = [
+    "parameters",
+    "input_schema",
+    "output_schema",
+    "format",
+    "schema",
+    "properties",
+];
+
+/// The members of a tool of a known kind in their order, without its own credentials.
+pub(super) fn own_members(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
+    fields
+        .into_members()
+        .filter(|(name, _)| !is_credential(name))
+        .map(|(name, raw)| (name.into(), raw.to_owned()))
+        .collect()
+}
+
+/// The members of a tool that nothing is known of, in their order, without credentials at any depth
+/// but in schemas.
 pub(super) fn members_without(fields: Fields<'_, '_>) -> Vec<(Box<str>, Box<RawValue>)> {
     fields
         .into_members()
         .filter(|(name, _)| !is_credential(name))
-        .map(|(name, raw)| (name.into(), without(raw)))
+        .map(|(name, raw)| {
+            let kept = SCHEMAS.contains(&&*name).then(|| raw.to_owned());
+            (name.into(), kept.unwrap_or_else(|| without(raw)))
+        })
         .collect()
 }
 
@@ -47,7 +73,11 @@ fn cleaned(raw: &RawValue) -> Option<Box<RawValue>> {
             let fields = Fields::of(raw, Place::Root, &mut Problems::default())?;
             let members: Vec<_> = fields.into_members().collect();
             let kept = members.iter().filter(|(name, _)| !is_credential(name));
-            let kept: Vec<_> = kept.map(|(name, raw)| (name, raw, cleaned(raw))).collect();
+            let kept = kept.map(|(name, raw)| {
+                let is_schema = SCHEMAS.contains(&&**name);
+                (name, raw, cleaned(raw).filter(|_| !is_schema))
+            });
+            let kept: Vec<_> = kept.collect();
             let unchanged = kept.iter().all(|(_, _, cleaned)| cleaned.is_none());
             if unchanged && kept.len() == members.len() {
                 return None;
@@ -88,6 +118,10 @@ mod tests {
             (r#"{"Headers":{"x":"S"},"a":[1]}"#, r#"{"a":[1]}"#),
             (r#"{"\u0061uthorization":"S"}"#, "{}"),
             (r#"[1,{"a":{"headers":"S"}}, 2]"#, r#"[1,{"a":{}},2]"#),
+            (
+                r#"{"headers":1,"tools":[{"parameters":{"properties":{"headers":{}}}}]}"#,
+                r#"{"tools":[{"parameters":{"properties":{"headers":{}}}}]}"#,
+            ),
         ] {
             assert_eq!(cleaned_text(given), expected);
         }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::Tool;
+use super::address;
 use super::choice::ToolChoice;
 use super::credentials::{self, CREDENTIALS};
-use crate::error::ApiErrorCode;
+use crate::error::{ApiError, ApiErrorCode};
 use crate::json::{Fields, Kind, Place, Problems, kind, read};
 use crate::mcp::catalogue::ToolEntry;
 use crate::mcp::file::is_label;
@@ -52,6 +53,9 @@ impl fmt::Debug for McpAccess {
         f.write_str("McpAccess")
     }
 }
+
+/// Most names in a list of a server's tools.
+const MAX_NAMES: usize = 1024;
 
 /// Some tools of a server: those that are named, or that say they change nothing, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,9 +146,11 @@ pub(super) fn decode(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Opt
     let kept = kept
         .into_iter()
         .filter_map(|(name, text)| Some((Box::from(name), RawValue::from_string(text?).ok()?)));
-    let members = kept
-        .chain(echoed.map(|(name, raw)| (name.as_ref().into(), credentials::without(raw))))
-        .collect();
+    let echoed = echoed.filter_map(|(name, raw)| match &**name {
+        "server_url" => Some(("server_url".into(), address::shown(raw)?)),
+        name => Some((name.into(), credentials::without(raw))),
+    });
+    let members = kept.chain(echoed).collect();
     Some(McpTool {
         server: Arc::new(McpServer { label, access }),
         allowed,
@@ -234,6 +240,10 @@ fn decode_names(raw: &RawValue, place: &Place<'_>, problems: &mut Problems) -> V
     if names.is_none() {
         problems.wrong_type(place, "an array of strings");
     }
+    if names.as_ref().is_some_and(|names| names.len() > MAX_NAMES) {
+        problems.invalid(place, format_args!("an array of at most {MAX_NAMES} names"));
+        return Vec::new();
+    }
     names
         .unwrap_or_default()
         .into_iter()
@@ -293,6 +303,19 @@ fn find<'a>(tools: &'a [Tool], label: &str) -> Option<&'a McpTool> {
         | Tool::CodeInterpreter(_)
         | Tool::Unserved(_) => None,
     })
+}
+
+/// Refuses tools of the response before whose address was not kept: its path and query may have had a
+/// key in them, so the client has to say them again.
+pub(crate) fn refuse_unkept(tools: &[Tool]) -> Result<(), ApiError> {
+    let is_unkept = |tool: &Tool| matches!(tool, Tool::Mcp(tool) if tool.server.access.is_some());
+    if !tools.iter().any(is_unkept) {
+        return Ok(());
+    }
+    let message = "`tools` must be sent again: of the response in `previous_response_id` the whole \
+                   `server_url` of an MCP server is not kept, since it may have a key in it";
+    let error = ApiError::new(ApiErrorCode::MissingRequiredParameter, message);
+    Err(error.with_param("tools"))
 }
 
 /// Reads a choice of a server, or of one of its tools.

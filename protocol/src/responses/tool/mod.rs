@@ -1,5 +1,6 @@
 //! Tools and the choice among them.
 
+mod address;
 mod choice;
 mod client;
 mod code_interpreter;
@@ -11,12 +12,14 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
+pub(crate) use address::without_paths;
 pub use choice::{Allowed, AllowedMcp, AllowedMode, ToolChoice};
 pub(crate) use choice::{Known, MayGrow, decode_choice};
 pub use client::{
     CustomFormat, CustomTool, EmulatedTool, Execution, Grammar, NamespaceTool, ToolSearchTool,
 };
 pub use code_interpreter::{CodeInterpreterTool, ContainerChoice};
+pub(crate) use mcp::refuse_unkept;
 pub use mcp::{Approval, McpAccess, McpServer, McpTool, ToolFilter};
 
 use crate::error::ApiErrorCode;
@@ -96,6 +99,19 @@ impl Serialize for Tool {
             Self::CodeInterpreter(tool) => members(&tool.members, serializer),
             Self::Mcp(tool) => members(&tool.members, serializer),
             Self::Unserved(tool) => members(&tool.members, serializer),
+        }
+    }
+}
+
+impl Tool {
+    /// Its type, where it can be chosen by that alone.
+    fn kind(&self) -> Option<&str> {
+        match self {
+            Self::ToolSearch(_) => Some("tool_search"),
+            Self::Emulated(tool) => Some(tool.kind.as_str()),
+            Self::CodeInterpreter(_) => Some("code_interpreter"),
+            Self::Unserved(tool) => Some(&tool.kind),
+            Self::Function(_) | Self::Custom(_) | Self::Namespace(_) | Self::Mcp(_) => None,
         }
     }
 }

@@ -1,23 +1,24 @@
 //! The functions that the model is shown, and what a call of each means.
 
+mod parts;
 mod rendered;
 mod servers;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::mcp::{ListError, Listed, McpFunction};
-use super::{Availability, Offers, code_interpreter, shown};
-use crate::error::{ApiError, ApiErrorCode};
+use super::{Availability, Offers, PythonPackages, code_interpreter, shown};
+use crate::error::ApiError;
 use crate::responses::emulated::Emulated;
 use crate::responses::settings::Settings;
 use crate::responses::tool::{
     Allowed, CustomFormat, CustomTool, FunctionTool, Grammar, NamespaceTool, Tool, ToolChoice,
-    ToolSearchTool,
 };
+use parts::{free_name, is_deferred, missing, no_such_tool, search_shown, too_many, written};
 
 /// How a call by a name that the model used is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,9 @@ impl Route {
 /// What MCP servers answered, by the index of their tool in the request.
 pub type Lists = BTreeMap<usize, Result<Listed, ListError>>;
 
+/// Most functions that a model is shown.
+const MAX_FUNCTIONS: usize = 1024;
+
 /// One function that the model is shown.
 #[derive(Debug)]
 struct Entry {
@@ -73,7 +77,7 @@ struct Entry {
 }
 
 /// The name of a tool as its client knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct OwnName {
     name: Box<str>,
     namespace: Option<Box<str>>,
@@ -88,6 +92,9 @@ enum Shown {
     Gateway {
         description: Box<str>,
         parameters: Box<RawValue>,
+        /// Whether arguments must follow the schema. True where the schema is one of ours and says
+        /// all: without it, vLLM lets a forced call be anything.
+        strict: Option<bool>,
     },
 }
 
@@ -105,6 +112,10 @@ enum McpNames {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Vec<Entry>,
+    /// Places of what the client runs, by its own name for it.
+    by_own: HashMap<OwnName, usize>,
+    /// The names that the model is shown.
+    names: HashSet<Box<str>>,
     mcp: Vec<McpFunction>,
     /// Whose names that nobody offers are, when they look like those of MCP tools.
     mcp_names: McpNames,
@@ -135,7 +146,9 @@ impl Catalogue {
         for (index, tool) in settings.tools.iter().enumerate() {
             match tool {
                 Tool::CodeInterpreter(_) => match &offers.code_interpreter {
-                    Availability::Offered => catalogue.add_code_interpreter(settings),
+                    Availability::Offered => {
+                        catalogue.add_code_interpreter(settings, offers.python_packages);
+                    }
                     Availability::Off => {}
                     Availability::Missing(why) => return Err(missing(index, why)),
                 },
@@ -154,8 +167,15 @@ impl Catalogue {
         catalogue.hides_deferred = false;
         for tool in loaded {
             catalogue.add_client(tool, None);
+            if catalogue.entries.len() > MAX_FUNCTIONS {
+                break;
+            }
+        }
+        if catalogue.entries.len() > MAX_FUNCTIONS {
+            return Err(too_many());
         }
         catalogue.choose(settings.tool_choice.as_ref())?;
+        catalogue.note_places();
         Ok(catalogue)
     }
 
@@ -170,7 +190,7 @@ impl Catalogue {
                 self.add(&tool.name, namespace, Route::Function, Some(shown));
             }
             Tool::Custom(tool) => {
-                let shown = written(shown::custom(tool));
+                let shown = written(shown::custom(tool), Some(true));
                 let entry = self.add(&tool.name, namespace, Route::Custom, shown);
                 if let Some(entry) = entry
                     && tool.format != CustomFormat::Text
@@ -188,7 +208,7 @@ impl Catalogue {
                 self.add("tool_search", None, route, search_shown(tool));
             }
             Tool::Emulated(tool) => {
-                let shown = written(shown::emulated(tool.kind));
+                let shown = written(shown::emulated(tool.kind), None);
                 self.add(tool.kind.as_str(), None, Route::Emulated(tool.kind), shown);
             }
             Tool::CodeInterpreter(_) | Tool::Mcp(_) | Tool::Unserved(_) => {}
@@ -210,9 +230,8 @@ impl Catalogue {
             name: name.into(),
             namespace: namespace.map(Into::into),
         };
-        let same = |entry: &Entry| entry.own == own && !entry.route.is_gateway();
-        if let Some(at) = self.entries.iter().position(same) {
-            let entry = self.entries.get_mut(at)?;
+        if let Some(at) = self.by_own.get(&own) {
+            let entry = self.entries.get_mut(*at)?;
             entry.route = route;
             entry.shown = shown;
             entry.grammar = None;
@@ -220,14 +239,20 @@ impl Catalogue {
             return Some(entry);
         }
         let mut flat = match namespace {
-            None => Cow::Borrowed(name),
+            None => shown::plain(name),
             Some(namespace) => Cow::Owned(shown::flat(namespace, name)),
         };
-        if self.is_taken(&flat) {
-            flat = Cow::Owned(shown::marked(&flat, namespace.unwrap_or_default(), name));
+        let mut times = 0_usize;
+        while self.is_taken(&flat) {
+            let again = [name, &"\0".repeat(times)].concat();
+            flat = Cow::Owned(shown::marked(&flat, namespace.unwrap_or_default(), &again));
+            times += 1;
         }
+        let name: Box<str> = flat.into();
+        self.names.insert(name.clone());
+        self.by_own.insert(own.clone(), self.entries.len());
         self.entries.push(Entry {
-            name: flat.into(),
+            name,
             own,
             route,
             shown,
@@ -237,15 +262,16 @@ impl Catalogue {
         self.entries.last_mut()
     }
 
-    fn add_code_interpreter(&mut self, settings: &Settings) {
+    fn add_code_interpreter(&mut self, settings: &Settings, packages: PythonPackages) {
         if self.has(Route::CodeInterpreter) {
             return;
         }
-        let (description, parameters) = code_interpreter::shown();
+        let (description, parameters) = code_interpreter::shown(packages);
         let Some(parameters) = parameters else { return };
         let shown = Shown::Gateway {
             description,
             parameters,
+            strict: Some(true),
         };
         let name = free_name(settings, code_interpreter::NAMES);
         self.add_own(name, Route::CodeInterpreter, shown);
@@ -253,6 +279,7 @@ impl Catalogue {
 
     /// Adds a function that the gateway runs: the client has no name of its own for it.
     fn add_own(&mut self, name: &str, route: Route, shown: Shown) {
+        self.names.insert(name.into());
         self.entries.push(Entry {
             name: name.into(),
             own: OwnName {
@@ -267,7 +294,14 @@ impl Catalogue {
     }
 
     fn is_taken(&self, name: &str) -> bool {
-        self.entries.iter().any(|entry| *entry.name == *name)
+        self.names.contains(name)
+    }
+
+    /// Notes where everything is, once nothing moves any more.
+    fn note_places(&mut self) {
+        let entries = self.entries.iter().enumerate();
+        let clients = entries.filter(|(_, entry)| !entry.route.is_gateway());
+        self.by_own = clients.map(|(at, entry)| (entry.own.clone(), at)).collect();
     }
 
     /// Applies what the choice limits or forces.
@@ -315,6 +349,11 @@ impl Catalogue {
         exact.or_else(|| bare.next().filter(|_| bare.next().is_none()))
     }
 
+    /// Whether the model was shown a function with exactly this name.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.name == name)
+    }
+
     /// What a call by this name means.
     pub fn route(&self, name: &str) -> Route {
         match self.entry(name) {
@@ -335,15 +374,14 @@ impl Catalogue {
 
     /// The name by which the model knows what the client calls so.
     pub fn shown_name<'a>(&'a self, name: &'a str, namespace: Option<&str>) -> Cow<'a, str> {
-        let mut entries = self
-            .entries
-            .iter()
-            .filter(|entry| !entry.route.is_gateway());
-        let found = entries
-            .find(|entry| &*entry.own.name == name && entry.own.namespace.as_deref() == namespace);
+        let own = OwnName {
+            name: name.into(),
+            namespace: namespace.map(Into::into),
+        };
+        let found = self.by_own.get(&own).and_then(|at| self.entries.get(*at));
         match (found, namespace) {
             (Some(entry), _) => Cow::Borrowed(&entry.name),
-            (None, None) => Cow::Borrowed(name),
+            (None, None) => shown::plain(name),
             (None, Some(namespace)) => Cow::Owned(shown::flat(namespace, name)),
         }
     }
@@ -403,67 +441,4 @@ impl Entry {
             Route::NoSuchMcp | Route::Refused => false,
         }
     }
-}
-
-fn is_deferred(tool: &Tool) -> bool {
-    match tool {
-        Tool::Function(tool) => tool.defer_loading == Some(true),
-        Tool::Custom(tool) => tool.defer_loading,
-        Tool::Namespace(_)
-        | Tool::ToolSearch(_)
-        | Tool::Emulated(_)
-        | Tool::CodeInterpreter(_)
-        | Tool::Mcp(_)
-        | Tool::Unserved(_) => false,
-    }
-}
-
-fn written((description, parameters): shown::Written) -> Option<Shown> {
-    let parameters = shown::schema(parameters)?;
-    Some(Shown::Gateway {
-        description,
-        parameters,
-    })
-}
-
-fn search_shown(tool: &ToolSearchTool) -> Option<Shown> {
-    let (description, parameters) = shown::search();
-    let own = tool.parameters.clone();
-    Some(Shown::Gateway {
-        description: tool.description.clone().unwrap_or(description),
-        parameters: own.or_else(|| shown::schema(parameters))?,
-    })
-}
-
-/// The first of these names that no function of the client has; the last if all are taken.
-fn free_name(settings: &Settings, names: [&'static str; 2]) -> &'static str {
-    let [first, second] = names;
-    if has_named(settings, first) {
-        second
-    } else {
-        first
-    }
-}
-
-/// Whether a function or custom tool of the client has this name.
-fn has_named(settings: &Settings, wanted: &str) -> bool {
-    settings.tools.iter().any(|tool| match tool {
-        Tool::Function(tool) => *tool.name == *wanted,
-        Tool::Custom(tool) => *tool.name == *wanted,
-        Tool::Namespace(_)
-        | Tool::ToolSearch(_)
-        | Tool::Emulated(_)
-        | Tool::CodeInterpreter(_)
-        | Tool::Mcp(_)
-        | Tool::Unserved(_) => false,
-    })
-}
-
-fn missing(index: usize, why: &str) -> ApiError {
-    ApiError::new(ApiErrorCode::UnsupportedValue, why).with_param(format!("tools[{index}]"))
-}
-
-fn no_such_tool() -> ApiError {
-    let message = "`tool_choice.name` must be the name of a tool that the model is shown";
-    ApiError::new(ApiErrorCode::InvalidValue, message).with_param("tool_choice.name")
 }

@@ -48,11 +48,12 @@ impl Entry {
             Shown::Gateway {
                 description,
                 parameters,
+                strict,
             } => ChatFunction {
                 name: &self.name,
                 description: Some(Cow::Borrowed(description)),
                 parameters: Some(parameters),
-                strict: None,
+                strict: *strict,
             },
         }
     }

@@ -1,7 +1,8 @@
 //! The tools of MCP servers among the functions that the model is shown.
 
 use super::super::mcp::{self, McpFunction};
-use super::{Catalogue, Entry, Lists, McpNames, Route, Shown, has_named};
+use super::parts::has_named;
+use super::{Catalogue, Entry, Lists, McpNames, Route, Shown};
 use crate::error::{ApiError, ApiErrorCode};
 use crate::mcp::catalogue::ToolEntry;
 use crate::mcp::names::{self, PREFIX};
@@ -47,6 +48,7 @@ impl Catalogue {
             let shown = Shown::Gateway {
                 description: mcp::description(&function),
                 parameters: function.tool.input_schema.clone(),
+                strict: None,
             };
             self.add_own(&model_name, Route::Mcp(self.mcp.len()), shown);
             self.mcp.push(function);

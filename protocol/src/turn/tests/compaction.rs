@@ -172,7 +172,7 @@ fn the_endpoint_gives_what_a_client_goes_on_from() {
         &mut bench,
         history::parse_items(&earlier.to_string()).unwrap(),
     );
-    assert_eq!(roles(&body), ["user", "user", "user", "assistant", "user"]);
+    assert_eq!(roles(&body), ["user", "assistant", "user"]);
     let answer = json!({"choices": [{"index": 0, "message": {"content": "In short."}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}});
     let actions = bench.step(Input::UpstreamAnswer(answer.to_string().as_bytes()));

@@ -39,7 +39,7 @@ fn a_reference_is_looked_up_in_its_response() {
         {"type": "item_reference", "id": id}, {"id": item_id(5, 2)}]});
     let mut bench = Bench::new(&body);
     let find = asked(&mut bench, Input::History(Vec::new())).unwrap_err();
-    assert_eq!(find, ["find [resp_00000000000000000000000000000005]"]);
+    assert_eq!(find, [format!("find [{id:?}, {:?}]", item_id(5, 2))]);
     let found = items(&json!([
         {"type": "reasoning", "id": id, "summary": [], "content": [{"type": "reasoning_text", "text": "thought"}]},
         {"type": "message", "id": item_id(5, 2), "role": "assistant", "content": "said"},
@@ -48,7 +48,7 @@ fn a_reference_is_looked_up_in_its_response() {
     assert_eq!(
         asked_for["messages"],
         json!([{"role": "user", "content": "x"},
-            {"role": "assistant", "content": "said", "reasoning": "thought"}])
+            {"role": "assistant", "content": "said", "reasoning_content": "thought"}])
     );
 }
 
@@ -74,7 +74,7 @@ fn references_that_lead_nowhere_are_refused() {
         }
         assert_eq!(actions, ["refuse 400", "end"]);
     }
-    let many: Vec<Value> = (0..65).map(|n| json!({"id": item_id(n, 1)})).collect();
+    let many: Vec<Value> = (0..10_001).map(|n| json!({"id": item_id(n, 1)})).collect();
     let mut bench = Bench::new(&json!({"model": "m", "input": many}));
     let actions = bench.step(Input::History(Vec::new()));
     assert_eq!(actions, ["refuse 400", "end"]);
@@ -180,8 +180,7 @@ fn instructions_at_the_beginning_are_one_message() {
     let body = asked(&mut bench, Input::History(Vec::new())).unwrap();
     assert_eq!(
         body["messages"],
-        json!([{"role": "system", "content": "a\n\nb\n\nc"}, {"role": "user", "content": "u"},
-            {"role": "user", "content": "later"}])
+        json!([{"role": "system", "content": "a\n\nb\n\nc"}, {"role": "user", "content": "u\n\nlater"}])
     );
 }
 

@@ -79,11 +79,14 @@ impl Mcp {
                 Action::RunTool(call) => self.runs.push(call),
                 Action::ListTools { .. }
                 | Action::FindItems(_)
+                | Action::EffortRefused
                 | Action::Used(_)
                 | Action::CountTokens(_)
                 | Action::ClaimApprovals(_)
                 | Action::Suspect(_)
                 | Action::LeftOut(_)
+                | Action::Complained(_)
+                | Action::LostCalls(_)
                 | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)
@@ -262,6 +265,31 @@ fn an_approval_ends_the_response_and_resumes_it_once() {
     let mut forbidden = Mcp::new(&only, &say(true), items);
     forbidden.answer(Ok(listed(&["add", "read_it"])));
     assert_eq!(forbidden.refusal(), 400);
+}
+
+/// A call whose arguments the token limit cut could not be run: nobody is asked to approve it.
+#[test]
+fn a_cut_call_is_not_put_up_for_approval() {
+    let ask = json!({"require_approval": "always"});
+    for (reason, kind) in [("length", "incomplete"), ("tool_calls", "failed")] {
+        let mut turn = Mcp::new(&ask, &json!({}), Vec::new());
+        turn.answer(Ok(listed(&["add", "read_it"])));
+        let call =
+            json!({"index": 0, "id": "c", "function": {"name": ADD.0, "arguments": "{\"a\": 1"}});
+        turn.step(Input::UpstreamBytes(&delta(&json!({"tool_calls": [call]}))));
+        turn.ends(reason);
+        if reason == "tool_calls" {
+            turn.says("then not");
+        }
+        assert!(turn.runs.is_empty());
+        turn.step(Input::Stored(Kept::Yes));
+        let events = turn.bench.events();
+        let item = &events.last().unwrap()["response"]["output"][1];
+        assert_eq!(
+            (&item["type"], &item["status"]),
+            (&json!("mcp_call"), &json!(kind))
+        );
+    }
 }
 
 #[test]

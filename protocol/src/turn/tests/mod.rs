@@ -1,10 +1,15 @@
 //! One test per transition of the machine, and properties that hold for any upstream.
 
+mod any_answer;
 mod client_tools;
 mod compaction;
+mod foreign;
+mod foreign_calls;
 mod items;
 mod mcp;
 mod mcp_choices;
+mod said;
+mod taken_back;
 mod thinking;
 mod tools;
 mod truncation;
@@ -75,9 +80,11 @@ impl Bench {
             ids: Box::new(CountingIds::default()),
             offers: Offers {
                 code_interpreter: Availability::Offered,
+                ..Offers::default()
             },
             limits,
             seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
+            efforts: Efforts::AsAsked,
         });
         Self {
             turn,
@@ -140,7 +147,10 @@ fn name(action: &Action) -> String {
         Action::ListTools { tool_index, .. } => format!("list {tool_index}"),
         Action::CountTokens(_) => "count".to_owned(),
         Action::LeftOut(turns) => format!("left out {turns}"),
-        Action::FindItems(responses) => format!("find {responses:?}"),
+        Action::Complained(_) => "complained".to_owned(),
+        Action::LostCalls(calls) => format!("lost {calls}"),
+        Action::FindItems(wanted) => format!("find {wanted:?}"),
+        Action::EffortRefused => "effort refused".to_owned(),
         Action::ClaimApprovals(_) => "claim".to_owned(),
         Action::Suspect(mentions) => format!("suspect {}", mentions.len()),
         Action::RunTool(call) => format!("run {}", call.output_index),

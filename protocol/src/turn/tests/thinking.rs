@@ -90,12 +90,15 @@ fn sent_back(item: &Value, owner: &str, model: &str) -> (Bench, Vec<String>) {
             Action::CallModel(body) => String::from_utf8(body.clone()).unwrap(),
             Action::Refuse(refusal) => refusal.error.message.clone(),
             Action::FindItems(_)
+            | Action::EffortRefused
             | Action::Used(_)
             | Action::ListTools { .. }
             | Action::ClaimApprovals(_)
             | Action::Suspect(_)
             | Action::CountTokens(_)
             | Action::LeftOut(_)
+            | Action::Complained(_)
+            | Action::LostCalls(_)
             | Action::RunTool(_)
             | Action::Begin
             | Action::Answer
@@ -112,14 +115,14 @@ fn sealed_thinking_comes_back_to_the_model() {
     item["content"] = Value::Null;
     let (_, asked) = sent_back(&item, "o", "m");
     let body: Value = serde_json::from_str(&asked[0]).unwrap();
-    assert_eq!(body["messages"][1]["reasoning"], THOUGHT);
+    assert_eq!(body["messages"][1]["reasoning_content"], THOUGHT);
     // Without an id, as clients send what they keep themselves.
     item.as_object_mut().unwrap().remove("id");
     assert!(sent_back(&item, "o", "m").1[0].contains("Then I act."));
     // The raw text is as good.
     item["encrypted_content"] = json!("of another server");
     item["content"] = json!([{"type": "reasoning_text", "text": "raw"}]);
-    assert!(sent_back(&item, "o", "m").1[0].contains("\"reasoning\":\"raw\""));
+    assert!(sent_back(&item, "o", "m").1[0].contains("\"reasoning_content\":\"raw\""));
 }
 
 #[test]

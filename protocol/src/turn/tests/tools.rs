@@ -44,13 +44,19 @@ impl Loop {
             match action {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
-                Action::Used(call) => self.used.push(call.prompt_tokens + call.completion_tokens),
+                Action::Used(call) => {
+                    let used = call.prompt_tokens() + call.completion_tokens();
+                    self.used.push(used);
+                }
                 other @ (Action::ListTools { .. }
                 | Action::ClaimApprovals(_)
                 | Action::Suspect(_)
                 | Action::FindItems(_)
+                | Action::EffortRefused
                 | Action::CountTokens(_)
                 | Action::LeftOut(_)
+                | Action::Complained(_)
+                | Action::LostCalls(_)
                 | Action::Begin
                 | Action::Answer
                 | Action::Refuse(_)

@@ -139,7 +139,7 @@ fn nothing_is_left_out_unasked_and_never_the_last_turn() {
     };
     assert_eq!(
         bench.step(Input::UpstreamFailed(other)),
-        ["refuse 502", "end"]
+        ["refuse 400", "end"]
     );
 }
 

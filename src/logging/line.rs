@@ -1,87 +1,45 @@
-//! The log: `env_logger` on stderr, as text or as JSON lines, key-values included.
+//! One line of the log, as text or as a JSON object, key-values included.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
-use env_logger::{Builder, Logger};
+use log::Record;
 use log::kv::{self, Key, Value, VisitSource};
-use log::{Log, Metadata, Record};
 use serde::Serializer as _;
 use serde::ser::SerializeMap;
-use tokio::sync::watch;
+use vllm_responses_actors::env::{Clock as _, SystemClock};
+use vllm_responses_actors::process::deceives;
 
-use crate::config::{LogFormat, Logging};
-
-/// What no filter lets through: messages of MCP servers, which the SDK quotes.
-const SILENT: &str = "rmcp=off,sse_stream=off";
-
-/// The running log, whose settings can be changed.
-#[derive(Debug)]
-pub struct LogHandle(watch::Sender<Arc<Logger>>);
-
-impl LogHandle {
-    /// From the next line on these settings are in force.
-    pub fn apply(&self, settings: &Logging) {
-        let logger = logger(settings);
-        log::set_max_level(logger.filter());
-        self.0.send_replace(Arc::new(logger));
-    }
+/// The time as the log writes it: UTC, to the millisecond.
+pub(super) fn now() -> String {
+    let millis = u64::try_from(SystemClock.now_ms()).unwrap_or_default();
+    stamp(millis / 1000, millis % 1000)
 }
 
-/// What `log` calls: the logger of the moment.
-struct Current(watch::Receiver<Arc<Logger>>);
-
-impl Current {
-    /// A copy of the pointer: a line is written while nothing is held.
-    fn logger(&self) -> Arc<Logger> {
-        Arc::clone(&self.0.borrow())
-    }
-}
-
-impl Log for Current {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.logger().enabled(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        self.logger().log(record);
-    }
-
-    fn flush(&self) {
-        self.logger().flush();
-    }
-}
-
-/// Starts the log. `None` when there is one already, which stays as it is.
-pub fn init(settings: &Logging) -> Option<LogHandle> {
-    let logger = logger(settings);
-    let level = logger.filter();
-    let (handle, seen) = watch::channel(Arc::new(logger));
-    log::set_boxed_logger(Box::new(Current(seen))).ok()?;
-    log::set_max_level(level);
-    Some(LogHandle(handle))
-}
-
-fn logger(settings: &Logging) -> Logger {
-    let mut builder = Builder::new();
-    // What actix says of its own start is no news to people; a filter that names it gets it.
-    let quiet = "actix_server=warn,tracing::span=warn";
-    builder.parse_filters(&format!("{quiet},{},{SILENT}", settings.filter));
-    match settings.format {
-        LogFormat::Text => builder.format(|out, record| {
-            let time = out.timestamp_millis().to_string();
-            text_line(out, &time, record)
-        }),
-        LogFormat::Json => builder.format(|out, record| {
-            let time = out.timestamp_millis().to_string();
-            json_line(out, &time, record)
-        }),
+/// Days to a date by Howard Hinnant's `civil_from_days`, for the years from 1970 on.
+fn stamp(seconds: u64, millis: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
     };
-    builder.build()
+    format!(
+        "{:04}-{month:02}-{of_month:02}T{:02}:{:02}:{:02}.{millis:03}Z",
+        year + era * 400 + carry,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// `TIME LEVEL target: message key=value ...`; control characters are escaped, so that a line is a line.
-fn text_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result<()> {
+pub(super) fn text_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result<()> {
     let message = one_line(&record.args().to_string());
     write!(
         out,
@@ -100,7 +58,7 @@ fn text_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
+        if deceives(letter) {
             line.extend(letter.escape_default());
         } else {
             line.push(letter);
@@ -119,7 +77,7 @@ impl<'kvs> VisitSource<'kvs> for TextPairs<'_> {
 }
 
 /// One object: `time`, `level`, `target`, `message`, then the key-values beside them.
-fn json_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result<()> {
+pub(super) fn json_line(out: &mut dyn Write, time: &str, record: &Record<'_>) -> io::Result<()> {
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut bytes);
     let mut map = serializer.serialize_map(None)?;
@@ -188,15 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn a_second_start_is_refused_without_a_panic() {
-        let settings = Logging {
-            filter: "off".to_owned(),
-            format: LogFormat::Text,
-            timings: false,
-            model_messages: false,
-        };
-        let first = init(&settings);
-        assert!(init(&settings).is_none());
-        drop(first);
+    fn times_are_written_as_everywhere() {
+        assert_eq!(stamp(0, 7), "1970-01-01T00:00:00.007Z");
+        assert_eq!(stamp(951_827_696, 0), "2000-02-29T12:34:56.000Z");
+        assert_eq!(stamp(1_796_000_000, 999), "2026-11-30T00:53:20.999Z");
+        assert_eq!(stamp(4_107_542_399, 1), "2100-02-28T23:59:59.001Z");
+    }
+
+    #[test]
+    fn letters_that_hide_others_are_escaped() {
+        assert_eq!(
+            one_line("a\u{202e}b\u{2028}c\u{2066}"),
+            "a\\u{202e}b\\u{2028}c\\u{2066}"
+        );
     }
 }

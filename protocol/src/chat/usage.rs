@@ -1,0 +1,80 @@
+//! Token counts of one model call, under all the names that servers give them.
+
+use super::lenient::{Count, object};
+
+object! {
+    /// `usage`.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub struct ChatUsage {
+        /// Tokens of the prompt.
+        "prompt_tokens" prompt: Count,
+        /// Tokens made, thinking included.
+        "completion_tokens" completion: Count,
+        /// The same two, in newer words.
+        "input_tokens" input: Count,
+        /// See `input`.
+        "output_tokens" output: Count,
+        /// What the prompt cache saved, and took.
+        "prompt_tokens_details" prompt_details: PromptDetails,
+        /// How much was thinking.
+        "completion_tokens_details" completion_details: CompletionDetails,
+        /// Moonshot's place for what the cache saved.
+        "cached_tokens" cached: Count,
+        /// `DeepSeek`'s.
+        "prompt_cache_hit_tokens" cache_hit: Count,
+        /// `SGLang`'s place for thinking.
+        "reasoning_tokens" reasoning: Count,
+    }
+}
+
+object! {
+    /// `prompt_tokens_details`.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub struct PromptDetails {
+        /// Prompt tokens found in the cache.
+        "cached_tokens" cached: Count,
+        /// Prompt tokens written to the cache.
+        "cache_write_tokens" cache_write: Count,
+    }
+}
+
+object! {
+    /// `completion_tokens_details`.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub struct CompletionDetails {
+        /// Tokens of thinking.
+        "reasoning_tokens" reasoning: Count,
+    }
+}
+
+impl ChatUsage {
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(self) -> u64 {
+        first([self.prompt, self.input, Count(None)])
+    }
+
+    /// Tokens made, thinking included.
+    pub fn completion_tokens(self) -> u64 {
+        first([self.completion, self.output, Count(None)])
+    }
+
+    /// Prompt tokens found in the cache.
+    pub fn cached_tokens(self) -> u64 {
+        first([self.prompt_details.cached, self.cached, self.cache_hit])
+    }
+
+    /// Prompt tokens written to the cache.
+    pub fn cache_write_tokens(self) -> u64 {
+        self.prompt_details.cache_write.or_zero()
+    }
+
+    /// Tokens of thinking, a part of those made.
+    pub fn reasoning_tokens(self) -> u64 {
+        let details = self.completion_details.reasoning;
+        first([details, self.reasoning, Count(None)])
+    }
+}
+
+fn first(counts: [Count; 3]) -> u64 {
+    counts.iter().find_map(|count| count.0).unwrap_or(0)
+}

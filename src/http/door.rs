@@ -1,0 +1,359 @@
+//! Which browsers may come in, and which bodies are taken. Pure, but for the two middlewares.
+//!
+//! A web page that somebody has open is a program on the inside of every firewall: it can send
+//! requests to a gateway on that machine or in that network, and with a name of its own that points
+//! there (DNS rebinding) read the answers. A gateway with API keys is safe from that, since no browser
+//! adds the key by itself. Without keys, `Host` and `Origin` are looked at:
+//!
+//! - `Origin`, which browsers send with every POST: one that `gateway.cors_origins` lists, one of this
+//!   machine (`localhost`, 127.0.0.0/8, `::1`), or the gateway's own by a name that no stranger can own.
+//! - `Host`, where the gateway listens on loopback only: the same names.
+//!
+//! Names that no stranger can own are addresses, names without a dot, names under `localhost`, the name
+//! that the gateway is bound to, and those of `gateway.allowed_hosts`.
+
+use std::net::IpAddr;
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::{Method, Uri};
+use actix_web::middleware::Next;
+use actix_web::{Error, web};
+use url::Url;
+use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+
+use super::cors::CorsOrigins;
+use super::error;
+use super::state::AppState;
+
+const HOST: &str = "this gateway is not known under the name in `Host`: use `localhost` or its address, or list \
+     the name in `VR_ALLOWED_HOSTS`";
+const ORIGIN: &str =
+    "web pages of this origin may not use the gateway: list it in `VR_CORS_ORIGINS`";
+
+/// Who may come in with which names.
+#[derive(Clone, Debug)]
+pub struct Door {
+    cors: CorsOrigins,
+    /// Names of the gateway, in lower case.
+    names: Vec<String>,
+    loopback: bool,
+}
+
+impl Door {
+    /// The door of a gateway that is bound to `host` and may be called by the `allowed` names.
+    pub fn new(host: &str, allowed: &[String], cors: CorsOrigins) -> Self {
+        let mut names = allowed.to_vec();
+        names.push(host.to_ascii_lowercase());
+        Self {
+            cors,
+            names,
+            loopback: is_loopback(host),
+        }
+    }
+
+    /// # Errors
+    /// What to tell a request that may come from a stranger's web page.
+    fn judge(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+        if self.cors == CorsOrigins::Any {
+            return Ok(());
+        }
+        let authority = uri.authority().map(|authority| authority.as_str());
+        let host = authority.or_else(|| text(headers, header::HOST));
+        if self.loopback && !host.is_some_and(|host| self.is_ours(name_of(host))) {
+            return Err(HOST);
+        }
+        let mut origins = headers.get_all(header::ORIGIN);
+        match (origins.next(), origins.next()) {
+            (None, _) if is_cross_site(method, headers) => Err(ORIGIN),
+            (None, _) => Ok(()),
+            (Some(origin), None)
+                if origin
+                    .to_str()
+                    .is_ok_and(|origin| self.lets_in(origin, host)) =>
+            {
+                Ok(())
+            }
+            (Some(_), _) => Err(ORIGIN),
+        }
+    }
+
+    fn lets_in(&self, origin: &str, host: Option<&str>) -> bool {
+        if let CorsOrigins::Listed(listed) = &self.cors
+            && listed.iter().any(|one| one == origin)
+        {
+            return true;
+        }
+        let Ok(url) = Url::parse(origin) else {
+            return false;
+        };
+        let Some(name) = url
+            .host_str()
+            .filter(|_| matches!(url.scheme(), "http" | "https"))
+        else {
+            return false;
+        };
+        // As `Host` writes it: without the port that goes without saying.
+        let authority = match url.port() {
+            Some(port) => format!("{name}:{port}"),
+            None => name.to_owned(),
+        };
+        is_loopback(name)
+            || (host.is_some_and(|host| host.eq_ignore_ascii_case(&authority))
+                && self.is_ours(name))
+    }
+
+    /// Whether no stranger can own this name.
+    fn is_ours(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        is_address(&name)
+            || !name.contains('.')
+            || name.ends_with(".localhost")
+            || self.names.contains(&name)
+    }
+}
+
+/// Browsers of today send this even where they leave the origin out.
+fn is_cross_site(method: &Method, headers: &HeaderMap) -> bool {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let site = headers.get("sec-fetch-site");
+    !reads && site.is_some_and(|site| matches!(site.as_bytes(), b"cross-site" | b"same-site"))
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The name of an authority, without its port.
+fn name_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => authority,
+    }
+}
+
+fn ip(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()
+}
+
+fn is_address(name: &str) -> bool {
+    ip(name).is_some()
+}
+
+fn is_loopback(name: &str) -> bool {
+    let local =
+        name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    local || ip(name).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Middleware outside of all handlers: turns strangers' web pages away. Probes of health pass: they
+/// tell nothing, and come with any name.
+pub(crate) async fn keep<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let state = request.app_data::<web::Data<AppState>>();
+    let open = state.filter(|state| state.keys.borrow().is_none());
+    let judged = open.map(|state| {
+        let head = request.head();
+        state.door.judge(&head.method, &head.uri, &head.headers)
+    });
+    match judged {
+        Some(Err(rule)) if !request.path().starts_with("/health") => {
+            let error = ApiError::new(ApiErrorCode::Forbidden, rule);
+            Ok(request
+                .into_response(error::answer(&error))
+                .map_into_right_body())
+        }
+        Some(_) | None => Ok(next.call(request).await?.map_into_left_body()),
+    }
+}
+
+/// Middleware: a body is JSON and says so. Without a content type it is taken as JSON; what a page can
+/// send without asking (a form, plain text) is refused, as vLLM refuses it.
+pub(super) async fn json_only<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if request.method() == Method::POST
+        && has_body(request.headers())
+        && !is_json(request.headers())
+    {
+        let error = ApiError::new(
+            ApiErrorCode::UnsupportedMediaType,
+            "the body must be JSON and say so: send the header `Content-Type: application/json` \
+             (curl: `-H 'content-type: application/json'`)",
+        );
+        return Ok(request
+            .into_response(error::answer(&error))
+            .map_into_right_body());
+    }
+    Ok(next.call(request).await?.map_into_left_body())
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length.as_bytes() != b"0")
+        || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// `application/json` or a kin of it (`application/...+json`), parameters aside.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_TYPE).all(|value| {
+        let value = value.to_str().unwrap_or("?").to_ascii_lowercase();
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(host: &str, cors: CorsOrigins) -> Door {
+        Door::new(host, &["gateway.corp.example".to_owned()], cors)
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            let value = header::HeaderValue::from_str(value).unwrap();
+            headers.append(header::HeaderName::from_static(name), value);
+        }
+        headers
+    }
+
+    fn opens(door: &Door, pairs: &[(&'static str, &str)]) -> bool {
+        let uri = Uri::from_static("/v1/responses");
+        door.judge(&Method::POST, &uri, &headers(pairs)).is_ok()
+    }
+
+    #[test]
+    fn a_loopback_gateway_is_called_by_its_own_names_only() {
+        let door = door("127.0.0.1", CorsOrigins::None);
+        for host in [
+            "localhost",
+            "LOCALHOST:5969",
+            "127.0.0.1:5969",
+            "127.8.8.8",
+            "[::1]:5969",
+            "app.localhost:1",
+            "devbox",
+            "10.0.0.7:80",
+            "gateway.corp.example:5969",
+            "Gateway.Corp.Example.",
+        ] {
+            assert!(opens(&door, &[("host", host)]), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:5969",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "corp.example",
+        ] {
+            assert!(!opens(&door, &[("host", host)]), "{host}");
+        }
+        assert!(!opens(&door, &[]));
+        let absolute = Uri::from_static("http://evil.example/v1/models");
+        let judged = door.judge(&Method::GET, &absolute, &headers(&[("host", "localhost")]));
+        assert!(judged.is_err());
+    }
+
+    #[test]
+    fn elsewhere_the_host_is_free_and_the_origin_is_not() {
+        let door = door("0.0.0.0", CorsOrigins::None);
+        let host = ("host", "llm.example:5969");
+        assert!(opens(&door, &[host]));
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://llm.example:5969",
+            "http://llm.example:5969",
+            "file://",
+            "chrome-extension://abc",
+            "http://localhost.evil.example",
+            "",
+        ] {
+            assert!(!opens(&door, &[host, ("origin", origin)]), "{origin}");
+        }
+        for origin in [
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "http://[::1]:1",
+        ] {
+            assert!(opens(&door, &[host, ("origin", origin)]), "{origin}");
+        }
+        let own = ("host", "gateway.corp.example");
+        assert!(opens(
+            &door,
+            &[own, ("origin", "https://gateway.corp.example")]
+        ));
+        let by_address = ("host", "10.1.1.1:5969");
+        assert!(opens(
+            &door,
+            &[by_address, ("origin", "http://10.1.1.1:5969")]
+        ));
+        assert!(!opens(
+            &door,
+            &[by_address, ("origin", "http://10.1.1.2:5969")]
+        ));
+        let twice = [
+            host,
+            ("origin", "http://localhost"),
+            ("origin", "http://localhost"),
+        ];
+        assert!(!opens(&door, &twice));
+        assert!(!opens(&door, &[host, ("sec-fetch-site", "cross-site")]));
+        assert!(opens(&door, &[host, ("sec-fetch-site", "none")]));
+    }
+
+    #[test]
+    fn listed_pages_come_in_and_a_star_opens_the_door() {
+        let page = "https://app.example.com";
+        let listed = door("127.0.0.1", CorsOrigins::Listed(vec![page.to_owned()]));
+        let local = ("host", "localhost");
+        assert!(opens(&listed, &[local, ("origin", page)]));
+        assert!(!opens(
+            &listed,
+            &[local, ("origin", "https://app.example.com.evil.example")]
+        ));
+        let any = door("127.0.0.1", CorsOrigins::Any);
+        assert!(opens(
+            &any,
+            &[("host", "x.example"), ("origin", "https://y.example")]
+        ));
+    }
+
+    #[test]
+    fn json_is_known_by_its_name() {
+        for kind in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/vnd.api+json",
+        ] {
+            assert!(is_json(&headers(&[("content-type", kind)])), "{kind}");
+        }
+        assert!(is_json(&headers(&[])));
+        for kind in [
+            "",
+            "text/plain",
+            "text/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=application/json",
+            "application/jsonp",
+            "text/plain; x=application/json",
+        ] {
+            assert!(!is_json(&headers(&[("content-type", kind)])), "{kind}");
+        }
+        let both = [
+            ("content-type", "application/json"),
+            ("content-type", "text/plain"),
+        ];
+        assert!(!is_json(&headers(&both)));
+    }
+}
