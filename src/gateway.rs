@@ -360,11 +360,11 @@ fn app_state(
             ReasoningEvents::OpenAi => event::ReasoningEvents::OpenAi,
             ReasoningEvents::OpenResponses => event::ReasoningEvents::OpenResponses,
         },
-        intake: Intake {
-            body_limit: config.limits.body_bytes,
-            body_timeout: config.gateway.body_timeout,
-            memory: config.limits.memory.clone(),
-        },
+        intake: Intake::new(
+            config.limits.body_bytes,
+            config.gateway.body_timeout,
+            config.limits.memory.clone(),
+        ),
         tracing: Scope::default(),
         retention: config.store.retention,
         metrics: Metrics::default(),

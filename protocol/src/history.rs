@@ -53,13 +53,48 @@ pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
     let last = chain.links.len().saturating_sub(1);
     for (position, link) in chain.links.iter().enumerate() {
         let read = if position < last {
-            append(link, &mut items)
+            append(link, &mut items).map(|_has_summary| ())
         } else {
             parse_items(&link.input_items).map(|input| items.extend(input))
         };
         read.ok_or(CorruptHistory { position })?;
     }
     Ok(items)
+}
+
+/// Reads an effective input from its end, one turn after the other: who wants its last items need not
+/// read the whole chain.
+#[derive(Debug, Default)]
+pub struct Backwards {
+    /// Turns read.
+    read: usize,
+    /// Whether a later turn has a summary of everything before it.
+    summed_up: bool,
+}
+
+impl Backwards {
+    /// The items of the turn before the last one read, oldest first; the first time of the chain's last
+    /// response, whose input only is part of its effective input.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn turn(&mut self, link: &Link) -> Result<Vec<Item>, CorruptHistory> {
+        let corrupt = CorruptHistory {
+            position: self.read,
+        };
+        let is_last = self.read == 0;
+        self.read += 1;
+        if is_last {
+            return parse_items(&link.input_items).ok_or(corrupt);
+        }
+        let mut items = Vec::new();
+        let has_summary = append(link, &mut items).ok_or(corrupt)?;
+        if self.summed_up {
+            items.retain(outlives_summary);
+        }
+        self.summed_up |= has_summary;
+        Ok(items)
+    }
 }
 
 /// Takes the items of a chain that are wanted, by their ids, out of all that its responses took in and
@@ -118,8 +153,9 @@ fn without_outputs(raw: &RawValue) -> Cow<'_, str> {
     hidden().map_or(Cow::Borrowed(raw.get()), Cow::Owned)
 }
 
-/// Appends one turn's items; `None` when its row is no row at all.
-fn append(link: &Link, items: &mut Vec<Item>) -> Option<()> {
+/// Appends one turn's items; `None` when its row is no row at all. Says whether it summed up what came
+/// before.
+fn append(link: &Link, items: &mut Vec<Item>) -> Option<bool> {
     let stored: Stored<'_> = serde_json::from_str(&link.response).ok()?;
     let mut input = parse_items(&link.input_items)?;
     let mut output = read_items(stored.output)?;
@@ -127,14 +163,14 @@ fn append(link: &Link, items: &mut Vec<Item>) -> Option<()> {
         said::give_back(said, input.iter_mut().chain(&mut output));
     }
     items.extend(input);
-    if output
+    let has_summary = output
         .iter()
-        .any(|item| matches!(item, Item::Compaction(_)))
-    {
+        .any(|item| matches!(item, Item::Compaction(_)));
+    if has_summary {
         items.retain(outlives_summary);
     }
     items.extend(output);
-    Some(())
+    Some(has_summary)
 }
 
 /// A summary stands for everything before it but what the user, and the application, said, which

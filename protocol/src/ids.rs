@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Where fresh ids get their 128 bits from: the system's random source, or a test's script.
-pub trait IdSource {
+pub trait IdSource: Send {
     /// The bits of the next id. Must be unpredictable in production: ids are not secrets, but a
     /// guessable one would let clients probe for each other's responses.
     fn next_bits(&mut self) -> u128;

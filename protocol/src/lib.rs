@@ -23,3 +23,4 @@ pub mod tools;
 pub mod trace;
 pub mod translate;
 pub mod turn;
+pub mod weigh;

@@ -41,7 +41,7 @@ pub(super) async fn passthrough(
     state: web::Data<AppState>,
     client: web::ThinData<Client>,
 ) -> HttpResponse {
-    let body = match extract::sent_body(&request, payload, &state.intake).await {
+    let body = match extract::sent_body(&request, payload, &caller, &state.intake).await {
         Ok(body) => body,
         Err(fault) => return error::answer(&fault),
     };

@@ -12,13 +12,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Send buffer of one client, in bytes; the kernel doubles it for its own bookkeeping. Left alone,
 /// the kernel would take megabytes for a client that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// Asks a silent client whether it is there, from when on and how often: one that lost its line says
+/// nothing, and what runs for it would run on. With these the kernel finds out within 30 s, or within
+/// `write_stall` where that is less.
+const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(15))
+    .with_interval(Duration::from_secs(5))
+    .with_retries(3);
 
 /// What a connection and the request on it tell each other: where the connection is.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +93,7 @@ impl Connection {
         let set = kernel
             .set_send_buffer_size(SEND_BUFFER)
             .and_then(|()| kernel.set_tcp_user_timeout(Some(write_stall)))
+            .and_then(|()| kernel.set_tcp_keepalive(&KEEP_ALIVE))
             // Events are small: with Nagle's algorithm each would wait for the last one's
             // acknowledgement.
             .and_then(|()| socket.set_nodelay(true));
@@ -199,6 +208,11 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(STALL));
         assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER);
         assert!(connection.socket.nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(15)
+        );
     }
 
     #[actix_rt::test]

@@ -53,34 +53,77 @@ pub(super) enum UnpackError {
     TooLong,
     /// It is damaged, ends early, or is no such thing.
     Broken,
+    /// There is no memory for it.
+    NoRoom,
 }
 
-/// Unpacks a body of at most `limit` bytes. Takes time in proportion to the limit at most, so it is
-/// run where blocking is allowed.
-pub(super) fn unpack(coding: Coding, packed: &Bytes, limit: usize) -> Result<Bytes, UnpackError> {
+/// What unpacking takes beside the packed and the unpacked bytes: a window.
+const GZIP_STATE: usize = 64 * 1024;
+const ZSTD_STATE: usize = (1 << MAX_WINDOW) + (1 << 20);
+/// The first piece of a body.
+const FIRST: usize = 64 * 1024;
+
+/// Unpacks a body of at most `limit` bytes, as far as there is `room`, which is asked before so many
+/// bytes are taken. Takes time in proportion to the limit at most, so it is run where blocking is
+/// allowed.
+pub(super) fn unpack(
+    coding: Coding,
+    packed: &Bytes,
+    limit: usize,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, UnpackError> {
     match coding {
         Coding::Plain => Ok(packed.clone()),
-        Coding::Gzip => read_all(MultiGzDecoder::new(&packed[..]), limit),
+        Coding::Gzip => read_all(MultiGzDecoder::new(&packed[..]), limit, |bytes| {
+            room(bytes + GZIP_STATE)
+        }),
         Coding::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(&packed[..]);
             let mut decoder = decoder.map_err(|_no_memory| UnpackError::Broken)?;
             decoder
                 .window_log_max(MAX_WINDOW)
                 .map_err(|_unknown| UnpackError::Broken)?;
-            read_all(decoder, limit)
+            // A frame of little has a window of little, up to twice what it unpacks to.
+            read_all(decoder, limit, |bytes| {
+                room(bytes + ZSTD_STATE.min(2 * bytes))
+            })
         }
     }
 }
 
-fn read_all(decoder: impl Read, limit: usize) -> Result<Bytes, UnpackError> {
-    let mut body = Vec::new();
-    let beyond = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let read: io::Result<usize> = decoder.take(beyond).read_to_end(&mut body);
-    if body.len() > limit {
+fn read_all(
+    mut decoder: impl Read,
+    limit: usize,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, UnpackError> {
+    let (mut body, mut filled) = (Vec::new(), 0);
+    loop {
+        if filled == body.len() {
+            let longest = limit.saturating_add(1);
+            if filled == longest {
+                return Err(UnpackError::TooLong);
+            }
+            // While it is copied it is there twice.
+            let grown = (2 * filled).max(FIRST).min(longest);
+            if !room(filled + grown) {
+                return Err(UnpackError::NoRoom);
+            }
+            body.reserve_exact(grown - filled);
+            body.resize(grown, 0);
+        }
+        match decoder.read(&mut body[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_damaged) => return Err(UnpackError::Broken),
+        }
+    }
+    if filled > limit {
         return Err(UnpackError::TooLong);
     }
-    read.map(|_| body.into())
-        .map_err(|_damaged| UnpackError::Broken)
+    body.truncate(filled);
+    body.shrink_to_fit();
+    Ok(body.into())
 }
 
 #[cfg(test)]
@@ -92,6 +135,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn unpack(coding: Coding, packed: &Bytes, limit: usize) -> Result<Bytes, UnpackError> {
+        super::unpack(coding, packed, limit, |_| true)
+    }
 
     fn packed(coding: Coding, plain: &[u8]) -> Bytes {
         match coding {
@@ -118,6 +165,24 @@ mod tests {
                 Err(UnpackError::TooLong)
             );
             assert_eq!(unpack(coding, &packed, 10_000_000).unwrap(), bomb);
+        }
+    }
+
+    #[test]
+    fn c6_room_is_asked_for_before_it_is_taken() {
+        let plain = vec![b' '; 1_000_000];
+        for coding in BOTH {
+            let packed = packed(coding, &plain);
+            let mut asked = Vec::new();
+            let told = super::unpack(coding, &packed, 10_000_000, |bytes| {
+                asked.push(bytes);
+                bytes < 500_000
+            });
+            assert_eq!(told, Err(UnpackError::NoRoom), "{coding:?}");
+            assert!(
+                asked.is_sorted() && asked[0] <= 200_000,
+                "{coding:?}: {asked:?}"
+            );
         }
     }
 

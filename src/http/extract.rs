@@ -2,15 +2,16 @@
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use tokio::time::Instant;
 use vllm_responses_actors::limits::OwnLimits;
-use vllm_responses_actors::memory::{Account, Held};
+use vllm_responses_actors::memory::{Account, Held, Memory, Short};
 use vllm_responses_actors::trace::Scope;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
@@ -28,7 +29,7 @@ impl FromRequest for Caller {
         // Routes outside `/v1` have no caller; nobody asks for one there.
         ready(Ok(caller.unwrap_or(Self {
             request_id: Arc::default(),
-            arrived: Instant::now(),
+            arrived: std::time::Instant::now(),
             scope: Scope::default(),
             owner: Owner::default(),
             own_limits: OwnLimits::default(),
@@ -36,8 +37,13 @@ impl FromRequest for Caller {
     }
 }
 
-/// Slowest body that is still taken once its time is over, in bytes a second (fault C3).
+/// Slowest body that is taken for longer than its time, in bytes a second (fault C3).
 const SLOWEST: u64 = 1024;
+/// Longest silence in a body. One that is over holds memory for nobody: its line is gone, or it never
+/// meant to go on.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Longest body that is not large: its buffer is made at once, and it needs no part of a share.
+const AT_ONCE: usize = 64 * 1024;
 
 /// A request's body, and its part of the memory budget.
 pub(super) struct Body {
@@ -68,32 +74,39 @@ impl Body {
 pub(super) async fn body(
     request: &HttpRequest,
     payload: web::Payload,
+    caller: &Caller,
     intake: &Intake,
 ) -> Result<Body, ApiError> {
     let coding = Coding::of(request.headers())?;
     let limit = intake.body_limit;
-    let Body { bytes, mut held } = sent_body(request, payload, intake).await?;
+    let Body { bytes, mut held } = sent_body(request, payload, caller, intake).await?;
     if coding == Coding::Plain {
         return Ok(Body { bytes, held });
     }
-    // A thread that may block: unpacking up to the limit takes a tenth of a second. Until it is done
-    // the body may be as long as it is allowed to be.
-    held.set(bytes.len().saturating_add(limit));
-    let unpacked = web::block(move || encoding::unpack(coding, &bytes, limit)).await;
-    match unpacked {
-        Ok(Ok(bytes)) => {
-            held.set(bytes.len());
-            Ok(Body { bytes, held })
-        }
-        Ok(Err(UnpackError::TooLong)) => Err(too_large(limit)),
-        Ok(Err(UnpackError::Broken)) => Err(ApiError::new(
+    // On a thread that may block: unpacking up to the limit takes a tenth of a second. What it holds
+    // goes with it, since it goes on when the client leaves.
+    let unpacked = intake.memory.work(move || {
+        let packed = bytes.len();
+        let room = |bytes: usize| held.try_set(packed + bytes);
+        let unpacked = encoding::unpack(coding, &bytes, limit, room);
+        drop(bytes);
+        unpacked.map(|bytes| {
+            held.cut(bytes.len());
+            Body { bytes, held }
+        })
+    });
+    let no_room = |short: Short| self::short(short, &intake.memory);
+    match unpacked.await.map_err(no_room)? {
+        Ok(body) => Ok(body),
+        Err(UnpackError::TooLong) => Err(too_large(limit)),
+        Err(UnpackError::Broken) => Err(ApiError::new(
             ApiErrorCode::InvalidJson,
             "the request body is not what its `content-encoding` says, or ends early",
         )),
-        Err(_pool_gone) => Err(ApiError::new(
-            ApiErrorCode::ServerIsOverloaded,
-            "the request body could not be unpacked; try again",
-        )),
+        Err(UnpackError::NoRoom) => {
+            intake.memory.note_refused();
+            Err(no_room(Short::Now))
+        }
     }
 }
 
@@ -101,6 +114,7 @@ pub(super) async fn body(
 pub(super) async fn sent_body(
     request: &HttpRequest,
     mut payload: web::Payload,
+    caller: &Caller,
     intake: &Intake,
 ) -> Result<Body, ApiError> {
     let limit = intake.body_limit;
@@ -112,37 +126,85 @@ pub(super) async fn sent_body(
     if length.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
-    let began = Instant::now();
+    let no_room = |short: Short| self::short(short, &intake.memory);
     let mut held = intake.memory.hold(0);
-    let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(64 * 1024));
+    let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(AT_ONCE));
+    let mut pace = Pace::new(intake.body_timeout);
     loop {
-        let slow = body.len().try_into().unwrap_or(u64::MAX) / SLOWEST;
-        let allowed = intake.body_timeout.max(Duration::from_secs(slow));
-        let next = tokio::time::timeout(allowed.saturating_sub(began.elapsed()), payload.next());
+        let next = tokio::time::timeout_at(pace.deadline(), payload.next());
         let Some(piece) = next.await.map_err(|_elapsed| too_slow())? else {
             break;
         };
         let piece = piece.map_err(|_broken| {
             ApiError::new(ApiErrorCode::InvalidJson, "the request body ended early")
         })?;
-        if body.len() + piece.len() > limit {
+        let with_it = body.len() + piece.len();
+        if with_it > limit {
             return Err(too_large(limit));
         }
-        // Before it is kept: many bodies may come at once (fault C4).
-        if intake.memory.is_tight() {
-            return Err(ApiError::new(
-                ApiErrorCode::ServerIsOverloaded,
-                "the gateway is short of memory; try again",
-            ));
+        if body.len() <= AT_ONCE && with_it > AT_ONCE {
+            // Only large ones share: a small request finds room beside a caller's large ones.
+            let mut shared = intake.memory.hold_in(intake.bodies.of(&caller.owner));
+            shared.reserve(held.bytes()).await.map_err(no_room)?;
+            held = shared;
         }
+        if with_it > body.capacity() {
+            // To its length at once where it said one, so that nothing is copied twice. Otherwise it
+            // doubles, and while it is copied it is there twice. Before it is taken: many bodies may
+            // come at once (fault C4).
+            let capacity = length.unwrap_or(with_it * 2).clamp(with_it, limit);
+            held.reserve(body.len()).await.map_err(no_room)?;
+            body.reserve(capacity - body.len());
+            held.cut(body.len());
+        }
+        held.reserve(piece.len()).await.map_err(no_room)?;
         body.extend_from_slice(&piece);
-        held.set(body.capacity());
+        pace.note(piece.len());
     }
-    held.set(body.len());
     Ok(Body {
         bytes: body.freeze(),
         held,
     })
+}
+
+/// How fast a body comes: never a silence, and in no stretch of its time less than the slowest.
+struct Pace {
+    stretch: Duration,
+    since: Instant,
+    bytes: u64,
+    heard: Instant,
+}
+
+impl Pace {
+    fn new(stretch: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            stretch,
+            since: now,
+            bytes: 0,
+            heard: now,
+        }
+    }
+
+    /// When the next piece is overdue.
+    fn deadline(&self) -> Instant {
+        let silence = self.heard + SILENCE.min(self.stretch);
+        let enough = SLOWEST.saturating_mul(self.stretch.as_secs().max(1));
+        if self.bytes >= enough {
+            silence
+        } else {
+            silence.min(self.since + self.stretch)
+        }
+    }
+
+    /// A piece came, in time.
+    fn note(&mut self, bytes: usize) {
+        self.heard = Instant::now();
+        self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        if self.heard >= self.since + self.stretch {
+            (self.since, self.bytes) = (self.heard, 0);
+        }
+    }
 }
 
 fn too_slow() -> ApiError {
@@ -155,4 +217,52 @@ fn too_slow() -> ApiError {
 fn too_large(limit: usize) -> ApiError {
     let message = format!("the request body exceeds the limit of {limit} bytes");
     ApiError::new(ApiErrorCode::PayloadTooLarge, message)
+}
+
+/// Why there is no memory for a request.
+pub(super) fn short(short: Short, memory: &Memory) -> ApiError {
+    match short {
+        Short::Now => ApiError::new(
+            ApiErrorCode::ServerIsOverloaded,
+            "the gateway is short of memory; try again",
+        ),
+        Short::Never => {
+            let message = format!(
+                "the request takes more memory than this gateway has for requests ({} bytes): send \
+                 fewer items, or ask its operator to raise `limits.memory`",
+                memory.limit()
+            );
+            ApiError::new(ApiErrorCode::PayloadTooLarge, message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRETCH: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn c3_a_silence_ends_a_body_whatever_came_before() {
+        let mut pace = Pace::new(STRETCH);
+        pace.note(20 << 20);
+        assert_eq!(pace.deadline(), pace.heard + SILENCE);
+        let mut quick = Pace::new(Duration::from_secs(1));
+        quick.note(1 << 20);
+        assert_eq!(quick.deadline(), quick.heard + quick.stretch);
+    }
+
+    #[test]
+    fn c3_each_stretch_needs_bytes_of_its_own() {
+        let mut pace = Pace::new(STRETCH);
+        pace.heard += Duration::from_secs(25);
+        assert_eq!(pace.deadline(), pace.since + STRETCH);
+        pace.bytes = 30 * SLOWEST;
+        assert_eq!(pace.deadline(), pace.heard + SILENCE);
+        // The next stretch begins with nothing.
+        pace.since -= STRETCH;
+        pace.note(1);
+        assert_eq!((pace.bytes, pace.since), (0, pace.heard));
+    }
 }

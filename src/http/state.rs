@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Addr, Recipient};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::limits::Asker;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
-use vllm_responses_actors::memory::Memory;
+use vllm_responses_actors::memory::{Memory, Shares};
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{
@@ -28,6 +28,10 @@ use vllm_responses_protocol::tools::LoopLimits;
 
 use super::door::Door;
 use crate::keys::KeyRing;
+
+/// Reads of stored responses at once: fewer than there are connections to a database, so that turns
+/// find one.
+const READERS: usize = 4;
 
 /// Shared by all workers; immutable.
 #[derive(Clone, Debug)]
@@ -83,15 +87,36 @@ impl AppState {
     }
 }
 
-/// How request bodies are taken.
+/// How request bodies are taken, and how much of the gateway they and reads may have.
 #[derive(Clone, Debug)]
 pub struct Intake {
     /// Longest body, in bytes.
     pub body_limit: usize,
-    /// How long one may take, unless it comes faster than a kibibyte a second.
+    /// How long a body may come more slowly than a kibibyte a second.
     pub body_timeout: Duration,
-    /// The budget that it is held in.
+    /// The budget that everything is held in.
     pub memory: Memory,
+    /// The part of it that the bodies of one caller may have before they are let in.
+    pub bodies: Shares,
+    /// The part of it that one caller's reads of stored responses may have.
+    pub reads: Shares,
+    /// Reads at once.
+    pub readers: Arc<Semaphore>,
+}
+
+impl Intake {
+    /// As the configuration has it.
+    pub fn new(body_limit: usize, body_timeout: Duration, memory: Memory) -> Self {
+        let most = memory.limit();
+        Self {
+            body_limit,
+            body_timeout,
+            memory,
+            bodies: Shares::new(most / 2),
+            reads: Shares::new(most / 8),
+            readers: Arc::new(Semaphore::new(READERS)),
+        }
+    }
 }
 
 /// Whom the status page asks; grows as components come up.

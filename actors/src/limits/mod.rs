@@ -61,6 +61,18 @@ impl LimitSettings {
         }
     }
 
+    /// The limits of reads: a read costs little beside a request, and has no tokens.
+    pub(crate) fn of_reads(&self) -> Self {
+        Self {
+            window: self.window,
+            all: self.all.of_reads(),
+            key: KeyLimits {
+                concurrent: None,
+                rates: self.key.rates.of_reads(),
+            },
+        }
+    }
+
     /// Whether anything is limited for a key that says this of itself.
     pub fn apply_to(&self, own: OwnLimits) -> bool {
         let key = self.of(own);
@@ -76,6 +88,29 @@ pub struct Rates {
     pub requests: Option<u64>,
     /// Tokens read and written by the model.
     pub tokens: Option<u64>,
+}
+
+/// Reads that are let in for each request that is.
+const READS: u64 = 10;
+
+impl Rates {
+    fn of_reads(self) -> Self {
+        Self {
+            requests: self.requests.map(|requests| requests.saturating_mul(READS)),
+            tokens: None,
+        }
+    }
+}
+
+impl OwnLimits {
+    /// As of [`LimitSettings::of_reads`].
+    pub(crate) fn of_reads(self) -> Self {
+        Self {
+            requests: self.requests.map(|requests| requests.saturating_mul(READS)),
+            concurrent: Some(0),
+            tokens: Some(0),
+        }
+    }
 }
 
 /// The limits of one key.

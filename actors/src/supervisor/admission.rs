@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::SupervisorActor;
 use super::gate::{FindGate, Gate};
 use super::messages::{
-    Acquire, Charge, LimitFacts, Meter, Peers, Permit, ReadLimitFacts, Refused, StopStage,
+    Acquire, Charge, LimitFacts, MayRead, Meter, Peers, Permit, ReadLimitFacts, Refused, StopStage,
 };
 use crate::cache::settings::CacheSettings;
 use crate::limits::{Asker, LimitSettings, Limited, Limiter, Quota, Shared, What};
@@ -53,6 +53,8 @@ impl AdmissionSettings {
 /// See the module.
 pub(super) struct Admission {
     limiter: Limiter,
+    /// Of reads.
+    readers: Limiter,
     redis: Option<CacheSettings>,
     /// Opened for the first caller who has rates.
     shared: Option<Rc<Shared>>,
@@ -70,6 +72,7 @@ impl Admission {
     pub(super) fn new(settings: &AdmissionSettings) -> Self {
         Self {
             limiter: Limiter::new(settings.limits),
+            readers: Limiter::new(settings.limits.of_reads()),
             redis: settings.redis.clone(),
             shared: None,
             accounts: Accounts::new(settings.memory.clone()),
@@ -214,6 +217,19 @@ impl Handler<Acquire> for SupervisorActor {
     }
 }
 
+/// Synchronous; each gateway by what it has read itself.
+impl Handler<MayRead> for SupervisorActor {
+    type Result = Result<(), Refused>;
+
+    fn handle(&mut self, MayRead(mut asker): MayRead, _: &mut Self::Context) -> Self::Result {
+        asker.own = asker.own.of_reads();
+        let judged = self.admission.readers.begin(&asker);
+        judged
+            .map(|_quota| ())
+            .map_err(|limited| self.refuse(Refused::Limited(limited)))
+    }
+}
+
 /// Synchronous.
 impl Handler<FindGate> for SupervisorActor {
     type Result = MessageResult<FindGate>;
@@ -261,6 +277,8 @@ impl Handler<ReadLimitFacts> for SupervisorActor {
         MessageResult::<ReadLimitFacts>(LimitFacts {
             memory_used: memory.used(),
             memory_limit: memory.limit(),
+            // Bodies and reads are refused where they are.
+            refused_memory: self.admission.facts.refused_memory + memory.refused(),
             ..self.admission.facts
         })
     }

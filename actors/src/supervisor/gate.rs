@@ -11,7 +11,7 @@ use actix::{Message, Recipient};
 use tokio::sync::{Semaphore, watch};
 
 use super::messages::{Peers, Permit, StopStage};
-use crate::limits::{Asker, LimitSettings, Quota};
+use crate::limits::{Asker, LimitSettings, OwnLimits, Quota};
 use crate::memory::{Account, Enroll, Memory};
 
 /// Where is the gate? Sender: start-up, once.
@@ -56,6 +56,14 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Whether reads of stored responses have a rate for a caller that says this of itself; then the
+    /// supervisor is to be asked.
+    pub fn limits_reads(&self, own: OwnLimits) -> bool {
+        self.limits.all.requests.is_some() || self.limits.of(own).rates.requests.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use actix::{Actor as _, Addr};
@@ -63,7 +71,6 @@ mod tests {
     use super::super::messages::Acquire;
     use super::super::{AdmissionSettings, SupervisorActor};
     use super::*;
-    use crate::limits::OwnLimits;
 
     async fn gate(memory: Memory) -> (Addr<SupervisorActor>, Gate) {
         let settings = AdmissionSettings {

@@ -27,6 +27,12 @@ use crate::vllm::settings::UpstreamSettings;
 #[rtype(result = "Result<Permit, Refused>")]
 pub struct Acquire(pub Asker);
 
+/// May this caller read a stored response? Sender: the handlers that read, once per request, where
+/// [`Gate::limits_reads`](super::gate::Gate::limits_reads) says that there is a limit.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refused>")]
+pub struct MayRead(pub Asker);
+
 /// The right to run one response. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit {

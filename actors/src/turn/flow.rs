@@ -74,6 +74,7 @@ impl TurnActor {
     fn poll_flow(&mut self, ctx: &mut Context<Self>, task: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             let more = self.gather(ctx, task);
+            self.note_output();
             if !self.effects.bytes.is_empty() {
                 ready!(self.hand_over(task));
                 let goes_on = more && !self.turn.is_over();
@@ -205,7 +206,7 @@ impl TurnActor {
         if self.whole.len() + bytes.len() > MAX_WHOLE {
             self.upstream_broke(UpstreamFault::TooLong, ctx);
         } else {
-            self.held.grow(bytes.len());
+            self.whole_read += bytes.len();
             self.whole.extend_from_slice(bytes);
         }
     }

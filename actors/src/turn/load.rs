@@ -12,10 +12,12 @@ use vllm_responses_protocol::record::Chain;
 use vllm_responses_protocol::responses::item::Item;
 use vllm_responses_protocol::turn::effect::{Claimed, Input};
 
-use super::{STORE_LIMIT, TurnActor};
+use super::{Load, STORE_LIMIT, TurnActor, room};
 use crate::ask::ask;
+use crate::memory::Memory;
 use crate::origin::Origin;
-use crate::store::messages::{Claim, Extent, FindLinks, LoadChain, StoreError};
+use crate::store::messages::{Claim, Extent, FindLinks, LoadChain, StoreError, Weigh, Weighed};
+use crate::supervisor::messages::Peers;
 use crate::trace::Side;
 use crate::vllm::tokenize;
 
@@ -25,7 +27,8 @@ impl TurnActor {
             return self.feed(Input::History(Vec::new()), ctx);
         };
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let chains = self.permit.peers.chains.clone();
+        let peers = Arc::clone(&self.permit.peers);
+        let memory = self.permit.account.memory().clone();
         let message = LoadChain {
             owner: self.owner.clone(),
             id: previous,
@@ -36,14 +39,14 @@ impl TurnActor {
             },
         };
         let origin = self.origin.clone();
-        let load = async move { history(chains, message, &origin).await };
+        let load = async move { history(&peers, &memory, message, &origin).await };
         ctx.spawn(load.into_actor(self).map(move |loaded, act, ctx| {
             if loaded.is_err() {
                 span.fail("the history was not loaded");
             }
             drop(span);
-            let input = loaded.and_then(|(history, settings, size)| {
-                act.held.grow(size);
+            let input = loaded.and_then(|(history, settings, load)| {
+                act.take_load(load);
                 if let Some(settings) = settings {
                     act.turn.inherit(&settings)?;
                 }
@@ -95,17 +98,21 @@ impl TurnActor {
     /// Reads the items that the input refers to.
     pub(super) fn find_items(&mut self, wanted: Vec<Box<str>>, ctx: &mut Context<Self>) {
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let links = self.permit.peers.links.clone();
+        let shelf = Shelf {
+            peers: Arc::clone(&self.permit.peers),
+            memory: self.permit.account.memory().clone(),
+            copies: self.turn.copies(),
+        };
         let (owner, origin) = (self.owner.clone(), self.origin.clone());
-        let find = async move { items(&links, &owner, &wanted, &origin).await };
+        let find = async move { items(&shelf, &owner, &wanted, &origin).await };
         ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
             if found.is_err() {
                 span.fail("the items were not loaded");
             }
             drop(span);
             let input = match found {
-                Ok((items, size)) => {
-                    act.held.grow(size);
+                Ok((items, load)) => {
+                    act.take_load(load);
                     Input::Found(items)
                 }
                 Err(error) => Input::Refused(error),
@@ -115,17 +122,23 @@ impl TurnActor {
     }
 }
 
-/// The items of the chain and, if they were asked for, the settings of its last response, and how many
-/// bytes the items have; or why the request cannot continue it.
+/// The items of the chain and, if they were asked for, the settings of its last response, and what they
+/// take in memory; or why the request cannot continue it.
 async fn history(
-    chains: Recipient<LoadChain>,
+    peers: &Peers,
+    memory: &Memory,
     asked: LoadChain,
     origin: &Origin,
-) -> Result<(Vec<Item>, Option<Arc<str>>, usize), ApiError> {
+) -> Result<(Vec<Item>, Option<Arc<str>>, Load), ApiError> {
     let about_previous =
         |code, message: String| ApiError::new(code, message).with_param("previous_response_id");
-    let chain = chain(&chains, asked, origin).await?;
-    let Some(chain) = chain else {
+    let weigh = Weigh {
+        owner: asked.owner.clone(),
+        what: Weighed::Chain(asked.id.clone()),
+    };
+    let held = room::reserve(memory, &peers.weights, weigh, 1).await?;
+    let chain = chain(&peers.chains, asked, origin).await?;
+    let Some(mut chain) = chain else {
         return Err(about_previous(
             ApiErrorCode::PreviousResponseNotFound,
             "no response with the id in `previous_response_id` was found".to_owned(),
@@ -141,69 +154,86 @@ async fn history(
             ),
         ));
     }
-    let items = history::from_chain(&chain).map_err(|corrupt| unreadable(corrupt, origin))?;
-    let size = chain.size();
-    Ok((items, chain.settings, size))
+    let settings = chain.settings.take();
+    let (items, load) = room::items(chain, held, 1, history::from_chain).await?;
+    let items = items.map_err(|corrupt| unreadable(corrupt, origin))?;
+    Ok((items, settings, load))
 }
 
-/// Those of the wanted items that there are, and how many bytes were read for them.
+/// Those of the wanted items that there are, and what they take in memory.
 ///
 /// A response has in its own input what earlier ones made, where it referred to that, so the last one
 /// is read first: of a conversation it is mostly all that is needed.
 async fn items(
-    links: &Recipient<FindLinks>,
+    shelf: &Shelf,
     owner: &Owner,
     wanted: &[Box<str>],
     origin: &Origin,
-) -> Result<(Vec<Item>, usize), ApiError> {
-    let mut missing: HashSet<Box<str>> = wanted.iter().cloned().collect();
-    let (mut items, mut size) = (Vec::new(), 0);
+) -> Result<(Vec<Item>, Load), ApiError> {
+    let missing: HashSet<Box<str>> = wanted.iter().cloned().collect();
     let last = wanted.last().and_then(|id| response_of(id));
-    let mut read = read_links(links, owner, last.into_iter().collect(), origin).await?;
-    size += read.size();
-    take(&read, &mut missing, &mut items, origin)?;
+    let last = last.into_iter().collect();
+    let (mut items, missing, mut load) = shelf.take(owner, last, missing, origin).await?;
     let mut seen = HashSet::new();
     let rest = wanted.iter().filter(|id| missing.contains(*id));
     let rest = rest.filter_map(|id| response_of(id));
     let rest: Vec<ResponseId> = rest.filter(|id| seen.insert(id.clone())).collect();
     if !rest.is_empty() {
-        read = read_links(links, owner, rest, origin).await?;
-        size += read.size();
-        take(&read, &mut missing, &mut items, origin)?;
+        let (more, _, other) = shelf.take(owner, rest, missing, origin).await?;
+        items.extend(more);
+        load.kept += other.kept;
+        load.held.absorb(other.held);
     }
-    Ok((items, size))
+    Ok((items, load))
 }
 
-fn take(
-    read: &Chain,
-    missing: &mut HashSet<Box<str>>,
-    items: &mut Vec<Item>,
-    origin: &Origin,
-) -> Result<(), ApiError> {
-    history::take_items(read, missing, items).map_err(|corrupt| unreadable(corrupt, origin))
+/// Where items are that requests refer to.
+struct Shelf {
+    peers: Arc<Peers>,
+    memory: Memory,
+    /// Of one item; the request may refer to it more than once.
+    copies: usize,
 }
 
-/// These responses, each as it is alone; unknown ones are left out.
-async fn read_links(
-    links: &Recipient<FindLinks>,
-    owner: &Owner,
-    ids: Vec<ResponseId>,
-    origin: &Origin,
-) -> Result<Chain, ApiError> {
-    let what = "the items that `input` refers to";
-    let asked = FindLinks {
-        owner: owner.clone(),
-        ids,
-    };
-    let links = match ask(links, asked, STORE_LIMIT).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
-        Err(error) => return Err(not_loaded(&error, what, origin)),
-    };
-    Ok(Chain {
-        links,
-        ..Chain::default()
-    })
+impl Shelf {
+    /// Those of the missing items that these responses took in or made, which of them are still missing
+    /// then, and what was found takes in memory; unknown responses have none.
+    async fn take(
+        &self,
+        owner: &Owner,
+        ids: Vec<ResponseId>,
+        mut missing: HashSet<Box<str>>,
+        origin: &Origin,
+    ) -> Result<(Vec<Item>, HashSet<Box<str>>, Load), ApiError> {
+        let what = "the items that `input` refers to";
+        let weigh = Weigh {
+            owner: owner.clone(),
+            what: Weighed::Links(ids.clone()),
+        };
+        let weights = &self.peers.weights;
+        let held = room::reserve(&self.memory, weights, weigh, self.copies).await?;
+        let asked = FindLinks {
+            owner: owner.clone(),
+            ids,
+        };
+        let links = match ask(&self.peers.links, asked, STORE_LIMIT).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(not_loaded(&error, what, origin)),
+            Err(error) => return Err(not_loaded(&error, what, origin)),
+        };
+        let read = Chain {
+            links,
+            ..Chain::default()
+        };
+        let take = move |read: &Chain| {
+            let mut found = Vec::new();
+            history::take_items(read, &mut missing, &mut found)?;
+            Ok((found, missing))
+        };
+        let (taken, load) = room::items(read, held, self.copies, take).await?;
+        let (found, missing) = taken.map_err(|corrupt| unreadable(corrupt, origin))?;
+        Ok((found, missing, load))
+    }
 }
 
 /// Whether these approvals are this response's.

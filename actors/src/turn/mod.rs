@@ -13,6 +13,7 @@ mod clock;
 mod flow;
 mod load;
 mod outlet;
+mod room;
 mod spent;
 mod timings;
 mod tools;
@@ -71,10 +72,19 @@ pub struct Job {
     pub span: Span,
     /// How long the request has waited already, from its first byte to the permit.
     pub queued: Duration,
-    /// What the request's body takes in memory.
-    pub held: Held,
+    /// What the request takes in memory.
+    pub load: Load,
     /// What the model's answers have used so far.
     pub spent: Arc<Spent>,
+}
+
+/// What a request and everything that is read for it take in memory: see `memory::weight`.
+#[derive(Debug)]
+pub struct Load {
+    /// Until the model answers.
+    pub held: Held,
+    /// What is left of it then, in bytes.
+    pub kept: usize,
 }
 
 /// What the HTTP handler holds. Dropping it tells the turn that its client left.
@@ -118,8 +128,10 @@ pub(crate) struct TurnActor {
     origin: Origin,
     span: Span,
     spent: Arc<Spent>,
-    /// The request, its history, results of tools, and an answer that is gathered whole.
-    held: Held,
+    /// The request, its history, results of tools, and the answer.
+    load: Load,
+    /// What the answer takes of it; see `memory::weight`.
+    output: usize,
     client: Client,
     head: Option<oneshot::Sender<Head>>,
     outlet: Outlet,
@@ -130,6 +142,8 @@ pub(crate) struct TurnActor {
     part: Part,
     /// A whole answer so far, for a client that does not stream.
     whole: Vec<u8>,
+    /// How many bytes of whole answers were read up to now.
+    whole_read: usize,
     /// Wakes [`Flow`] after effects that something else caused.
     flow: Option<Waker>,
     calling: Option<SpawnHandle>,
@@ -157,7 +171,11 @@ impl TurnActor {
             effects: Effects::default(),
             owner: job.owner,
             previous: job.previous,
-            held: job.held.of(&job.permit.account),
+            load: Load {
+                held: job.load.held.of(&job.permit.account),
+                kept: job.load.kept,
+            },
+            output: 0,
             permit: job.permit,
             origin: job.origin,
             span: job.span,
@@ -172,6 +190,7 @@ impl TurnActor {
                 Delivery::Whole => Part::Rest,
             },
             whole: Vec::new(),
+            whole_read: 0,
             flow: None,
             calling: None,
             tools: CancellationToken::new(),
@@ -306,6 +325,7 @@ impl TurnActor {
         if self.permit.peers.log.borrow().model_messages {
             log_messages(&self.origin, "to the model", &body);
         }
+        self.hold_at_least(self.load.kept + 2 * body.len());
         let call = call::call(Call {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
@@ -325,6 +345,8 @@ impl TurnActor {
 
     fn answered(&mut self, answer: Result<Answer, UpstreamFault>, ctx: &mut Context<Self>) {
         self.calling = None;
+        // What the call was made of is gone.
+        self.load.held.cut(self.load.kept);
         let called = std::mem::replace(&mut self.heard, Instant::now());
         let counted = answer.as_ref().map(|_| ());
         let turns = self.permit.peers.metrics.turns();
@@ -347,6 +369,8 @@ impl TurnActor {
 
     fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
         self.timings.decided = Some(Instant::now());
+        // The record, and its way into the database.
+        self.hold_at_least(self.load.kept + 2 * (record.input_items.len() + record.response.len()));
         let span = self.span.scope().span(Side::Internal, "store commit");
         let commits = self.permit.peers.commits.clone();
         let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };

@@ -65,7 +65,7 @@ impl TurnActor {
         let ended = run.into_actor(self).map(move |outcome, act, ctx| {
             let took = began.elapsed();
             act.timings.tools += took;
-            act.held.grow(outcome.size());
+            act.keep(outcome.size());
             let tools = act.permit.peers.metrics.tools();
             tools.ran(running, took, &outcome);
             if outcome.has_failed() {

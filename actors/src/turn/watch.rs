@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Cancel;
 
-use super::{STORE_LIMIT, TurnActor};
+use super::{Load, STORE_LIMIT, TurnActor};
+use crate::memory::weight;
 use crate::supervisor::messages::StopStage;
 
 /// What a response that is ended for lack of memory has left to be stored and told.
 const LAST_WORDS: Duration = STORE_LIMIT;
+
+/// Answers are counted in steps, and small ones not at all.
+const STEP: usize = 16 * 1024;
 
 impl TurnActor {
     /// Watches for the supervisor's word that memory is short. A client that takes nothing is not
@@ -21,6 +26,41 @@ impl TurnActor {
             act.cancel(Cancel::Overloaded, ctx);
             ctx.run_later(LAST_WORDS, |_, ctx| ctx.stop());
         }));
+    }
+
+    /// Holds at least so many bytes for what comes next.
+    pub(super) fn hold_at_least(&mut self, bytes: usize) {
+        let held = &mut self.load.held;
+        held.grow(bytes.saturating_sub(held.bytes()));
+    }
+
+    /// Takes over what was read takes.
+    pub(super) fn take_load(&mut self, load: Load) {
+        self.load.kept += load.kept;
+        self.load.held.absorb(load.held);
+    }
+
+    /// Holds so many more, to the end of the turn.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.load.kept += bytes;
+        self.load.held.grow(bytes);
+    }
+
+    /// Holds what the answer takes by now. One that grows when there is nothing left at all ends: those
+    /// whose clients are slow were ended before.
+    pub(super) fn note_output(&mut self) {
+        let output = match self.turn.delivery() {
+            Delivery::Events => weight::output(self.turn.written()),
+            Delivery::Whole => weight::whole(self.whole_read),
+        };
+        let Some(more) = output.checked_sub(self.output).filter(|more| *more >= STEP) else {
+            return;
+        };
+        self.output = output;
+        self.keep(more);
+        if self.permit.account.memory().is_over() {
+            self.permit.account.shed().cancel();
+        }
     }
 
     /// Watches the gateway's own stop.

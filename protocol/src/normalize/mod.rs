@@ -26,6 +26,17 @@ pub enum ModelEvent<'a> {
     Call(CallPiece<'a>),
 }
 
+impl ModelEvent<'_> {
+    /// About how many bytes it has.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Reasoning(text) | Self::Text(text) | Self::Refusal(text) => text.len(),
+            Self::Tokens(tokens) => tokens.iter().map(LogProb::size).sum(),
+            Self::Call(piece) => piece.id.len() + piece.name.len() + piece.arguments.len(),
+        }
+    }
+}
+
 /// A piece of a tool call; empty strings where the piece has no such member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallPiece<'a> {

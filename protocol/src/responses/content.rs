@@ -104,6 +104,13 @@ impl<'de> Deserialize<'de> for TokenBytes {
 }
 
 impl LogProb {
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let bytes = self.bytes.as_ref().map_or(0, |bytes| bytes.0.len());
+        let own = size_of::<Self>() + self.token.0.len() + bytes;
+        own + self.top_logprobs.0.len() * 2 * size_of::<TopLogProb>()
+    }
+
     /// The bytes that the token adds to the text.
     pub fn spelt(&self) -> &[u8] {
         let bytes = self.bytes.as_ref().map(|bytes| &*bytes.0);

@@ -25,6 +25,11 @@ pub(super) enum Form {
 }
 
 impl Turn {
+    /// How many bytes the model has written up to now in streams.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
     pub(super) fn bytes(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
         self.begin(effects);
         if self.is_body(bytes) {
@@ -141,6 +146,7 @@ impl Turn {
             Piece::Text => ModelEvent::Text(text),
             Piece::Reasoning => ModelEvent::Reasoning(text),
         };
+        self.written += event.size();
         let (composer, mut out) = self.composing(effects);
         composer.apply(event, &mut out);
     }
@@ -158,14 +164,16 @@ impl Turn {
         }
         self.template.learn(data, &chunk);
         let usage = chunk.counts();
-        let mut spoke = false;
+        let (mut spoke, mut written) = (false, 0);
         let finish = chunk.choices.0.as_mut().and_then(|choice| {
             let (composer, mut out) = self.composing(effects);
             normalize::chunk(choice, &mut |event| {
                 spoke = true;
+                written += event.size();
                 composer.apply(event, &mut out);
             })
         });
+        self.written += written;
         self.note(usage, finish);
         if let Phase::Calling(call) = &mut self.phase {
             call.spoke |= spoke;

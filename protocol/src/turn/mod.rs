@@ -114,6 +114,8 @@ pub struct Turn {
     template: Template,
     composer: Composer,
     usage: Option<Usage>,
+    /// Bytes of what the model wrote in streams.
+    written: usize,
     /// How it ended.
     ended: Option<Ended>,
     /// Bytes behind the end of an answer.
@@ -238,6 +240,7 @@ impl Turn {
             template: Template::default(),
             composer,
             usage: None,
+            written: 0,
             ended: None,
             extra_bytes: 0,
             offers: seed.offers,

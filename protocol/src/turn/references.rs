@@ -59,6 +59,17 @@ impl Turn {
             .collect()
     }
 
+    /// How often the request refers to one and the same item: so many copies of it are made.
+    pub fn copies(&self) -> usize {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for item in &self.request.input {
+            if let Item::ItemReference(reference) = item {
+                *counts.entry(&reference.id).or_default() += 1;
+            }
+        }
+        counts.into_values().max().unwrap_or(0)
+    }
+
     /// The referenced items were looked for.
     pub(super) fn found(&mut self, found: &[Item], effects: &mut Effects) {
         if let Phase::Resolving(history) = std::mem::replace(&mut self.phase, Phase::Fresh) {

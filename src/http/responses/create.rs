@@ -8,19 +8,22 @@ use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{Handler, HttpMessage as _, HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use log::Level;
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::http1::Client;
-use vllm_responses_actors::memory::Held;
+use vllm_responses_actors::memory::{LARGE, weight};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
 use vllm_responses_actors::trace::{Fact, Span};
-use vllm_responses_actors::turn::{self, Head, Job, TurnHandle};
+use vllm_responses_actors::turn::{self, Head, Job, Load, TurnHandle};
+use vllm_responses_protocol::error::ApiError;
 use vllm_responses_protocol::ids::{ItemIds, ResponseId};
 use vllm_responses_protocol::responses::request::CreateRequest;
 use vllm_responses_protocol::responses::response::Identity;
 use vllm_responses_protocol::turn::{Purpose, Seed, Turn};
+use vllm_responses_protocol::weigh;
 
 use super::super::access::Noted;
 use super::super::context::Caller;
@@ -52,24 +55,22 @@ async fn run(
     purpose: Purpose,
     (head, payload): (HttpRequest, web::Payload),
     caller: Caller,
-    state: &AppState,
+    state: &web::Data<AppState>,
     client: Client,
 ) -> HttpResponse {
-    let body = match extract::body(&head, payload, &state.intake).await {
-        Ok(body) => body,
-        Err(fault) => return error::answer(&fault),
+    let (id, ids) = ItemIds::fresh(Box::new(SystemIds));
+    let read = match extract::body(&head, payload, &caller, &state.intake).await {
+        Ok(body) => read(body, ids, state).await,
+        Err(fault) => Err(fault),
     };
-    let extract::Body { bytes, held } = body;
-    let (id, mut ids) = ItemIds::fresh(Box::new(SystemIds));
-    let mut request = match CreateRequest::decode(&bytes, &state.rules, &mut ids) {
-        Ok(request) => request,
+    let (mut request, ids, load) = match read {
+        Ok(read) => read,
         Err(fault) => return error::answer(&fault),
     };
     if purpose != Purpose::Answer {
         request.stream = false;
         request.store = false;
     }
-    drop(bytes);
     let origin = caller.origin(id.as_str());
     let permit = match permit(&caller, &origin, state).await {
         Ok(permit) => permit,
@@ -84,7 +85,7 @@ async fn run(
     let spent = Arc::default();
     let noted = Noted::new(&request.model, &origin.response_id, Arc::clone(&spent));
     head.extensions_mut().insert(noted);
-    let mut job = job(purpose, (request, held), (id, ids), (caller, permit), state);
+    let mut job = job(purpose, (request, load), (id, ids), (caller, permit), state);
     job.spent = spent;
     // From here to the last byte the span is the turn's.
     let span = head.extensions_mut().remove::<Span>();
@@ -93,6 +94,41 @@ async fn run(
     let mut response = answer(turn::start(job, client), &origin).await;
     limits::tell(&quota, response.headers_mut());
     response
+}
+
+/// The request that a body is, once there is room for what is read out of it: a large one on a thread
+/// that may block, where it goes on with what it holds when the client leaves.
+async fn read(
+    body: extract::Body,
+    mut ids: ItemIds,
+    state: &web::Data<AppState>,
+) -> Result<(CreateRequest, ItemIds, Load), ApiError> {
+    let extract::Body { bytes, held } = body;
+    let is_large = bytes.len() >= LARGE;
+    let memory = &state.intake.memory;
+    let no_room = |short| extract::short(short, memory);
+    let weigh = |bytes: Bytes| (weigh::request(&bytes), bytes);
+    let (weight, bytes) = if is_large {
+        memory.work(move || weigh(bytes)).await.map_err(no_room)?
+    } else {
+        weigh(bytes)
+    };
+    let mut load = Load {
+        held,
+        kept: weight::kept(weight),
+    };
+    let more = weight::request(weight).saturating_sub(load.held.bytes());
+    load.held.reserve(more).await.map_err(no_room)?;
+    let rules = web::Data::clone(state);
+    let decode = move || {
+        let request = CreateRequest::decode(&bytes, &rules.rules, &mut ids)?;
+        Ok((request, ids, load))
+    };
+    if is_large {
+        memory.work(decode).await.map_err(no_room)?
+    } else {
+        decode()
+    }
 }
 
 /// Most warnings that a worker remembers; further ones are `debug`.
@@ -150,7 +186,7 @@ async fn answer(handle: TurnHandle, origin: &Origin) -> HttpResponse {
 
 fn job(
     purpose: Purpose,
-    (request, held): (CreateRequest, Held),
+    (request, load): (CreateRequest, Load),
     (id, ids): (ResponseId, ItemIds),
     (caller, permit): (Caller, Permit),
     state: &AppState,
@@ -191,7 +227,7 @@ fn job(
         origin,
         span: Span::default(),
         queued: caller.arrived.elapsed(),
-        held,
+        load,
         spent: Arc::default(),
     }
 }

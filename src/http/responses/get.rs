@@ -2,7 +2,8 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use vllm_responses_actors::ask::ask;
-use vllm_responses_actors::store::messages::Fetch;
+use vllm_responses_actors::memory::weight;
+use vllm_responses_actors::store::messages::{Fetch, Weighed};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::Stored;
@@ -10,6 +11,7 @@ use vllm_responses_protocol::record::Stored;
 use super::super::context::Caller;
 use super::super::error;
 use super::super::state::AppState;
+use super::reading::Reading;
 use super::{STORE_LIMIT, code_outputs};
 
 /// The stored resource, byte for byte what its client was sent, when `include` asks for the same.
@@ -19,21 +21,22 @@ pub(in crate::http) async fn get(
     caller: Caller,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    let stored = match fetch(&id, caller, &state).await {
-        Ok(stored) => stored,
-        Err(answer) => return answer,
+    let shown = code_outputs(request.query_string());
+    let read = async {
+        let (reading, stored) = fetch(&id, caller, &state).await?;
+        if asks_for_stream(request.query_string()) {
+            // A client that waits for events would take JSON for a stream without any, and say nothing.
+            let message = "`stream` is not supported here: only responses made with `background` \
+                have events to replay, and this server has none of those";
+            let error = ApiError::new(ApiErrorCode::UnsupportedValue, message);
+            return Err(error::answer(&error.with_param("stream")));
+        }
+        let bytes = stored.response.len() + stored.settings.len();
+        let write = move || stored.resource(shown);
+        let (reading, body) = reading.work(bytes, write).await?;
+        Ok(reading.answer(body))
     };
-    if asks_for_stream(request.query_string()) {
-        // A client that waits for events would take JSON for a stream without any, and say nothing.
-        let message = "`stream` is not supported here: only responses made with `background` have \
-            events to replay, and this server has none of those";
-        return error::answer(
-            &ApiError::new(ApiErrorCode::UnsupportedValue, message).with_param("stream"),
-        );
-    }
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .body(stored.resource(code_outputs(request.query_string())))
+    read.await.unwrap_or_else(|refused| refused)
 }
 
 /// Always a refusal: what can be cancelled was made with `background`, which is not served.
@@ -50,19 +53,28 @@ pub(in crate::http) async fn cancel(
     error::answer(&ApiError::new(ApiErrorCode::InvalidRequest, message))
 }
 
-async fn fetch(id: &str, caller: Caller, state: &AppState) -> Result<Stored, HttpResponse> {
-    let origin = caller.origin(id);
-    let doors = state.doors().map_err(error::refused)?;
+async fn fetch(
+    id: &str,
+    caller: Caller,
+    state: &AppState,
+) -> Result<(Reading, Stored), HttpResponse> {
+    let (origin, id) = (caller.origin(id), ResponseId::new(id));
+    let what = Weighed::Links(vec![id.clone()]);
+    let mut reading = Reading::begin(state, &caller, origin, what).await?;
+    reading.reserve(weight::rows(reading.weight.bytes)).await?;
     let fetch = Fetch {
         owner: caller.owner,
-        id: ResponseId::new(id),
+        id,
     };
-    match ask(&doors.fetch, fetch, STORE_LIMIT).await {
-        Ok(Ok(Some(stored))) => Ok(stored),
-        Ok(Ok(None)) => Err(error::unknown_response()),
-        Ok(Err(fault)) => Err(error::store(&origin, &fault)),
-        Err(gone) => Err(error::no_answer(&origin, gone)),
-    }
+    let stored = match ask(&reading.doors.fetch, fetch, STORE_LIMIT).await {
+        Ok(Ok(Some(stored))) => stored,
+        Ok(Ok(None)) => return Err(error::unknown_response()),
+        Ok(Err(fault)) => return Err(reading.fault(&fault)),
+        Err(gone) => return Err(error::no_answer(&reading.origin, gone)),
+    };
+    // They are kept elsewhere, and were not weighed.
+    reading.reserve(2 * stored.settings.len()).await?;
+    Ok((reading, stored))
 }
 
 fn asks_for_stream(query: &str) -> bool {

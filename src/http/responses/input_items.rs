@@ -3,19 +3,23 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use vllm_responses_actors::ask::ask;
-use vllm_responses_actors::store::messages::{Extent, LoadChain};
+use vllm_responses_actors::memory::{LARGE, weight};
+use vllm_responses_actors::store::messages::{Extent, LoadChain, LoadPart, StoreError, Weighed};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
-use vllm_responses_protocol::history;
-use vllm_responses_protocol::ids::ResponseId;
+use vllm_responses_protocol::history::{self, Backwards, CorruptHistory};
+use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::responses::item::{CodeOutputs, Item};
 
 use super::super::context::Caller;
 use super::super::error;
 use super::super::state::AppState;
+use super::reading::Reading;
 use super::{STORE_LIMIT, code_outputs};
 
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
+/// Most turns that are read at once.
+const MOST_LINKS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -30,12 +34,13 @@ struct Page {
     before: Option<String>,
     limit: usize,
     order: Order,
+    code_outputs: CodeOutputs,
 }
 
 #[derive(Serialize)]
 struct List<'a> {
     object: &'static str,
-    data: Vec<&'a Item>,
+    data: &'a [Item],
     first_id: Option<&'a str>,
     last_id: Option<&'a str>,
     has_more: bool,
@@ -52,38 +57,122 @@ pub(in crate::http) async fn list(
         Ok(page) => page,
         Err(fault) => return error::answer(&fault),
     };
-    let origin = caller.origin(&id);
-    let doors = match state.doors() {
-        Ok(doors) => doors,
-        Err(refused) => return error::refused(refused),
+    let read = async {
+        let (origin, id) = (caller.origin(&id), ResponseId::new(&id));
+        let what = Weighed::Chain(id.clone());
+        let reading = Reading::begin(&state, &caller, origin, what).await?;
+        // Almost every conversation is small: then one query is less than several.
+        if reading.weight.bytes < LARGE || !page.is_from_the_end() {
+            whole(reading, caller.owner, id, page).await
+        } else {
+            from_the_end(reading, caller.owner, id, page).await
+        }
     };
+    read.await.unwrap_or_else(|refused| refused)
+}
+
+/// Reads the whole conversation.
+async fn whole(
+    mut reading: Reading,
+    owner: Owner,
+    id: ResponseId,
+    page: Page,
+) -> Result<HttpResponse, HttpResponse> {
+    let bytes = reading.weight.bytes;
+    reading.reserve(weight::rows(bytes)).await?;
     let load = LoadChain {
-        owner: caller.owner,
-        id: ResponseId::new(&id),
+        owner,
+        id,
         extent: Extent::Items,
     };
-    let chain = match ask(&doors.chains, load, STORE_LIMIT).await {
+    let chain = match ask(&reading.doors.chains, load, STORE_LIMIT).await {
         Ok(Ok(Some(chain))) => chain,
-        Ok(Ok(None)) => return error::unknown_response(),
-        Ok(Err(fault)) => return error::store(&origin, &fault),
-        Err(gone) => return error::no_answer(&origin, gone),
+        Ok(Ok(None)) => return Err(error::unknown_response()),
+        Ok(Err(fault)) => return Err(reading.fault(&fault)),
+        Err(gone) => return Err(error::no_answer(&reading.origin, gone)),
     };
-    match history::effective_input(&chain) {
-        Ok(mut items) => {
-            if code_outputs(request.query_string()) == CodeOutputs::Hidden {
-                items.iter_mut().for_each(Item::hide_code_outputs);
-            }
-            HttpResponse::Ok().json(page.of(&items))
+    let write = move || {
+        let mut items = history::effective_input(&chain)?;
+        drop(chain);
+        if page.order == Order::Descending {
+            items.reverse();
         }
-        Err(corrupt) => {
-            log::error!(request_id = &*origin.request_id, response_id = &*origin.response_id;
-                "a stored chain cannot be read: {corrupt}");
-            error::store(
-                &origin,
-                &vllm_responses_actors::store::messages::StoreError::Corrupt,
-            )
+        let mut taken = Taken::new(page);
+        items.into_iter().for_each(|item| taken.take(item));
+        Ok(taken.list())
+    };
+    let (reading, list) = reading.work(bytes, write).await?;
+    answer(reading, list)
+}
+
+/// Reads turn by turn from the last one, as far as the page goes: a conversation of many pictures is
+/// shown without reading all of them.
+async fn from_the_end(
+    mut reading: Reading,
+    owner: Owner,
+    id: ResponseId,
+    page: Page,
+) -> Result<HttpResponse, HttpResponse> {
+    let average = reading.weight.bytes / reading.weight.links.max(1);
+    let most = (LARGE / average.max(1)).clamp(1, MOST_LINKS);
+    let (mut skip, mut bytes) = (0, 0);
+    let (mut backwards, mut taken) = (Backwards::default(), Taken::new(page));
+    loop {
+        reading.reserve(weight::rows(average * most)).await?;
+        let part = LoadPart {
+            owner: owner.clone(),
+            id: id.clone(),
+            skip,
+            most,
+        };
+        let part = match ask(&reading.doors.parts, part, STORE_LIMIT).await {
+            Ok(Ok(Some(part))) => part,
+            Ok(Ok(None)) => return Err(error::unknown_response()),
+            Ok(Err(fault)) => return Err(reading.fault(&fault)),
+            Err(gone) => return Err(error::no_answer(&reading.origin, gone)),
+        };
+        let is_over = part.is_beginning || part.links.is_empty();
+        let links = part.links.iter();
+        let read: usize = links
+            .map(|link| link.input_items.len() + link.response.len())
+            .sum();
+        let more = read.saturating_sub(average * most);
+        reading.reserve(weight::rows(more)).await?;
+        (skip, bytes) = (skip + most, bytes + read);
+        let parse = move || {
+            for link in &part.links {
+                let items = backwards.turn(link)?;
+                items.into_iter().rev().for_each(|item| taken.take(item));
+            }
+            Ok((backwards, taken))
+        };
+        let (still, parsed) = reading.work(read, parse).await?;
+        reading = still;
+        (backwards, taken) = parsed.map_err(|corrupt| unreadable(&reading, corrupt))?;
+        if is_over || taken.has_more {
+            break;
         }
     }
+    let (reading, list) = reading.work(bytes, move || Ok(taken.list())).await?;
+    answer(reading, list)
+}
+
+fn answer(
+    reading: Reading,
+    list: Result<Result<String, ApiError>, CorruptHistory>,
+) -> Result<HttpResponse, HttpResponse> {
+    match list {
+        Ok(Ok(body)) => Ok(reading.answer(body)),
+        Ok(Err(fault)) => Err(error::answer(&fault)),
+        Err(corrupt) => Err(unreadable(&reading, corrupt)),
+    }
+}
+
+fn unreadable(reading: &Reading, corrupt: CorruptHistory) -> HttpResponse {
+    let origin = &reading.origin;
+    log::error!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+        "a stored chain cannot be read: {corrupt}");
+    reading.fault(&StoreError::Corrupt)
 }
 
 impl Page {
@@ -93,6 +182,7 @@ impl Page {
             before: None,
             limit: DEFAULT_LIMIT,
             order: Order::Descending,
+            code_outputs: code_outputs(query),
         };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
@@ -107,29 +197,78 @@ impl Page {
         Ok(page)
     }
 
-    /// The page's items of all items, which are in ascending order.
-    fn of<'a>(&self, items: &'a [Item]) -> List<'a> {
-        let mut data: Vec<&Item> = items.iter().collect();
-        if self.order == Order::Descending {
-            data.reverse();
-        }
-        let place = |data: &[&Item], id: &str| data.iter().position(|item| item.id() == id);
-        if let Some(place) = self.after.as_deref().and_then(|id| place(&data, id)) {
-            data.drain(..=place);
-        }
-        if let Some(place) = self.before.as_deref().and_then(|id| place(&data, id)) {
-            data.truncate(place);
-        }
-        let has_more = data.len() > self.limit;
-        data.truncate(self.limit);
-        List {
-            object: "list",
-            first_id: data.first().map(|item| item.id()),
-            last_id: data.last().map(|item| item.id()),
-            data,
-            has_more,
+    /// Whether it can be filled from the end of the conversation on.
+    fn is_from_the_end(&self) -> bool {
+        self.order == Order::Descending
+    }
+}
+
+/// A page while items come in its order.
+struct Taken {
+    page: Page,
+    items: Vec<Item>,
+    /// Whether `after` has come, or was not asked for.
+    begun: bool,
+    /// Whether `before` has come.
+    ended: bool,
+    has_more: bool,
+}
+
+impl Taken {
+    fn new(page: Page) -> Self {
+        Self {
+            begun: page.after.is_none(),
+            ended: false,
+            has_more: false,
+            items: Vec::new(),
+            page,
         }
     }
+
+    fn take(&mut self, mut item: Item) {
+        if !self.begun {
+            self.begun = self.page.after.as_deref() == Some(item.id());
+            return;
+        }
+        if self.ended || self.page.before.as_deref() == Some(item.id()) {
+            self.ended = true;
+        } else if self.items.len() < self.page.limit {
+            if self.page.code_outputs == CodeOutputs::Hidden {
+                item.hide_code_outputs();
+            }
+            self.items.push(item);
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    /// The page as JSON.
+    fn list(self) -> Result<String, ApiError> {
+        // The first page again would send a pager round in circles.
+        if !self.begun {
+            return Err(unknown("after"));
+        }
+        // Behind a full page it may still come.
+        if self.page.before.is_some() && !self.ended && !self.has_more {
+            return Err(unknown("before"));
+        }
+        let list = List {
+            object: "list",
+            first_id: self.items.first().map(Item::id),
+            last_id: self.items.last().map(Item::id),
+            data: &self.items,
+            has_more: self.has_more,
+        };
+        // Items are strings, words and raw values: nothing here can fail to be written.
+        Ok(serde_json::to_string(&list).unwrap_or_default())
+    }
+}
+
+fn unknown(param: &'static str) -> ApiError {
+    wrong(
+        param,
+        &format!("`{param}` must be the id of an item of this list"),
+    )
 }
 
 fn limit(value: &str) -> Result<usize, ApiError> {

@@ -5,6 +5,7 @@ mod durability;
 mod framing;
 mod ledger;
 mod limits;
+mod memory;
 mod passing;
 mod postgres;
 mod postgres_limits;

@@ -197,8 +197,8 @@ fn c4_fifty_bodies_of_100_mb_stay_within_the_budget() {
         assert!(reply.header("retry-after").is_some());
     }
     eprintln!("{told:?}, {} KiB more at the peak", peak - before);
-    // What a growing buffer is copied from and to, once, and what the allocator keeps.
-    assert!(peak - before <= 3 * 48 * 1024, "{} KiB", peak - before);
+    let allowed = (48 + 64) * 1024;
+    assert!(peak - before <= allowed, "{} KiB", peak - before);
     let next = gateway
         .client()
         .create(&json!({"model": "m", "input": "x"}));
@@ -224,7 +224,7 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
         .map(|n| text(&format!("{n} {}", "x".repeat(8192))))
         .collect();
     fake.on("slow", [Script::stream().all(&flood).hold()]);
-    let whole = Script::completion(&"y".repeat(29 * MIB / 10)).bytes();
+    let whole = Script::completion(&"y".repeat(26 * MIB / 10)).bytes();
     let (start, end) = whole.split_at(23 * MIB / 10);
     fake.on(
         "grows",
@@ -235,9 +235,10 @@ fn b4_above_95_nothing_begins_and_above_98_the_slowest_ends() {
             .wait(&second)],
     );
     let gateway = TestGateway::on(&fake.url())
-        .env("VR_MEMORY_LIMIT", "16MiB")
+        .env("VR_MEMORY_LIMIT", "64MiB")
         .start();
     let client = gateway.client();
+    // What waits for the model's answer takes four times its length, what grows whole five times.
     let ask = |model: &str, size: usize| json!({"model": model, "input": "z".repeat(size), "stream": model == "slow"});
     let held: Vec<Open> = (0..6).map(|_| client.open(&ask("held", 2 * MIB))).collect();
     fake.wait_seen("held", 6);

@@ -1,154 +1,18 @@
-//! One budget for the bytes that requests make the gateway buffer: bodies, histories, output that a
-//! client has not taken, results of tools.
-//!
-//! Everyone who buffers holds a [`Held`] for it, counted per buffer and not per token. Above 95 % the
-//! supervisor lets no new response in; above 98 % it ends those whose clients are slowest (fault B4).
-//! What is counted is what was asked for, not what the allocator makes of it.
+//! What running responses hold, each on an account of its own, and who of them is ended when memory
+//! is short.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use actix::{Message, Recipient};
 use tokio_util::sync::CancellationToken;
 
-/// No new responses above this part of the budget, in per cent.
-const TIGHT: usize = 95;
-/// Responses are ended above this one.
-const SHORT: usize = 98;
+use super::{Held, Memory};
 
 /// Accounts below this part of the budget, whose clients take what they are sent, need not be known:
 /// not even as many as there are places for come to much.
 const UNLISTED: usize = 20_000;
-
-/// The budget; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Memory(Arc<Budget>);
-
-#[derive(Debug)]
-struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-    began: Instant,
-}
-
-impl Memory {
-    /// A budget of so many bytes.
-    pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Budget {
-            limit,
-            used: AtomicUsize::new(0),
-            began: Instant::now(),
-        }))
-    }
-
-    /// Bytes held now.
-    pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that may be held.
-    pub fn limit(&self) -> usize {
-        self.0.limit
-    }
-
-    /// Whether nothing new should begin.
-    pub fn is_tight(&self) -> bool {
-        self.above(TIGHT)
-    }
-
-    /// How many bytes are to be given back now.
-    pub fn excess(&self) -> usize {
-        self.used().saturating_sub(self.part(SHORT))
-    }
-
-    fn above(&self, per_cent: usize) -> bool {
-        self.used() > self.part(per_cent)
-    }
-
-    fn part(&self, per_cent: usize) -> usize {
-        self.0.limit / 100 * per_cent
-    }
-
-    /// Holds so many bytes, whether they fit or not: they are there.
-    pub fn hold(&self, bytes: usize) -> Held {
-        let mut held = Held {
-            memory: self.clone(),
-            account: None,
-            bytes: 0,
-        };
-        held.grow(bytes);
-        held
-    }
-
-    fn now_ms(&self) -> u64 {
-        // Never zero, which means "does not wait".
-        u64::try_from(self.0.began.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1)
-    }
-}
-
-/// Bytes that somebody buffers; given back when it is dropped.
-#[derive(Debug)]
-pub struct Held {
-    memory: Memory,
-    /// Of the response that it belongs to.
-    account: Option<Arc<Account>>,
-    bytes: usize,
-}
-
-impl Held {
-    /// Holds more.
-    pub fn grow(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.memory.0.used.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(account) = &self.account {
-            let before = account.held.fetch_add(bytes, Ordering::Relaxed);
-            if before + bytes > account.memory.0.limit / UNLISTED {
-                account.enroll();
-            }
-        }
-    }
-
-    fn shrink(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.memory.0.used.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(account) = &self.account {
-            account.held.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// Holds so many instead.
-    pub fn set(&mut self, bytes: usize) {
-        match bytes.checked_sub(self.bytes) {
-            Some(more) => self.grow(more),
-            None => self.shrink(self.bytes - bytes),
-        }
-    }
-
-    /// Says whose they are, when that is known only after they came.
-    #[must_use]
-    pub fn of(mut self, account: &Arc<Account>) -> Self {
-        let bytes = self.bytes;
-        self.shrink(bytes);
-        self.account = Some(Arc::clone(account));
-        self.grow(bytes);
-        self
-    }
-
-    /// How many.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shrink(self.bytes);
-    }
-}
 
 /// An account that is worth looking at when memory is short. Sender: itself, at most once.
 #[derive(Debug, Message)]
@@ -184,6 +48,19 @@ impl Account {
     /// An account that the supervisor need not know before it is large or slow.
     pub(crate) fn unlisted(memory: Memory, supervisor: Recipient<Enroll>) -> Arc<Self> {
         Arc::new_cyclic(|own| Self::new(memory, Some((Weak::clone(own), supervisor))))
+    }
+
+    /// Bytes of this response were taken.
+    pub(super) fn add(&self, bytes: usize) {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.memory.limit() / UNLISTED {
+            self.enroll();
+        }
+    }
+
+    /// Bytes of this response were given back.
+    pub(super) fn remove(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn enroll(&self) {
@@ -269,6 +146,7 @@ impl Accounts {
     pub(crate) fn shed(&mut self) -> usize {
         let mut excess = self.memory.excess();
         if excess == 0 {
+            // Also where others hold too much: then nobody could make up for it.
             return 0;
         }
         let mut running: Vec<Arc<Account>> = self.open.iter().filter_map(Weak::upgrade).collect();
@@ -285,7 +163,7 @@ impl Accounts {
                 break;
             }
             let held = account.held.load(Ordering::Relaxed);
-            // One that was told already gives its bytes back soon.
+            // One that was told already, maybe by itself, gives its bytes back soon.
             if !account.shed.is_cancelled() && held > 0 {
                 account.shed.cancel();
                 ended += 1;
@@ -307,23 +185,6 @@ mod tests {
     }
 
     #[test]
-    fn b4_what_is_held_is_given_back() {
-        let memory = Memory::new(1000);
-        let mut held = memory.hold(900);
-        held.grow(60);
-        assert!(memory.is_tight());
-        held.set(950);
-        assert!(!memory.is_tight());
-        held.set(981);
-        assert_eq!(
-            (memory.used(), memory.excess(), held.bytes()),
-            (981, 1, 981)
-        );
-        drop(held);
-        assert_eq!(memory.used(), 0);
-    }
-
-    #[test]
     fn b4_the_slowest_are_ended_and_no_more_than_needed() {
         let mut accounts = Accounts::new(Memory::new(1000));
         let (big, _big) = account(&mut accounts, 500);
@@ -341,6 +202,20 @@ mod tests {
         drop((slow_held, late_held));
         slower.note_taken();
         assert_eq!(accounts.shed(), 0);
+    }
+
+    #[test]
+    fn b4_nobody_is_ended_for_bytes_that_no_response_holds() {
+        let memory = Memory::new(1000);
+        let mut accounts = Accounts::new(memory.clone());
+        let (slow, mut held) = account(&mut accounts, 15);
+        slow.note_waiting();
+        let bodies = memory.hold(1000);
+        assert_eq!(accounts.shed(), 0, "ending it would not help");
+        held.grow(50);
+        drop(bodies);
+        let _bodies = memory.hold(930);
+        assert_eq!(accounts.shed(), 1, "ending it helps");
     }
 
     #[test]

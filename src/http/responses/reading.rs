@@ -1,0 +1,161 @@
+//! Reads of stored responses: at a rate, few at once, in the memory budget, where each caller has a
+//! share for them, and sent piece by piece. What is read may be as large as what was ever sent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use vllm_responses_actors::ask::{ask, ask_actor};
+use vllm_responses_actors::memory::{Held, LARGE, Memory, Short};
+use vllm_responses_actors::origin::Origin;
+use vllm_responses_actors::store::messages::{StoreError, Weigh, Weighed, Weight};
+use vllm_responses_actors::supervisor::messages::MayRead;
+
+use super::super::context::Caller;
+use super::super::state::{AppState, StoreDoors};
+use super::super::{error, extract};
+use super::STORE_LIMIT;
+
+/// How long a read waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The supervisor answers from memory.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
+/// A body goes to the HTTP layer, which copies it, in pieces of this size.
+const PIECE: usize = 32 * 1024;
+
+/// The right to read, and what is held meanwhile.
+pub(super) struct Reading {
+    /// Until the answer is made; the client may take its time.
+    place: OwnedSemaphorePermit,
+    held: Held,
+    pub(super) doors: StoreDoors,
+    pub(super) origin: Origin,
+    /// How much there is to read.
+    pub(super) weight: Weight,
+}
+
+impl Reading {
+    /// Waits for the right to read this, which is weighed.
+    pub(super) async fn begin(
+        state: &AppState,
+        caller: &Caller,
+        origin: Origin,
+        what: Weighed,
+    ) -> Result<Self, HttpResponse> {
+        if state.gate.limits_reads(caller.own_limits) {
+            let ask = MayRead(caller.asker());
+            match ask_actor(&state.supervisor, ask, SUPERVISOR_LIMIT).await {
+                Ok(Ok(())) => {}
+                Ok(Err(refused)) => return Err(error::refused(refused)),
+                Err(gone) => return Err(error::no_answer(&origin, gone)),
+            }
+        }
+        let doors = state.doors().map_err(error::refused)?;
+        let intake = &state.intake;
+        let place = Arc::clone(&intake.readers).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, place).await else {
+            intake.memory.note_refused();
+            let message = "the gateway reads as many responses as it may; try again";
+            return Err(error::busy(message, "1"));
+        };
+        let weigh = Weigh {
+            owner: caller.owner.clone(),
+            what,
+        };
+        let weight = match ask(&doors.weights, weigh, STORE_LIMIT).await {
+            Ok(Ok(Some(weight))) => weight,
+            Ok(Ok(None)) => return Err(error::unknown_response()),
+            Ok(Err(fault)) => return Err(error::store(&origin, &fault)),
+            Err(gone) => return Err(error::no_answer(&origin, gone)),
+        };
+        Ok(Self {
+            place,
+            held: intake.memory.hold_in(intake.reads.of(&caller.owner)),
+            doors,
+            origin,
+            weight,
+        })
+    }
+
+    /// Makes room for so many bytes more.
+    pub(super) async fn reserve(&mut self, bytes: usize) -> Result<(), HttpResponse> {
+        let reserved = self.held.reserve(bytes).await;
+        reserved.map_err(|short| self.no_room(short))
+    }
+
+    /// Does this with what was read, of so many bytes: on a thread that may block where it is large.
+    pub(super) async fn work<T: Send + 'static>(
+        mut self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Self, T), HttpResponse> {
+        if bytes < LARGE {
+            let done = work();
+            return Ok((self, done));
+        }
+        // What is held goes along, since the work goes on when the client leaves.
+        let memory = self.held.memory().clone();
+        let held = std::mem::replace(&mut self.held, memory.hold(0));
+        match memory.work(move || (work(), held)).await {
+            Ok((done, held)) => {
+                self.held = held;
+                Ok((self, done))
+            }
+            Err(short) => Err(self.no_room(short)),
+        }
+    }
+
+    /// The answer.
+    pub(super) fn answer(mut self, body: String) -> HttpResponse {
+        drop(self.place);
+        // Whoever wrote it counted it with what it was made of, which is gone.
+        self.held.cut(body.len());
+        HttpResponse::Ok()
+            .content_type("application/json")
+            .body(Pieces {
+                rest: body.into(),
+                _held: self.held,
+            })
+    }
+
+    /// The store's error.
+    pub(super) fn fault(&self, fault: &StoreError) -> HttpResponse {
+        error::store(&self.origin, fault)
+    }
+
+    fn no_room(&self, short: Short) -> HttpResponse {
+        no_room(short, self.held.memory())
+    }
+}
+
+fn no_room(short: Short, memory: &Memory) -> HttpResponse {
+    error::answer(&extract::short(short, memory))
+}
+
+/// A whole body in pieces.
+struct Pieces {
+    rest: Bytes,
+    _held: Held,
+}
+
+impl MessageBody for Pieces {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.rest.len().try_into().unwrap_or(u64::MAX))
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(piece)).filter(|_| length > 0))
+    }
+}
