@@ -250,8 +250,11 @@ pub(super) async fn commit(
     let limit = LIMIT.saturating_add(allowance(bytes));
     // A new row waits for nobody but who inserts the same settings; a deletion for who has its row,
     // and everybody behind it waits too.
-    let is_new = whats.iter().all(|what| what.new_response().is_some());
-    let lock = if is_new { LOCK_LIMIT } else { LOCK_LIMIT / 2 };
+    let lock = if whats.iter().any(|what| what.wants_a_row()) {
+        LOCK_LIMIT / 2
+    } else {
+        LOCK_LIMIT
+    };
     let group = run(pool, async |connection: &mut Connection| {
         in_transaction(
             connection,

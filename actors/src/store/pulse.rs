@@ -136,7 +136,8 @@ impl StoreActor {
             };
             ctx.spawn(probe.into_actor(self));
         }
-        if writes {
+        // Where writes wait, they will tell.
+        if writes && self.writes.capacity() == self.writes.max_capacity() {
             self.probe_writes(ctx);
         }
         self.tell(now);

@@ -28,6 +28,9 @@ pub(super) const QUEUE: usize = 4096;
 /// Between attempts while the server is away. Short beside what a write may wait.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Rows that are written one by one cost a round trip each, which takes about as long as so many bytes.
+const ROW: usize = 32 << 10;
+
 /// What the writer can be given.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -97,9 +100,18 @@ impl What {
         }
     }
 
-    /// Bytes that it writes, without the small change.
+    /// Bytes that it writes, without the small change; a row of its own counts as [`ROW`].
     pub(super) fn bytes(&self) -> usize {
-        self.new_response().map_or(0, Prepared::bytes)
+        match self {
+            Self::Insert(new) => new.bytes(),
+            Self::Claim(rows) => rows.len().saturating_mul(ROW),
+            Self::Delete { .. } | Self::BeginEpoch(_) | Self::OfferSealKey(_) => 0,
+        }
+    }
+
+    /// Whether it waits for whoever has its row.
+    pub(super) fn wants_a_row(&self) -> bool {
+        matches!(self, Self::Delete { .. })
     }
 }
 
