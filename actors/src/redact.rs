@@ -50,6 +50,7 @@ impl Secrets {
 
     /// The same for an answer, whose words are a model's: they are left alone unless they can only be
     /// the secret.
+    #[must_use]
     pub fn in_answer(self) -> Self {
         Self(self.0.filter(|finder| {
             let text = finder.needle();

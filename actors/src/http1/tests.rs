@@ -69,6 +69,10 @@ fn what_a_head_says() {
     ] {
         assert_eq!(head(&format!("{lines}\r\n")), Ok(Some(expected)), "{lines}");
     }
+}
+
+#[test]
+fn heads_that_are_none() {
     for bad in [
         "SSH-2.0",
         "HTTP/2 200 OK\r\n\r\n",
