@@ -138,6 +138,11 @@ impl Held {
         self
     }
 
+    /// Whether nothing large should be added now.
+    pub fn is_tight(&self) -> bool {
+        self.memory.is_tight()
+    }
+
     /// How many.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -11,10 +11,13 @@ use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::AwaitRuntime;
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
+use vllm_responses_actors::mcp::net::intake::Intake;
 use vllm_responses_actors::mcp::runtime::{self, RuntimeEnv};
 use vllm_responses_actors::mcp::settings::{BuiltIn, HostedSettings, McpSettings, RuntimeLink};
+use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
+use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{AwaitPhase, OwnProcess};
 
@@ -39,11 +42,11 @@ impl Mcp {
         let (child, link) = match &settings.built_in {
             BuiltIn::Off => (None, None),
             BuiltIn::Attached(link) => (None, Some(link.clone())),
-            BuiltIn::Spawned { file, port } => {
+            BuiltIn::Spawned { file, port, named } => {
                 let link = runtime::fresh_link(*port).map_err(|error| error.to_string())?;
                 let child = runtime::supervise(
                     &link,
-                    environment(&link, file, settings.hosted, logging),
+                    environment(&link, (file, named), settings.hosted, logging),
                     settings.hosted,
                     supervisor.clone().recipient(),
                     &control.handle(),
@@ -59,12 +62,13 @@ impl Mcp {
     }
 
     /// Starts the actor, on a thread of its own: the sessions' tasks live there.
-    pub(crate) fn start(&self) -> Addr<McpActor> {
+    pub(crate) fn start(&self, memory: Memory) -> Addr<McpActor> {
         let (link, hosted) = (self.link.clone(), self.settings.hosted);
         let remote = self.settings.remote.clone();
         let arbiter = Arbiter::new();
         McpActor::start_in_arbiter(&arbiter.handle(), move |_| {
-            let dialer = Arc::new(Dialer::new(Arc::new(SystemNetwork)));
+            let intake = Intake::within(memory);
+            let dialer = Arc::new(Dialer::with(Arc::new(SystemNetwork), intake));
             McpActor::new(link, hosted, remote, dialer)
         })
     }
@@ -93,7 +97,7 @@ pub(crate) async fn start_runtime(
 /// What the runtime is told, under the names that its own configuration has.
 fn environment(
     link: &RuntimeLink,
-    file: &Path,
+    (file, named): (&Path, &[(OsString, Secret)]),
     hosted: HostedSettings,
     logging: &Logging,
 ) -> RuntimeEnv {
@@ -109,6 +113,10 @@ fn environment(
             "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC".into(),
             millis(hosted.startup),
         ),
+        (
+            "VR_MCP_STDIO_STARTUP_TIMEOUT_SEC".into(),
+            millis(hosted.program_startup),
+        ),
         ("VR_MCP_HOSTED_TOOL_TIMEOUT_SEC".into(), millis(hosted.call)),
         (
             "VR_MCP_STRICT_DEFINITIONS".into(),
@@ -120,5 +128,11 @@ fn environment(
         ),
         ("RUST_LOG".into(), text(&logging.filter)),
     ];
-    RuntimeEnv { variables }
+    // Those that the file names come first: ours win.
+    let named = named
+        .iter()
+        .map(|(name, value)| (name.clone(), value.expose().into()));
+    RuntimeEnv {
+        variables: named.chain(variables).collect(),
+    }
 }
