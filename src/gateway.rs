@@ -16,7 +16,7 @@ use vllm_responses_actors::env::{
     connections_by_descriptors, descriptor_limit, places_by_descriptors,
 };
 use vllm_responses_actors::mcp::client::McpActor;
-use vllm_responses_actors::mcp::messages::ListServers;
+use vllm_responses_actors::mcp::messages::{Leaving, ListServers};
 use vllm_responses_actors::metrics::Metrics;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
@@ -125,7 +125,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     let (doors, doors_seen) = watch::channel(None);
     let (observers, observers_seen) = watch::channel(Observers::default());
     let mcp = Mcp::prepare(&config.mcp, &config.logging, &supervisor, &control)?;
-    let mcp_actor = mcp.start();
+    let mcp_actor = mcp.start(config.limits.memory.clone());
     let store = doors_seen.clone();
     let watched = (keys_seen, doors_seen, observers_seen);
     let gate = ask_actor(&supervisor, FindGate, START_LIMIT).await;
@@ -204,10 +204,11 @@ async fn live(
         .send_modify(|observers| observers.interpreter = observed);
     let mut tools: Vec<Arc<dyn Tool>> = interpreter.tool().into_iter().collect();
     tools.push(Arc::new(McpTools::new(opening.mcp.clone().recipient())));
-    let mcp_runtime = opening.mcp_runtime.clone();
+    let (mcp_runtime, mcp) = (opening.mcp_runtime.clone(), opening.mcp.clone());
     let work = (opening, Toolbox::new(tools));
     let outcome = open_and_serve(work, control, &mut signals, heading).await;
     if let Some(mcp_runtime) = mcp_runtime {
+        mcp.do_send(Leaving);
         shutdown::stop_child(&mcp_runtime, &mut signals).await;
     }
     interpreter.stop().await;

@@ -15,7 +15,7 @@ pub(super) fn run_runtime(inputs: &Inputs) -> ExitCode {
     let raw = raw::gather(inputs);
     let judged = config::runtime(&raw).and_then(|config| {
         let path = inputs.directory.join(&config.file);
-        let file = config::read_file(&path, &inputs.env)?;
+        let file = config::read_file(&path, &config::surroundings(inputs))?;
         Ok((config, file))
     });
     let (config, file) = match judged {

@@ -14,8 +14,8 @@ use vllm_responses_actors::secret::Secret;
 use vllm_responses_protocol::mcp::file::{self, DefaultApproval, McpFile, Surroundings};
 
 use super::Logging;
-use super::files;
-use super::raw::{Raw, RawValue};
+use super::raw::{DEFAULT, Inputs, Raw, RawValue};
+use super::{dotenv, files};
 use super::validate::Reader;
 
 /// Largest `mcp.json`, in bytes.
@@ -79,6 +79,40 @@ pub fn read_file(path: &Path, env: &BTreeMap<OsString, OsString>) -> Result<McpF
     Err(bad.iter().map(ToString::to_string).collect())
 }
 
+/// What `${NAME}` in an `mcp.json` may name: the environment, and below it `.env`.
+pub fn surroundings(inputs: &Inputs) -> BTreeMap<OsString, OsString> {
+    let text = std::fs::read_to_string(inputs.directory.join(".env")).unwrap_or_default();
+    let (pairs, _) = dotenv::parse(&text);
+    let pairs = pairs
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    let mut all: BTreeMap<OsString, OsString> = pairs.collect();
+    all.extend(
+        inputs
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    all
+}
+
+/// The variables that a file names, with their values: the runtime has neither `.env` nor those that
+/// begin with `VR_`.
+pub fn named(path: &Path, env: &BTreeMap<OsString, OsString>) -> Vec<(OsString, Secret)> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let names = text.split("${").skip(1);
+    let names = names.filter_map(|rest| rest.split(['}', ':']).next());
+    let mut named: Vec<(OsString, Secret)> = names
+        .filter_map(|name| {
+            let value = env.get(&OsString::from(name))?.to_str()?;
+            Some((name.into(), Secret::new(value)))
+        })
+        .collect();
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    named.dedup_by(|a, b| a.0 == b.0);
+    named
+}
+
 impl Reader<'_> {
     pub(super) fn mcp(&mut self) -> Option<McpSettings> {
         let hosted = self.hosted();
@@ -114,10 +148,18 @@ impl Reader<'_> {
 
     fn hosted(&mut self) -> Option<HostedSettings> {
         let startup = self.positive("mcp.startup_timeout");
+        let is_set = |key| self.value(key).is_some_and(|value| value.place != DEFAULT);
+        let key = if is_set("mcp.startup_timeout") && !is_set("mcp.program_startup_timeout") {
+            "mcp.startup_timeout"
+        } else {
+            "mcp.program_startup_timeout"
+        };
+        let program_startup = self.positive(key);
         let call = self.positive("mcp.tool_timeout");
         let strict = self.switch("mcp.strict_definitions");
         Some(HostedSettings {
             startup: startup?,
+            program_startup: program_startup?,
             call: call?,
             strict_definitions: strict?,
         })
@@ -126,7 +168,8 @@ impl Reader<'_> {
     fn remote(&mut self) -> Option<RemoteSettings> {
         let enabled = self.switch("mcp.remote_enabled");
         let url_checks = self.switch("mcp.remote_url_checks");
-        let rule = "must be `HOST` or `HOST:PORT`, whole names, several with commas between";
+        let rule =
+            "must be `HOST` or `HOST:PORT`, several with commas between; there are no wildcards";
         let allowed_hosts = self.read("mcp.remote_allowed_hosts", rule, |text| {
             text.split(',')
                 .map(str::trim)
@@ -156,7 +199,10 @@ impl Reader<'_> {
             let file = PathBuf::from(file);
             // Of no use to a runtime of the gateway's own, which listens on no port; but a mistake in it
             // is one.
-            return port.map(|_unused| BuiltIn::Spawned { file });
+            return port.map(|_unused| BuiltIn::Spawned {
+                file,
+                named: Vec::new(),
+            });
         }
         let flagged = |value: &RawValue| value.place == "`--mcp-port`";
         let flagged = self.value("mcp.port").is_some_and(flagged);

@@ -22,7 +22,7 @@ use std::time::Duration;
 use vllm_responses_actors::cache::settings::CacheSettings;
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::limits::LimitSettings;
-use vllm_responses_actors::mcp::settings::McpSettings;
+use vllm_responses_actors::mcp::settings::{BuiltIn, McpSettings};
 use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::metrics::MetricsSettings;
 use vllm_responses_actors::seal::SealSettings;
@@ -246,7 +246,13 @@ pub fn load(inputs: &Inputs) -> (Raw, Result<Config, Vec<String>>) {
         .filter(|value| !value.text.is_empty())
     {
         let path = inputs.directory.join(&value.text);
-        if let Err(bad) = mcp::read_file(&path, &inputs.env) {
+        let around = mcp::surroundings(inputs);
+        if let Ok(config) = &mut judged
+            && let BuiltIn::Spawned { named, .. } = &mut config.mcp.built_in
+        {
+            *named = mcp::named(&path, &around);
+        }
+        if let Err(bad) = mcp::read_file(&path, &around) {
             let mut problems = judged.err().unwrap_or_default();
             problems.extend(
                 bad.iter()

@@ -114,8 +114,9 @@ pub(super) async fn tools(
 fn refused(failure: &ListFailure) -> HttpResponse {
     let code = match failure {
         ListFailure::RuntimeDown => return runtime_down(),
-        ListFailure::Unknown => ApiErrorCode::NotFound,
+        ListFailure::Unknown(_) => ApiErrorCode::NotFound,
         ListFailure::Unavailable(_)
+        | ListFailure::Unreached(_)
         | ListFailure::RemoteOff
         | ListFailure::Refused(_)
         | ListFailure::BadHeaders(_)

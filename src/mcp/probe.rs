@@ -46,7 +46,7 @@ async fn probe(url: &str, calls: &[String]) -> Result<String, String> {
         .list()
         .await
         .map_err(|failure| failure.to_string())?;
-    let tools = listed.tools.iter();
+    let tools = listed.tools.tools.iter();
     let mut lines: Vec<String> = tools
         .map(|tool| format!("tool {}: {}", tool.name, tool.description))
         .collect();
@@ -56,7 +56,7 @@ async fn probe(url: &str, calls: &[String]) -> Result<String, String> {
             .ok_or("a call must be written `TOOL=JSON`")?;
         let outcome = session.call(tool, arguments, None).await;
         let said = match outcome.map_err(|failure| failure.to_string())? {
-            Outcome::Output { text } => String::from(text),
+            Outcome::Output { text, .. } => String::from(text),
             Outcome::Failed { error } => error.for_model(),
         };
         lines.push(format!("{tool}: {said}"));

@@ -66,7 +66,15 @@ async fn serve(
         let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
         lines.join("; ")
     })?;
-    let server = listen(&config, servers.clone(), handed)?;
+    let entries = file.servers.values();
+    let startup = entries
+        .clone()
+        .map(|entry| config.hosted.startup_of(entry))
+        .max();
+    let startup = startup.unwrap_or(config.hosted.startup);
+    let call = entries.map(|entry| config.hosted.call_of(entry)).max();
+    let call = call.unwrap_or(config.hosted.call);
+    let server = listen(&config, servers.clone(), call, handed)?;
     let handle = server.handle();
     let opened = |kind| signal(kind).map_err(|error| format!("no signals ({error})"));
     let mut terminate = opened(SignalKind::terminate())?;
@@ -75,7 +83,7 @@ async fn serve(
         let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            missing = required_missing(&servers, config.hosted.startup) => Err(missing),
+            missing = required_missing(&servers, startup) => Err(missing),
         };
         handle.stop(true).await;
         outcome
@@ -103,12 +111,13 @@ fn left_token(port: u16) -> Result<Secret, String> {
 fn listen(
     config: &RuntimeConfig,
     servers: Servers,
+    call: Duration,
     handed: Option<UnixListener>,
 ) -> Result<Server, String> {
     let state = web::Data::new(ServiceState {
         servers,
         token: config.token.clone(),
-        call_limit: config.hosted.call.saturating_add(CALL_SLACK),
+        call_limit: call.saturating_add(CALL_SLACK),
     });
     let place = match &handed {
         Some(_) => "a socket of the gateway's".to_owned(),

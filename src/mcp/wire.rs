@@ -11,11 +11,14 @@ use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::AwaitRuntime;
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
+use vllm_responses_actors::mcp::net::intake::Intake;
 use vllm_responses_actors::mcp::runtime::{self, RuntimeEnv};
 use vllm_responses_actors::mcp::settings::{BuiltIn, HostedSettings, McpSettings};
 use vllm_responses_actors::mcp::way::Way;
+use vllm_responses_actors::memory::Memory;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
+use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{AwaitPhase, OwnProcess};
 
@@ -40,9 +43,9 @@ impl Mcp {
         let (child, way) = match &settings.built_in {
             BuiltIn::Off => (None, None),
             BuiltIn::Attached(link) => (None, Some(Way::Attached(link.clone()))),
-            BuiltIn::Spawned { file } => {
+            BuiltIn::Spawned { file, named } => {
                 let started = runtime::supervise(
-                    environment(file, settings.hosted, logging),
+                    environment((file, named), settings.hosted, logging),
                     settings.hosted,
                     supervisor.clone().recipient(),
                     &control.handle(),
@@ -59,12 +62,13 @@ impl Mcp {
     }
 
     /// Starts the actor, on a thread of its own: the sessions' tasks live there.
-    pub(crate) fn start(&self) -> Addr<McpActor> {
+    pub(crate) fn start(&self, memory: Memory) -> Addr<McpActor> {
         let (way, hosted) = (self.way.clone(), self.settings.hosted);
         let remote = self.settings.remote.clone();
         let arbiter = Arbiter::new();
         McpActor::start_in_arbiter(&arbiter.handle(), move |_| {
-            let dialer = Arc::new(Dialer::new(Arc::new(SystemNetwork)));
+            let intake = Intake::within(memory);
+            let dialer = Arc::new(Dialer::with(Arc::new(SystemNetwork), intake));
             McpActor::new(way, hosted, remote, dialer)
         })
     }
@@ -91,7 +95,11 @@ pub(crate) async fn start_runtime(
 }
 
 /// What the runtime is told, under the names that its own configuration has.
-fn environment(file: &Path, hosted: HostedSettings, logging: &Logging) -> RuntimeEnv {
+fn environment(
+    (file, named): (&Path, &[(OsString, Secret)]),
+    hosted: HostedSettings,
+    logging: &Logging,
+) -> RuntimeEnv {
     let millis = |limit: Duration| OsString::from(format!("{}ms", limit.as_millis()));
     let text = |text: &str| OsString::from(text);
     let file = std::path::absolute(file).unwrap_or_else(|_unknown| file.to_owned());
@@ -100,6 +108,10 @@ fn environment(file: &Path, hosted: HostedSettings, logging: &Logging) -> Runtim
         (
             "VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC".into(),
             millis(hosted.startup),
+        ),
+        (
+            "VR_MCP_STDIO_STARTUP_TIMEOUT_SEC".into(),
+            millis(hosted.program_startup),
         ),
         ("VR_MCP_HOSTED_TOOL_TIMEOUT_SEC".into(), millis(hosted.call)),
         (
@@ -119,5 +131,11 @@ fn environment(file: &Path, hosted: HostedSettings, logging: &Logging) -> Runtim
             }),
         ),
     ];
-    RuntimeEnv { variables }
+    // Those that the file names come first: ours win.
+    let named = named
+        .iter()
+        .map(|(name, value)| (name.clone(), value.expose().into()));
+    RuntimeEnv {
+        variables: named.chain(variables).collect(),
+    }
 }

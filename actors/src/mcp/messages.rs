@@ -1,5 +1,6 @@
 //! What the gateway's half of MCP can be asked.
 
+use std::fmt;
 use std::sync::Arc;
 
 use actix::Message;
@@ -58,12 +59,47 @@ pub struct ListTools {
     pub origin: Origin,
 }
 
+/// A label that no built-in server has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownServer {
+    /// The label.
+    pub label: Box<str>,
+    /// Labels there are.
+    pub known: Vec<Box<str>>,
+}
+
+impl std::error::Error for UnknownServer {}
+
+impl fmt::Display for UnknownServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Labels that are told.
+        const MOST: usize = 20;
+        write!(f, "no built-in MCP server has the label `{}`", self.label)?;
+        if self.known.is_empty() {
+            return f.write_str("; there are none, so a `server_url` is needed");
+        }
+        let shown: Vec<String> = self
+            .known
+            .iter()
+            .take(MOST)
+            .map(|it| format!("`{it}`"))
+            .collect();
+        let more = if self.known.len() > MOST { ", ..." } else { "" };
+        write!(f, "; there are {}{more}", shown.join(", "))
+    }
+}
+
 /// Why there is no list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListFailure {
     /// No built-in server has this label.
-    #[error("no built-in MCP server has this label")]
-    Unknown,
+    #[error(transparent)]
+    Unknown(UnknownServer),
+    /// There was no connection with a server of the caller's.
+    #[error(
+        "MCP server `{0}` cannot be reached: check its `server_url` (the gateway's log has the reason)"
+    )]
+    Unreached(Box<str>),
     /// The built-in server is not available now.
     #[error("the MCP server is not available: {0}")]
     Unavailable(Box<str>),
@@ -91,11 +127,11 @@ impl ListFailure {
     pub fn meaning(&self) -> ListError {
         let words = self.to_string().into();
         match self {
-            Self::Unknown | Self::RemoteOff | Self::Refused(_) | Self::BadHeaders(_) => {
+            Self::Unknown(_) | Self::RemoteOff | Self::Refused(_) | Self::BadHeaders(_) => {
                 ListError::Request(words)
             }
             Self::Unavailable(_) | Self::RuntimeDown => ListError::Unavailable(words),
-            Self::Failed(_) => ListError::Connector(words),
+            Self::Failed(_) | Self::Unreached(_) => ListError::Connector(words),
         }
     }
 }
@@ -128,6 +164,12 @@ pub struct ListServers;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct AwaitRuntime;
+
+/// The runtime is about to be stopped: that it does not answer is no news. Sender: the end of the
+/// gateway.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leaving;
 
 /// The runtime of the built-in servers does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -81,6 +81,7 @@ pub fn supervise(
             // Only servers that are required are waited for.
             limit: settings
                 .startup
+                .max(settings.program_startup)
                 .saturating_mul(3)
                 .saturating_add(START_SLACK),
             pause: Duration::from_millis(50),

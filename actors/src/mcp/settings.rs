@@ -1,10 +1,11 @@
 //! What the two halves of MCP need to know.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
-use vllm_responses_protocol::mcp::file::DefaultApproval;
+use vllm_responses_protocol::mcp::file::{DefaultApproval, ServerEntry, Transport};
 use vllm_responses_protocol::mcp::pins::OnChange;
 
 use super::guard::{AllowedHost, Guard};
@@ -15,6 +16,9 @@ use crate::secret::Secret;
 pub struct HostedSettings {
     /// Limit of connecting, of the handshake and of the list, each (`VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC`).
     pub startup: Duration,
+    /// The same for servers that are programs, which may have to be fetched first
+    /// (`VR_MCP_STDIO_STARTUP_TIMEOUT_SEC`).
+    pub program_startup: Duration,
     /// Limit of one call (`VR_MCP_HOSTED_TOOL_TIMEOUT_SEC`).
     pub call: Duration,
     /// Whether a tool whose definition has changed is left out (`VR_MCP_STRICT_DEFINITIONS`).
@@ -22,6 +26,20 @@ pub struct HostedSettings {
 }
 
 impl HostedSettings {
+    /// Start, handshake and list of this server, each.
+    pub fn startup_of(self, entry: &ServerEntry) -> Duration {
+        let usual = match entry.transport {
+            Transport::Stdio(_) => self.program_startup,
+            Transport::Http(_) => self.startup,
+        };
+        entry.limits.startup.unwrap_or(usual)
+    }
+
+    /// One call of this server.
+    pub fn call_of(self, entry: &ServerEntry) -> Duration {
+        entry.limits.call.unwrap_or(self.call)
+    }
+
     /// What becomes of a tool whose definition has changed.
     pub fn on_change(self) -> OnChange {
         if self.strict_definitions {
@@ -70,6 +88,8 @@ pub enum BuiltIn {
     Spawned {
         /// The file (`VR_MCP_CONFIG_PATH`).
         file: PathBuf,
+        /// Variables that the file names, which the runtime would not have otherwise.
+        named: Vec<(OsString, Secret)>,
     },
     /// In a runtime process that others started.
     Attached(RuntimeLink),

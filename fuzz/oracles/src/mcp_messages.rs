@@ -26,6 +26,7 @@ fn tools(list: &Value) -> Vec<RawTool> {
             input_schema: tool["inputSchema"].to_string(),
             annotations: tool.get("annotations").map(ToString::to_string),
             read_only: tool["annotations"]["readOnlyHint"] == true,
+            in_headers: false,
         })
         .collect()
 }

@@ -88,6 +88,7 @@ fn announce_call(
         name: name.into(),
         arguments: Box::default(),
         output: None,
+        images: Vec::new(),
         error: None,
         approval_request_id: None,
         said,

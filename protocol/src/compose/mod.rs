@@ -372,6 +372,7 @@ impl Composer {
             name: approved.name.clone(),
             arguments: Box::default(),
             output: None,
+            images: Vec::new(),
             error: None,
             approval_request_id: Some(approved.id.clone()),
             said: approved.said.clone(),

@@ -91,6 +91,12 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// The members of an object in their order; `None` for other types.
+pub(crate) fn members(raw: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    let members: Option<Members<'_>> = serde_json::from_str(raw.get()).ok();
+    members.map(|Members(members)| members)
+}
+
 /// An object being read: members are taken by name, and what is left over is unknown.
 #[derive(Clone)]
 pub(crate) struct Fields<'de, 'p> {

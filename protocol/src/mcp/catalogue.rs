@@ -52,6 +52,18 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// About how many bytes it has.
+    pub fn size(&self) -> usize {
+        let size = |tool: &Arc<ToolEntry>| {
+            let hints = tool
+                .annotations
+                .as_ref()
+                .map_or(0, |hints| hints.get().len());
+            tool.name.len() + tool.description.len() + tool.input_schema.get().len() + hints + 128
+        };
+        self.tools.iter().map(size).sum()
+    }
+
     /// The tool with this name.
     pub fn find(&self, name: &str) -> Option<&Arc<ToolEntry>> {
         let at = self
@@ -63,7 +75,7 @@ impl Catalogue {
 }
 
 /// A definition as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct RawTool {
     /// Its name.
     pub name: String,
@@ -75,6 +87,9 @@ pub struct RawTool {
     pub annotations: Option<String>,
     /// `readOnlyHint`.
     pub read_only: bool,
+    /// Whether its schema asks for arguments in headers.
+    #[serde(default)]
+    pub in_headers: bool,
 }
 
 /// Keeps what is within the limits, in the order of names; says what was left out.
@@ -115,7 +130,8 @@ pub fn catalogue(server: &str, raw: Vec<RawTool>) -> Catalogue {
     catalogue
 }
 
-fn left_out(server: &str, tool: &str, why: &str) -> String {
+/// The sentence about a tool that cannot be used.
+pub fn left_out(server: &str, tool: &str, why: &str) -> String {
     format!("tool `{tool}` of MCP server `{server}` is left out: {why}")
 }
 
@@ -181,6 +197,7 @@ mod tests {
             input_schema: schema.to_owned(),
             annotations: None,
             read_only: false,
+            in_headers: false,
         }
     }
 

@@ -109,6 +109,7 @@ mod tests {
             input_schema: (*schema).to_owned(),
             annotations: None,
             read_only: false,
+            in_headers: false,
         });
         catalogue(server, raw.collect()).tools
     }

@@ -3,6 +3,7 @@
 pub mod catalogue;
 pub mod file;
 pub mod hidden;
+pub mod inbound;
 pub mod mentions;
 pub mod names;
 pub mod outcome;

@@ -10,6 +10,9 @@ pub enum Outcome {
     Output {
         /// The text.
         text: Box<str>,
+        /// Pictures beside it, as `data:` URLs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pictures: Vec<Box<str>>,
     },
     /// Something went wrong; the response goes on.
     Failed {
@@ -61,6 +64,16 @@ pub const UNKNOWN_TOOL: i64 = -32601;
 /// JSON-RPC: the server cannot be reached or broke the protocol.
 pub const SERVER_ERROR: i64 = -32000;
 
+impl Outcome {
+    /// A text alone.
+    pub fn text(text: impl Into<Box<str>>) -> Self {
+        Self::Output {
+            text: text.into(),
+            pictures: Vec::new(),
+        }
+    }
+}
+
 impl CallError {
     /// A failure that is no HTTP status and not the tool's own.
     pub fn protocol(code: i64, message: impl Into<Box<str>>) -> Self {
@@ -94,10 +107,15 @@ impl CallError {
 
 /// Cuts a text to `most` bytes, the visible mark included.
 pub fn cap(text: &str, most: usize) -> Box<str> {
-    if text.len() <= most {
+    cap_of(text, most, text.len())
+}
+
+/// The same for a text of which only the beginning is there: it had `whole` bytes.
+pub fn cap_of(text: &str, most: usize, whole: usize) -> Box<str> {
+    if whole.max(text.len()) <= most {
         return text.into();
     }
-    let mark = format!("\n[cut: {} bytes in all, {most} are shown]", text.len());
+    let mark = format!("\n[cut: {whole} bytes in all, {most} are shown]");
     let kept = crate::error::head(text, most.saturating_sub(mark.len()));
     format!("{kept}{mark}").into()
 }

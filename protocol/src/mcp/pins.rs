@@ -106,6 +106,7 @@ mod tests {
             input_schema: "{}".to_owned(),
             annotations: None,
             read_only: false,
+            in_headers: false,
         };
         catalogue("s", names.iter().map(tool).collect()).tools
     }

@@ -31,6 +31,9 @@ pub struct ServerState {
     /// What was left out of its list, or has changed in it.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// Its limit of one call; zero when the runtime is an older one.
+    #[serde(default)]
+    pub call_limit_ms: u64,
 }
 
 /// Where a built-in server is.

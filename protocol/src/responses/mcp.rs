@@ -49,6 +49,9 @@ pub struct McpCall {
     pub arguments: Box<str>,
     /// What the tool gave.
     pub output: Option<Box<str>>,
+    /// Pictures that it gave beside the text. Not in the API, which has texts only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<McpImage>,
     /// What went wrong.
     pub error: Option<CallError>,
     /// The request that the client approved.
@@ -56,6 +59,14 @@ pub struct McpCall {
     /// For the model server alone.
     #[serde(skip)]
     pub said: Option<Box<Said>>,
+}
+
+/// A picture of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename = "image")]
+pub struct McpImage {
+    /// `data:` URL.
+    pub url: Box<str>,
 }
 
 /// A call that waits for the client.

@@ -6,7 +6,7 @@ use crate::error::{ApiError, ApiErrorCode};
 use crate::mcp::catalogue::{Catalogue as ServerTools, ToolEntry};
 use crate::mcp::outcome::{CallError, INVALID_PARAMS, Outcome};
 use crate::responses::item::ToolStatus;
-use crate::responses::mcp::{ListedTool, McpCall, McpListTools};
+use crate::responses::mcp::{ListedTool, McpCall, McpImage, McpListTools};
 use crate::responses::tool::{McpServer, McpTool};
 
 /// `type` of the tool.
@@ -153,7 +153,9 @@ pub(crate) fn check(arguments: &str) -> Result<(), &'static str> {
 /// Writes an outcome into its item.
 pub(crate) fn settle(item: &mut McpCall, outcome: Outcome) {
     match outcome {
-        Outcome::Output { text } => {
+        Outcome::Output { text, pictures } => {
+            let images = pictures.into_iter().map(|url| McpImage { url });
+            item.images = images.collect();
             item.status = ToolStatus::Completed;
             item.output = Some(text);
         }
@@ -174,7 +176,9 @@ pub(crate) fn refused(why: &str) -> Outcome {
 /// What the model is told of a call.
 pub(crate) fn told(item: &McpCall) -> String {
     match (&item.output, &item.error) {
-        (Some(output), _) if output.is_empty() => "(no output)".to_owned(),
+        (Some(output), _) if output.is_empty() && item.images.is_empty() => {
+            "(no output)".to_owned()
+        }
         (Some(output), _) => output.to_string(),
         (None, Some(error)) => error.for_model(),
         (None, None) => "(the output is not known)".to_owned(),

@@ -58,7 +58,9 @@ impl ToolOutcome {
                 let images = outcome.images.iter().map(|image| image.len());
                 outcome.logs.len() + images.sum::<usize>()
             }
-            Self::Mcp(Outcome::Output { text }) => text.len(),
+            Self::Mcp(Outcome::Output { text, pictures }) => {
+                text.len() + pictures.iter().map(|url| url.len()).sum::<usize>()
+            }
             Self::Mcp(Outcome::Failed { .. }) => 0,
         }
     }

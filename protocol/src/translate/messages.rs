@@ -6,15 +6,16 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 
 use super::conversation::{Call, Entry, Run};
-use super::kept;
+use super::{Pictures, kept};
 use crate::chat::request::{
     ChatCall, ChatCallFunction, ChatContent, ChatMessage, ChatPart, ImageUrl,
 };
 use crate::json_text::compact;
 use crate::mcp::names::model_name;
-use crate::responses::content::Part;
+use crate::responses::content::{ImageDetail, Part};
 use crate::responses::emulated::EmulatedCall;
 use crate::responses::item::{Item, Message, Output, Reasoning, ReasoningPart, Role, SummaryPart};
+use crate::responses::mcp::McpCall;
 use crate::tools::{Catalogue, Route, code_interpreter, mcp, shown};
 
 /// Writes the instructions and all entries.
@@ -25,6 +26,7 @@ pub(super) fn render<'a>(
     instructions: Option<&'a str>,
     entries: &[Entry<'a>],
     catalogue: &'a Catalogue,
+    pictures: Pictures,
 ) -> Vec<ChatMessage<'a>> {
     let mut messages = Vec::with_capacity(entries.len() + 1);
     let leading = entries.iter().map_while(|entry| match entry {
@@ -41,7 +43,7 @@ pub(super) fn render<'a>(
     let mut later = entries.iter().skip(first).peekable();
     while let Some(entry) = later.next() {
         match entry {
-            Entry::Run(run) => assistant(run, catalogue, &mut messages),
+            Entry::Run(run) => assistant(run, catalogue, pictures, &mut messages),
             Entry::Said(message) => {
                 let mut together = vec![*message];
                 while let Some(Entry::Said(next)) = later.peek() {
@@ -111,7 +113,12 @@ fn one(message: &Message) -> ChatMessage<'_> {
 }
 
 /// An assistant message, and the tool messages that answer its calls, in the order of the calls.
-fn assistant<'a>(run: &Run<'a>, catalogue: &'a Catalogue, messages: &mut Vec<ChatMessage<'a>>) {
+fn assistant<'a>(
+    run: &Run<'a>,
+    catalogue: &'a Catalogue,
+    pictures: Pictures,
+    messages: &mut Vec<ChatMessage<'a>>,
+) {
     let words = run.messages.iter().map(|message| spoken(&message.content));
     let words = join(words, "\n\n");
     let thoughts = run.reasoning.iter().map(|reasoning| thought(reasoning));
@@ -129,7 +136,7 @@ fn assistant<'a>(run: &Run<'a>, catalogue: &'a Catalogue, messages: &mut Vec<Cha
         tool_call_id: None,
     });
     let answers = run.calls.iter().zip(&ids);
-    messages.extend(answers.filter_map(|(call, id)| answer(call, id, catalogue)));
+    messages.extend(answers.filter_map(|(call, id)| answer(call, id, catalogue, pictures)));
 }
 
 /// There always is one: see `arrange`.
@@ -267,7 +274,12 @@ fn chat_id(call: &Item) -> &str {
 }
 
 /// The tool message that answers a call. There always is one: see `arrange`.
-fn answer<'a>(call: &Call<'a>, id: &'a str, catalogue: &Catalogue) -> Option<ChatMessage<'a>> {
+fn answer<'a>(
+    call: &Call<'a>,
+    id: &'a str,
+    catalogue: &Catalogue,
+    pictures: Pictures,
+) -> Option<ChatMessage<'a>> {
     let told = match call {
         Call::Client { output, .. } => (*output)?,
         Call::Hosted(item) => *item,
@@ -284,7 +296,7 @@ fn answer<'a>(call: &Call<'a>, id: &'a str, catalogue: &Catalogue) -> Option<Cha
         Item::CodeInterpreterCall(call) => {
             ChatContent::Text(Cow::Owned(code_interpreter::told(call)))
         }
-        Item::McpCall(call) => ChatContent::Text(Cow::Owned(mcp::told(call))),
+        Item::McpCall(call) => given(call, pictures),
         Item::ToolSearchOutput(output) => {
             ChatContent::Text(Cow::Owned(kept::found(&output.tools, catalogue)))
         }
@@ -312,6 +324,26 @@ fn tool_message<'a>(id: &'a str, content: ChatContent<'a>) -> ChatMessage<'a> {
         tool_call_id: Some(id),
         ..plain("tool", content)
     }
+}
+
+/// What an MCP tool gave: its text, and its pictures as a model is shown those of a user.
+fn given(call: &McpCall, pictures: Pictures) -> ChatContent<'_> {
+    if call.images.is_empty() {
+        return ChatContent::Text(Cow::Owned(mcp::told(call)));
+    }
+    let text = call.output.as_deref().unwrap_or_default();
+    if pictures == Pictures::Told {
+        let text = format!("{text}\n(the pictures are not shown: this model takes none)");
+        return ChatContent::Text(Cow::Owned(text));
+    }
+    let images = call.images.iter().map(|image| ChatPart::ImageUrl {
+        image_url: ImageUrl {
+            url: Cow::Borrowed(&image.url),
+            detail: ImageDetail::Auto,
+        },
+    });
+    let parts = std::iter::once(ChatPart::Text { text }).chain(images);
+    ChatContent::Parts(parts.collect())
 }
 
 /// What the client's function returned.

@@ -75,6 +75,17 @@ pub struct Ask<'a> {
     pub max_output_tokens: Option<u64>,
     /// How many of the oldest turns are left out, since the prompt would be too long.
     pub left_out: usize,
+    /// What becomes of the pictures that MCP tools gave.
+    pub pictures: Pictures,
+}
+
+/// What becomes of the pictures that MCP tools gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pictures {
+    /// The model is shown them.
+    Shown,
+    /// It has refused pictures, and is told of them.
+    Told,
 }
 
 /// What the model is asked when a conversation is summed up.
@@ -166,7 +177,7 @@ fn prompt<'a>(ask: &Ask<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
         conversation::forget_thinking(&mut entries);
     }
     let instructions = ask.request.settings.instructions.as_deref();
-    let mut messages = messages::render(instructions, &entries, ask.catalogue);
+    let mut messages = messages::render(instructions, &entries, ask.catalogue, ask.pictures);
     if ask.choice == ChoiceMode::Summary {
         messages.push(messages::user(SUM_UP));
     }

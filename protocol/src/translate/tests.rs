@@ -49,6 +49,7 @@ fn asked(
         efforts: Efforts::AsAsked,
         max_output_tokens: request.settings.max_output_tokens,
         left_out: 0,
+        pictures: Pictures::Shown,
     })?;
     Ok(String::from_utf8(body).unwrap())
 }
@@ -253,6 +254,7 @@ fn the_last_turn_is_never_left_out() {
         efforts: Efforts::AsAsked,
         max_output_tokens: None,
         left_out,
+        pictures: Pictures::Shown,
     };
     assert_eq!(turns_to_leave_out(ask(0)), 1);
     let kept = |left_out| String::from_utf8(chat_body(ask(left_out)).unwrap()).unwrap();

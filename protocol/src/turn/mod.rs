@@ -28,6 +28,7 @@ mod fault;
 mod known;
 mod listing;
 mod meaning;
+mod pictures;
 mod references;
 mod sealed;
 mod shorten;
@@ -380,7 +381,10 @@ impl Turn {
                 self.call_with_common_effort(effects);
             }
             Input::UpstreamFailed(fault) => {
-                self.shorten_or(now_ms, fault::explain(fault), effects);
+                let fault = fault::explain(fault);
+                if !self.called_without_pictures(&fault, effects) {
+                    self.shorten_or(now_ms, fault, effects);
+                }
             }
             Input::Counted(count) => match self.purpose {
                 Purpose::Answer | Purpose::Compact => self.counted(count, effects),

@@ -12,7 +12,7 @@ use super::fault::Explained;
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiErrorCode;
 use crate::responses::settings::Truncation;
-use crate::translate::{self, Ask, ChoiceMode, Efforts};
+use crate::translate::{self, Ask, ChoiceMode, Efforts, Pictures};
 
 /// Most further attempts of one model call.
 const MAX_ATTEMPTS: u32 = 8;
@@ -34,6 +34,7 @@ pub(super) struct Shortening {
     pub(super) efforts: Efforts,
     pub(super) max_output_tokens: Option<u64>,
     pub(super) left_out: usize,
+    pub(super) pictures: Pictures,
     attempts: u32,
     /// The refusal, while the upstream counts.
     refused: Option<Explained>,
@@ -46,6 +47,7 @@ impl Shortening {
             efforts: Efforts::AsAsked,
             max_output_tokens: None,
             left_out: 0,
+            pictures: Pictures::Shown,
             attempts: 0,
             refused: None,
         }
@@ -169,6 +171,7 @@ impl Turn {
             efforts: self.call.efforts,
             max_output_tokens: self.call.max_output_tokens,
             left_out,
+            pictures: self.call.pictures,
         })
     }
 }

@@ -25,6 +25,8 @@ EXTRA_FIELDS = {
     "ResponseFunctionCallArgumentsDoneEvent": {"name"},
     # Its twin in a list of input items must have it.
     "ResponseCustomToolCall": {"status"},
+    # Pictures that a tool gave: the type has room for a text only.
+    "McpCall": {"images"},
     # The model list is vLLM's own.
     "Model": {"root", "parent", "max_model_len", "permission"},
 }

@@ -293,7 +293,7 @@ fn send(stream: &mut TcpStream, status: u16, body: &str) {
 }
 
 /// Head and body of the next request.
-fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+pub(super) fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
     let mut head = String::new();
     loop {
         let mut line = String::new();

@@ -1,6 +1,6 @@
 //! The gateway's copy of what the MCP runtime knows, and calls through it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use awc::Client;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
+use vllm_responses_protocol::mcp::inbound::MAX_RESULT;
 use vllm_responses_protocol::mcp::mentions::{self, Mention};
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
 use vllm_responses_protocol::mcp::wire::{CallOrder, ServerPhase, Snapshot};
 use vllm_responses_protocol::tools::mcp::Listed;
 
-use crate::mcp::messages::{CallTool, ListFailure, RuntimeDown, ServerSummary};
-use crate::mcp::session::MAX_RESULT;
+use crate::mcp::messages::{CallTool, ListFailure, RuntimeDown, ServerSummary, UnknownServer};
+use crate::mcp::net::MAX_MESSAGE;
 use crate::mcp::settings::HostedSettings;
 use crate::mcp::way::Way;
 use crate::own_client::in_trace;
@@ -26,8 +27,8 @@ const POLL_LIMIT: Duration = Duration::from_secs(40);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// Largest snapshot: so many servers with full lists do not fit a model anyway.
 const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
-/// A result with every byte escaped, and what is around it.
-const MAX_OUTCOME: usize = 6 * MAX_RESULT + 64 * 1024;
+/// A result with every byte escaped, pictures, and what is around it.
+const MAX_OUTCOME: usize = 6 * MAX_RESULT + MAX_MESSAGE + 64 * 1024;
 /// What the runtime may take beyond the limits it keeps itself.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -35,6 +36,8 @@ const SLACK: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 struct BuiltInServer {
     summary: ServerSummary,
+    /// Limit of one call.
+    call: Duration,
     tools: Arc<Catalogue>,
 }
 
@@ -55,6 +58,8 @@ pub(super) struct Link {
     runtime: Option<(Way, RuntimeClient)>,
     settings: HostedSettings,
     view: watch::Sender<View>,
+    /// Whether the runtime is being stopped.
+    pub(super) leaving: Cell<bool>,
     /// What the log has said of tools that speak of others.
     mentions: RefCell<BTreeSet<Mention>>,
 }
@@ -82,6 +87,7 @@ impl Link {
             runtime: runtime.map(with_client),
             settings,
             view: watch::Sender::new(view),
+            leaving: Cell::new(false),
             mentions: RefCell::default(),
         }
     }
@@ -101,7 +107,7 @@ impl Link {
             // A restarted runtime counts from the beginning.
             since = 0;
             let was_up = self.view.borrow().servers.is_some();
-            if was_up {
+            if was_up && !self.leaving.get() {
                 log::warn!(
                     "the MCP runtime does not answer; its tools are unavailable until it does"
                 );
@@ -134,7 +140,15 @@ impl Link {
                 tools: state.tools.into_iter().map(Arc::new).collect(),
                 notices: state.notices,
             });
-            servers.insert(state.label, BuiltInServer { summary, tools });
+            let call = Duration::from_millis(state.call_limit_ms).max(self.settings.call);
+            servers.insert(
+                state.label,
+                BuiltInServer {
+                    summary,
+                    call,
+                    tools,
+                },
+            );
         }
         drop(view);
         self.note_mentions(&mut servers);
@@ -201,7 +215,11 @@ impl Link {
             return Err(ListFailure::Unavailable("it is still starting".into()));
         };
         let servers = view.servers.as_ref().ok_or(ListFailure::RuntimeDown)?;
-        let server = servers.get(label).ok_or(ListFailure::Unknown)?;
+        let server = servers.get(label).ok_or_else(|| {
+            let known = servers.keys().cloned().collect();
+            let label = label.into();
+            ListFailure::Unknown(UnknownServer { label, known })
+        })?;
         match &server.summary.phase {
             ServerPhase::Unavailable { reason } => Err(ListFailure::Unavailable(reason.clone())),
             ServerPhase::Starting | ServerPhase::Available => Ok(Listed {
@@ -238,7 +256,11 @@ impl Link {
             let body = body.map_err(|_broken| "the MCP runtime broke off")?;
             serde_json::from_slice(&body).map_err(|_malformed| "the MCP runtime broke off")
         };
-        let limit = self.settings.call.saturating_mul(2).saturating_add(SLACK);
+        let view = self.view.borrow();
+        let server = view.servers.as_ref().and_then(|servers| servers.get(label));
+        let call = server.map_or(self.settings.call, |server| server.call);
+        drop(view);
+        let limit = call.saturating_mul(2).saturating_add(SLACK);
         match timeout(limit, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(why)) => failed(why),

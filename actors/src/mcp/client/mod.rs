@@ -22,7 +22,7 @@ use vllm_responses_protocol::mcp::outcome::{
 };
 use vllm_responses_protocol::mcp::schema;
 
-use super::messages::{AwaitRuntime, CallTool, ListServers, ListTools, ServerRef};
+use super::messages::{AwaitRuntime, CallTool, Leaving, ListServers, ListTools, ServerRef};
 use super::net::connect::Dialer;
 use super::settings::{HostedSettings, RemoteSettings};
 use super::way::Way;
@@ -97,6 +97,15 @@ impl Handler<AwaitRuntime> for McpActor {
     fn handle(&mut self, _: AwaitRuntime, _: &mut Self::Context) -> Self::Result {
         let link = Rc::clone(&self.link);
         Box::pin(async move { link.until_known().await })
+    }
+}
+
+/// Synchronous.
+impl Handler<Leaving> for McpActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Leaving, _: &mut Self::Context) {
+        self.link.leaving.set(true);
     }
 }
 

@@ -22,10 +22,15 @@ use crate::mcp::messages::{CallTool, ListFailure, RemoteServer};
 use crate::mcp::net::connect::Dialer;
 use crate::mcp::session::{Deadlines, Endpoint, Failure, Session};
 use crate::mcp::settings::{HostedSettings, RemoteSettings};
+use crate::memory::Held;
 use crate::origin::Origin;
 
 /// A list is asked for again after this long; a server that says it has changed is asked at once.
 const LIST_AGE: Duration = Duration::from_secs(300);
+/// A list is not asked for more often, whatever its server says.
+const LEAST_LIST_AGE: Duration = Duration::from_secs(10);
+/// Most bytes of lists that are kept; beyond it those unused longest go.
+const MAX_LISTS: usize = 64 * 1024 * 1024;
 /// A session that nobody used for this long is closed.
 const IDLE: Duration = Duration::from_secs(300);
 /// Most sessions kept; beyond it the one unused longest goes.
@@ -64,7 +69,11 @@ struct Open {
     session: Arc<Session>,
     tools: Arc<Catalogue>,
     listed: Instant,
+    /// How long the list is taken for good.
+    holds: Duration,
     changes: watch::Receiver<u64>,
+    /// What the list takes of the memory budget.
+    held: Held,
 }
 
 impl Remote {
@@ -102,8 +111,13 @@ impl Remote {
                 continue;
             }
             let error = match &failure {
+                ListFailure::Failed(failure) if failure.is_unreached() => {
+                    let failure = unreached(failure, &call.origin);
+                    CallError::protocol(SERVER_ERROR, failure.to_string())
+                }
                 ListFailure::Failed(failure) => failure.to_call_error(),
-                ListFailure::Unknown
+                ListFailure::Unreached(_)
+                | ListFailure::Unknown(_)
                 | ListFailure::Unavailable(_)
                 | ListFailure::RuntimeDown
                 | ListFailure::RemoteOff
@@ -128,8 +142,8 @@ impl Remote {
             .call(&call.tool, &call.arguments, call.origin.scope.context())
             .await;
         if let Err(failure) = &called {
-            let gone = failure.may_end_session() && !session.is_alive().await;
-            if failure.lost_session() || gone {
+            // Whether it still answers is not waited for: the next request opens another session.
+            if failure.may_end_session() {
                 self.forget(&key(&call.owner, server), &entry);
             }
         }
@@ -194,10 +208,16 @@ impl Remote {
             call: self.deadlines.call,
         };
         let session = Session::open(&server.label, &endpoint, deadlines).await;
-        let session = session.map_err(uniform)?;
+        let session = session.map_err(|failure| uniform(failure, origin))?;
         let changes = session.changes();
-        let tools = session.list().await.map_err(uniform)?;
-        let tools = self.pinned(owner, server, tools);
+        let listed = session
+            .list()
+            .await
+            .map_err(|failure| uniform(failure, origin))?;
+        let holds = listed.holds.unwrap_or(LIST_AGE);
+        let tools = self.pinned(owner, server, listed.tools);
+        let held = self.dialer.intake().keep(2 * tools.size());
+        self.make_room(held.bytes());
         for notice in &tools.notices {
             log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id;
                 "{notice}");
@@ -206,7 +226,9 @@ impl Remote {
             session: Arc::new(session),
             tools: Arc::new(tools),
             listed: Instant::now(),
+            holds: holds.clamp(LEAST_LIST_AGE, LIST_AGE),
             changes,
+            held,
         })
     }
 
@@ -250,6 +272,24 @@ impl Remote {
         Rc::clone(sessions.entry(key).or_insert_with(fresh))
     }
 
+    /// Lets the lists go that were unused longest, until there is room for another.
+    fn make_room(&self, bytes: usize) {
+        let mut sessions = self.sessions.borrow_mut();
+        loop {
+            let kept = |entry: &Rc<Entry>| entry.open.get().map_or(0, |open| open.held.bytes());
+            let all: usize = sessions.values().map(kept).sum();
+            let listed = sessions.iter().filter(|(_, entry)| kept(entry) > 0);
+            let oldest = listed.min_by_key(|(_, entry)| entry.used.get());
+            let Some(oldest) = oldest.map(|(key, _)| *key) else {
+                return;
+            };
+            if all + bytes <= MAX_LISTS {
+                return;
+            }
+            sessions.remove(&oldest);
+        }
+    }
+
     /// Takes this very entry out; one that has replaced it stays.
     fn forget(&self, key: &Key, entry: &Rc<Entry>) {
         let mut sessions = self.sessions.borrow_mut();
@@ -272,17 +312,31 @@ impl Remote {
 impl Open {
     fn is_stale(&self) -> bool {
         self.session.is_closed()
-            || self.listed.elapsed() >= LIST_AGE
+            || self.listed.elapsed() >= self.holds
             || self.changes.has_changed().unwrap_or(true)
     }
 }
 
-/// What the guard refused while connecting is told like what it refused before.
-fn uniform(failure: Failure) -> ListFailure {
+/// What the guard refused while connecting is told like what it refused before, and no connection is
+/// told in one way: callers learn nothing of ports and networks. The log has the reason.
+fn uniform(failure: Failure, origin: &Origin) -> ListFailure {
     if failure.is_refusal() {
+        note(&failure, origin);
         return ListFailure::Refused(crate::mcp::guard::Refused);
     }
+    if failure.is_unreached() {
+        return unreached(&failure, origin);
+    }
     ListFailure::Failed(failure)
+}
+
+fn unreached(failure: &Failure, origin: &Origin) -> ListFailure {
+    note(failure, origin);
+    ListFailure::Unreached((*failure.label).into())
+}
+
+fn note(failure: &Failure, origin: &Origin) {
+    log::warn!(request_id = &*origin.request_id, response_id = &*origin.response_id; "{failure}");
 }
 
 /// The server whoever it thinks the caller is: its definitions may not depend on that.

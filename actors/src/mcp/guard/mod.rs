@@ -22,7 +22,7 @@ pub use headers::{CallerHeaders, vet_headers};
 /// The one refusal: nothing in it says which rule was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the MCP server's address is not allowed: it must be an `https` URL of a public host; operators can allow others with `VR_MCP_REMOTE_ALLOWED_HOSTS`"
+    "the MCP server's address is not allowed, or its host name cannot be found: it must be an `https` URL of a public host (check its spelling; the gateway's log has the reason); operators can allow others with `VR_MCP_REMOTE_ALLOWED_HOSTS`"
 )]
 pub struct Refused;
 
@@ -60,7 +60,7 @@ impl AllowedHost {
     /// Reads `host` or `host:port`; IPv6 addresses in brackets.
     pub fn parse(text: &str) -> Option<Self> {
         let clean = text.bytes().all(|byte| byte.is_ascii_graphic())
-            && !text.contains(['/', '\\', '@', '?', '#', '%', ',']);
+            && !text.contains(['/', '\\', '@', '?', '#', '%', ',', '*']);
         if !clean {
             return None;
         }

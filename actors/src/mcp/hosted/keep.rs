@@ -11,7 +11,6 @@ use vllm_responses_protocol::mcp::pins::{OnChange, Pins};
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
 use crate::mcp::session::{Deadlines, Endpoint, Failure, Session};
-use crate::mcp::settings::HostedSettings;
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -25,6 +24,10 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(1);
 /// A list is read again after this long even without a notice: not every server sends them.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
+/// And not sooner than this, whatever the server says of how long its list holds.
+const RELIST_AT_MOST_EVERY: Duration = Duration::from_secs(30);
+/// A failure that stays the same is told again after this long.
+const TOLD_AGAIN: Duration = Duration::from_secs(900);
 
 /// What is known of a server now.
 #[derive(Debug)]
@@ -70,38 +73,50 @@ impl Keeper {
     pub(super) fn new(
         label: &str,
         endpoint: Endpoint,
-        settings: HostedSettings,
+        (startup, call, on_change): (Duration, Duration, OnChange),
         revision: watch::Sender<u64>,
     ) -> Self {
         Self {
             label: label.into(),
             endpoint,
             deadlines: Deadlines {
-                connect: settings.startup,
-                initialize: settings.startup,
-                list: settings.startup,
-                call: settings.call,
+                connect: startup,
+                initialize: startup,
+                list: startup,
+                call,
             },
             live: Rc::new(watch::Sender::new(Live::default())),
             suspect: Rc::new(Notify::new()),
             revision,
             pins: Pins::default(),
-            on_change: settings.on_change(),
+            on_change,
         }
     }
 
     /// Runs for as long as the actor lives.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
+        let mut told: Option<(Box<str>, Instant)> = None;
         loop {
             let begin = Instant::now();
             let failure = self.one_session().await;
             if begin.elapsed() >= HEALTHY_AFTER {
-                failures = 0;
+                (failures, told) = (0, None);
             }
             failures += 1;
             let delay = delay_after(failures);
-            log::warn!("{failure}; it is tried again in {} s", delay.as_secs());
+            let words: Box<str> = failure.to_string().into();
+            let is_news = told
+                .as_ref()
+                .is_none_or(|(told, when)| *told != words || when.elapsed() >= TOLD_AGAIN);
+            if is_news {
+                log::warn!(
+                    "{words}; it is tried again, in {} s now and in up to {} s later",
+                    delay.as_secs(),
+                    LONGEST_DELAY.as_secs()
+                );
+                told = Some((words, Instant::now()));
+            }
             self.publish(|live| {
                 *live = Live {
                     phase: ServerPhase::Unavailable {
@@ -124,11 +139,16 @@ impl Keeper {
         let mut changes = session.changes();
         let failure = loop {
             changes.mark_unchanged();
+            let holds;
             match session.list().await {
-                Ok(catalogue) => self.take(&session, catalogue),
+                Ok(list) => {
+                    holds = list.holds.unwrap_or(RELIST_EVERY);
+                    self.take(&session, list.tools);
+                }
                 Err(failure) => break failure,
             }
-            if let Err(failure) = self.watch(&session, &mut changes).await {
+            let holds = holds.clamp(RELIST_AT_MOST_EVERY, RELIST_EVERY);
+            if let Err(failure) = self.watch(&session, &mut changes, holds).await {
                 break failure;
             }
         };
@@ -142,6 +162,7 @@ impl Keeper {
         &self,
         session: &Session,
         changes: &mut watch::Receiver<u64>,
+        holds: Duration,
     ) -> Result<(), Failure> {
         let listed = Instant::now();
         let mut pinged = Instant::now();
@@ -160,7 +181,7 @@ impl Keeper {
             if ask {
                 pinged = Instant::now();
             }
-            if listed.elapsed() >= RELIST_EVERY {
+            if listed.elapsed() >= holds {
                 return Ok(());
             }
         }

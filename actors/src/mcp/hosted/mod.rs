@@ -93,8 +93,11 @@ pub fn start(file: &McpFile, means: &Means) -> Result<Servers, Vec<BadServer>> {
     let by_label = endpoints
         .into_iter()
         .map(|(label, entry, endpoint)| {
-            let keeper = Keeper::new(label, endpoint, means.settings, revision.clone());
-            let actor = ServerActor::new(entry, keeper, means.settings.startup);
+            let startup = means.settings.startup_of(entry);
+            let call = means.settings.call_of(entry);
+            let rules = (startup, call, means.settings.on_change());
+            let keeper = Keeper::new(label, endpoint, rules, revision.clone());
+            let actor = ServerActor::new(entry, keeper, (startup, call));
             (label.clone(), actor.start())
         })
         .collect();
@@ -177,6 +180,7 @@ pub struct ServerActor {
     required: bool,
     approval: DefaultApproval,
     startup: Duration,
+    call: Duration,
     live: Rc<watch::Sender<Live>>,
     /// Rung when a call met a session that may be gone.
     suspect: Rc<Notify>,
@@ -194,13 +198,14 @@ impl fmt::Debug for ServerActor {
 }
 
 impl ServerActor {
-    fn new(entry: &ServerEntry, keeper: Keeper, startup: Duration) -> Self {
+    fn new(entry: &ServerEntry, keeper: Keeper, (startup, call): (Duration, Duration)) -> Self {
         Self {
             label: keeper.label.clone(),
             transport: entry.transport.word(),
             required: entry.required,
             approval: entry.approval,
             startup,
+            call,
             live: Rc::clone(&keeper.live),
             suspect: Rc::clone(&keeper.suspect),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
@@ -233,6 +238,7 @@ impl Handler<Describe> for ServerActor {
             phase: live.phase.clone(),
             tools: live.tools.iter().map(|tool| (**tool).clone()).collect(),
             notices: live.notices.clone(),
+            call_limit_ms: u64::try_from(self.call.as_millis()).unwrap_or(u64::MAX),
         })
     }
 }

@@ -1,9 +1,13 @@
 //! Keeps a server's notices from costing us anything: beyond a rate they are not passed on.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rmcp::RoleClient;
-use rmcp::model::{JsonRpcMessage, ServerJsonRpcMessage, ServerNotification};
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
+    ServerNotification,
+};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::time::Instant;
@@ -21,6 +25,8 @@ pub(in crate::mcp) struct Calm<T> {
     requests: u32,
     /// That the tool list has changed is never lost, only told once.
     change_told: bool,
+    /// Requests of ours that wait for their answers.
+    waiting: HashSet<RequestId>,
 }
 
 impl<T> Calm<T> {
@@ -31,6 +37,45 @@ impl<T> Calm<T> {
             notices: 0,
             requests: 0,
             change_told: false,
+            waiting: HashSet::new(),
+        }
+    }
+
+    fn note(&mut self, sent: &ClientJsonRpcMessage) {
+        match sent {
+            JsonRpcMessage::Request(request) => {
+                self.waiting.insert(request.id.clone());
+            }
+            JsonRpcMessage::Notification(notice) => {
+                if let ClientNotification::CancelledNotification(cancelled) = &notice.notification
+                    && let Some(id) = &cancelled.params.request_id
+                {
+                    self.waiting.remove(id);
+                }
+            }
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
+        }
+    }
+
+    /// An error that does not say what it answers is that of the only request that waits: whoever asked
+    /// is told at once, and not after the time of a call.
+    fn settle(&mut self, message: &mut ServerJsonRpcMessage) {
+        match message {
+            JsonRpcMessage::Response(response) => {
+                self.waiting.retain(|id| !same(id, &response.id));
+            }
+            JsonRpcMessage::Error(error) => {
+                let mut waiting = self.waiting.iter();
+                if error.id.is_none()
+                    && let (Some(only), None) = (waiting.next(), waiting.next())
+                {
+                    error.id = Some(only.clone());
+                }
+                if let Some(answered) = &error.id {
+                    self.waiting.retain(|id| !same(id, answered));
+                }
+            }
+            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => {}
         }
     }
 
@@ -58,6 +103,11 @@ impl<T> Calm<T> {
     }
 }
 
+/// Some servers write the number of a request as a string.
+fn same(asked: &RequestId, answered: &RequestId) -> bool {
+    asked == answered || asked.to_string() == answered.to_string()
+}
+
 impl<T: Transport<RoleClient>> Transport<RoleClient> for Calm<T> {
     type Error = T::Error;
 
@@ -65,12 +115,14 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for Calm<T> {
         &mut self,
         message: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), T::Error>> + Send + 'static {
+        self.note(&message);
         self.inner.send(message)
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         loop {
-            let message = self.inner.receive().await?;
+            let mut message = self.inner.receive().await?;
+            self.settle(&mut message);
             if self.passes(&message) {
                 return Some(message);
             }

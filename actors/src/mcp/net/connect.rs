@@ -26,6 +26,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 use url::Host;
 
+use super::intake::Intake;
 use super::{Progress, Trouble};
 use crate::mcp::guard::{Destination, Guard, Reach};
 
@@ -60,20 +61,32 @@ impl Network for SystemNetwork {
     }
 }
 
-/// What all sessions share: the network and the system's TLS roots, read at first use.
+/// What all sessions share: the network, the budget and the system's TLS roots, read at first use.
 #[derive(Debug)]
 pub struct Dialer {
     network: Arc<dyn Network>,
+    intake: Intake,
     roots: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Dialer {
     /// A dialer on this network.
     pub fn new(network: Arc<dyn Network>) -> Self {
+        Self::with(network, Intake::default())
+    }
+
+    /// The same, counting what arrives in a budget of others.
+    pub fn with(network: Arc<dyn Network>, intake: Intake) -> Self {
         Self {
             network,
+            intake,
             roots: OnceCell::new(),
         }
+    }
+
+    /// Counts what arrives.
+    pub(in crate::mcp) fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// The system's roots, or those of `SSL_CERT_FILE`.
@@ -107,7 +120,8 @@ impl Dialer {
         Ok(Wire::Tls(Box::new(secured)))
     }
 
-    /// Judged addresses. Names that do not resolve are refused like those that may not be reached.
+    /// Judged addresses. Callers are told the same of names that do not resolve and of those that may
+    /// not be reached; the log knows better.
     async fn resolve(&self, to: &Destination) -> Result<Vec<IpAddr>, Trouble> {
         let found = match &to.host {
             Host::Ipv4(address) => vec![IpAddr::V4(*address)],
@@ -118,7 +132,11 @@ impl Dialer {
                     Reach::Public => format!("{name}."),
                     Reach::Any => name.clone(),
                 };
-                self.network.resolve(&name).await.unwrap_or_default()
+                let found = self.network.resolve(&name).await.unwrap_or_default();
+                if found.is_empty() {
+                    return Err(Trouble::NoName);
+                }
+                found
             }
         };
         to.addresses(found).map_err(|_refused| Trouble::Refused)

@@ -7,6 +7,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use vllm_responses_protocol::mcp::salvage::salvage;
 
+use super::intake::Arriving;
 use super::{MAX_MESSAGE, Progress, Trouble};
 
 /// What the events answer.
@@ -23,27 +24,34 @@ pub(super) fn events(
     body: Incoming,
     answering: Answering,
     progress: Progress,
+    arriving: Arriving,
 ) -> impl Stream<Item = Result<Bytes, Trouble>> + Send + use<> {
-    let state = (body, Gatherer::new(answering), progress);
-    stream::try_unfold(state, |(mut body, mut gatherer, progress)| async move {
-        while !gatherer.ended {
-            let Some(frame) = body.frame().await else {
-                gatherer.ended = true;
-                let rest = std::mem::take(&mut gatherer.buffer);
-                return Ok((!rest.is_empty()).then(|| (rest.into(), (body, gatherer, progress))));
-            };
-            let frame = frame.map_err(|_broken| progress.trouble(Trouble::Broken))?;
-            let Ok(bytes) = frame.into_data() else {
-                continue;
-            };
-            let events = gatherer.take(&bytes);
-            let events = events.map_err(|trouble| progress.trouble(trouble))?;
-            if !events.is_empty() {
-                return Ok(Some((events, (body, gatherer, progress))));
+    let state = (body, Gatherer::new(answering), progress, arriving);
+    stream::try_unfold(
+        state,
+        |(mut body, mut gatherer, progress, mut arriving)| async move {
+            while !gatherer.ended {
+                let Some(frame) = body.frame().await else {
+                    gatherer.ended = true;
+                    let rest = std::mem::take(&mut gatherer.buffer);
+                    let state = (body, gatherer, progress, arriving);
+                    return Ok((!rest.is_empty()).then(|| (rest.into(), state)));
+                };
+                let frame = frame.map_err(|_broken| progress.trouble(Trouble::Broken))?;
+                let Ok(bytes) = frame.into_data() else {
+                    continue;
+                };
+                let events = gatherer.take(&bytes);
+                let events = events.map_err(|trouble| progress.trouble(trouble))?;
+                let fits = arriving.reaches(gatherer.buffer.len());
+                fits.map_err(|trouble| progress.trouble(trouble))?;
+                if !events.is_empty() {
+                    return Ok(Some((events, (body, gatherer, progress, arriving))));
+                }
             }
-        }
-        Ok(None)
-    })
+            Ok(None)
+        },
+    )
 }
 
 /// Gathers bytes until an event is whole.

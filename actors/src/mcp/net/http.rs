@@ -12,10 +12,14 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE};
 
 use super::connect::Connector;
 use super::events::{self, Answering};
+use super::intake::Intake;
+use super::pace::Pace;
 use super::{MAX_MESSAGE, Progress, Trouble};
 use crate::mcp::guard::{CallerHeaders, Destination, Guard};
 
@@ -23,6 +27,8 @@ use crate::mcp::guard::{CallerHeaders, Destination, Guard};
 const MAX_HOPS: usize = 3;
 /// Idle connections are kept for the next call of a conversation.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Longest words of a refusal that are read.
+const MAX_WORDS: usize = 64 * 1024;
 const AGENT: &str = concat!("vllm-responses/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP side of one session. Clones share connections.
@@ -34,6 +40,9 @@ pub(in crate::mcp) struct Http {
     /// Where credentials may go.
     home: Arc<Destination>,
     credentials: Arc<CallerHeaders>,
+    intake: Intake,
+    /// The streams of events so far, and when the last one began.
+    pace: watch::Sender<(Pace, Option<Instant>)>,
 }
 
 impl Http {
@@ -43,6 +52,7 @@ impl Http {
         credentials: CallerHeaders,
     ) -> Self {
         let (guard, progress) = (Arc::clone(&connector.guard), connector.progress.clone());
+        let intake = connector.dialer.intake().clone();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -54,6 +64,8 @@ impl Http {
             progress,
             home: Arc::new(home),
             credentials: Arc::new(credentials),
+            intake,
+            pace: watch::Sender::new((Pace::default(), None)),
         }
     }
 
@@ -137,22 +149,52 @@ impl Http {
         Ok(request)
     }
 
-    /// A whole body of at most [`MAX_MESSAGE`] bytes.
-    pub(in crate::mcp) async fn whole(&self, body: Incoming) -> Result<Bytes, Trouble> {
-        match self.body(body).await? {
-            Body::Whole(bytes) => Ok(bytes.into()),
-            Body::Beginning(_) => Err(self.progress.trouble(Trouble::TooLarge)),
+    /// Counts and reads what arrives.
+    pub(in crate::mcp) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    /// Waits until another stream of events may be opened; `false` when none may be any more.
+    pub(in crate::mcp) async fn may_listen(&self) -> bool {
+        let mut wait = None;
+        self.pace.send_modify(|(pace, began)| {
+            let now = Instant::now();
+            wait = pace.next(began.map(|began| now.saturating_duration_since(began)));
+            *began = wait.map(|wait| now + wait).or(*began);
+        });
+        let Some(wait) = wait else {
+            return false;
+        };
+        sleep(wait).await;
+        true
+    }
+
+    /// The beginning of a body: the words of a refusal.
+    pub(in crate::mcp) async fn words(&self, mut body: Incoming) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Ok(more) = frame.into_data() {
+                bytes.extend_from_slice(&more);
+            }
+            if bytes.len() > MAX_WORDS {
+                bytes.truncate(MAX_WORDS);
+                break;
+            }
         }
+        bytes
     }
 
     /// A body; of one of more than [`MAX_MESSAGE`] bytes about as much as that.
     pub(in crate::mcp) async fn body(&self, mut body: Incoming) -> Result<Body, Trouble> {
         let mut bytes = Vec::new();
+        let mut arriving = self.intake.arriving();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_broken| self.progress.trouble(Trouble::Broken))?;
             if let Ok(more) = frame.into_data() {
                 bytes.extend_from_slice(&more);
             }
+            let fits = arriving.reaches(bytes.len());
+            fits.map_err(|trouble| self.progress.trouble(trouble))?;
             if bytes.len() > MAX_MESSAGE {
                 return Ok(Body::Beginning(bytes));
             }
@@ -166,7 +208,8 @@ impl Http {
         body: Incoming,
         answering: Answering,
     ) -> impl Stream<Item = Result<Bytes, Trouble>> + Send + use<> {
-        events::events(body, answering, self.progress.clone())
+        let arriving = self.intake.arriving();
+        events::events(body, answering, self.progress.clone(), arriving)
     }
 }
 

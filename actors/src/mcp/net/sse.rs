@@ -26,6 +26,8 @@ pub(in crate::mcp) struct LegacySse {
     endpoint: Destination,
     bytes: BoxStream<'static, Result<Bytes, Trouble>>,
     decoder: Decoder,
+    /// A message that is being read.
+    reading: Option<Vec<u8>>,
 }
 
 impl LegacySse {
@@ -48,6 +50,7 @@ impl LegacySse {
                 .boxed(),
             endpoint: home,
             decoder: Decoder::default(),
+            reading: None,
             http,
         };
         for _ in 0..MAX_BEFORE_ENDPOINT {
@@ -108,8 +111,16 @@ impl Transport<RoleClient> for LegacySse {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         loop {
-            let (_, data) = self.next_event().await?;
+            let data = match self.reading.take() {
+                Some(data) => data,
+                None => self.next_event().await?.1.into_bytes(),
+            };
+            // Dropping the future must not lose the message: it is read again then.
+            self.reading = Some(data.clone());
+            let data = self.http.intake().tame(data, None).await;
+            self.reading = None;
             // What is no message is passed over, as on the other transports.
+            let Some(data) = data else { continue };
             if let Ok(message) = serde_json::from_str::<ServerJsonRpcMessage>(&data) {
                 return Some(message);
             }

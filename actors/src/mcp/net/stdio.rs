@@ -6,7 +6,6 @@
 use std::io;
 
 use rmcp::RoleClient;
-use rmcp::model::ServerJsonRpcMessage;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use vllm_responses_protocol::mcp::salvage::salvage;
 
+use super::intake::Intake;
 use super::{MAX_MESSAGE, Progress, Trouble};
 use crate::process::{Child, Spawned};
 
@@ -37,6 +37,9 @@ pub(in crate::mcp) struct StdioTransport {
     /// The rest of a line that was cut is passed over.
     skipping: bool,
     progress: Progress,
+    intake: Intake,
+    /// A line that is being read.
+    reading: Option<Vec<u8>>,
 }
 
 impl StdioTransport {
@@ -66,6 +69,8 @@ impl StdioTransport {
             noise: 0,
             skipping: false,
             progress,
+            intake: Intake::default(),
+            reading: None,
         })
     }
 
@@ -125,8 +130,16 @@ impl Transport<RoleClient> for StdioTransport {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         loop {
-            let line = self.line().await?;
-            if let Ok(message) = serde_json::from_slice::<ServerJsonRpcMessage>(&line) {
+            let line = match self.reading.take() {
+                Some(line) => line,
+                None => self.line().await?,
+            };
+            // Dropping the future must not lose the line: it is read again then.
+            self.reading = Some(line.clone());
+            let message = self.intake.tame(line, None).await;
+            self.reading = None;
+            let message = message.and_then(|text| serde_json::from_str(&text).ok());
+            if let Some(message) = message {
                 self.noise = 0;
                 return Some(message);
             }

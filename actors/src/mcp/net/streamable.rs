@@ -10,11 +10,14 @@ use futures_util::stream::BoxStream;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use rmcp::model::{ClientJsonRpcMessage, JsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientRequest, ErrorCode, ErrorData, JsonRpcMessage, ServerJsonRpcMessage,
+};
 use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
 };
 use sse_stream::{Sse, SseStream};
+use vllm_responses_protocol::mcp::inbound::{Fault, fault, forgets_session};
 use vllm_responses_protocol::mcp::salvage::salvage;
 
 use super::Trouble;
@@ -56,8 +59,24 @@ impl Http {
         answer: Response<Incoming>,
         answering: Answering,
     ) -> BoxStream<'static, Result<Sse, SseError>> {
+        let asked = match &answering {
+            Answering::Request(id) => Some(id.clone()),
+            Answering::Everything => None,
+        };
         let events = self.events(answer.into_body(), answering);
-        SseStream::from_bytes_stream(Box::pin(events)).boxed()
+        let events = SseStream::from_bytes_stream(Box::pin(events));
+        let intake = self.intake().clone();
+        let tamed = events.then(move |event| {
+            let (intake, asked) = (intake.clone(), asked.clone());
+            async move {
+                let mut event = event?;
+                if let Some(data) = event.data.take() {
+                    event.data = intake.tame(data.into_bytes(), asked).await;
+                }
+                Ok(event)
+            }
+        });
+        tamed.boxed()
     }
 
     /// The one place the SDK may send to: the session's own URL.
@@ -69,14 +88,14 @@ impl Http {
         &self,
         answer: Response<Incoming>,
         sent: &ClientJsonRpcMessage,
-        session: Option<&Arc<str>>,
+        had_session: bool,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let status = answer.status();
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
             return Ok(StreamableHttpPostResponse::Accepted);
         }
-        if status == StatusCode::NOT_FOUND && session.is_some() {
-            return Err(StreamableHttpError::SessionExpired);
+        if !status.is_success() {
+            return self.read_refusal(answer, sent, had_session).await;
         }
         let session = answer
             .headers()
@@ -84,46 +103,105 @@ impl Http {
             .and_then(|value| value.to_str().ok())
             .filter(|id| id.len() <= 1024)
             .map(str::to_owned);
-        let kind = content_type(&answer);
-        if !status.is_success() {
-            let trouble = Trouble::Status(status.as_u16());
-            let is_login = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            if is_login || !kind.starts_with(JSON) {
-                return Err(self.refuse(trouble));
-            }
-            let body = self.whole(answer.into_body()).await;
-            let body = body.map_err(|trouble| self.refuse(trouble))?;
-            return match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
-                Ok(message @ JsonRpcMessage::Error(_)) => {
-                    Ok(StreamableHttpPostResponse::Json(message, session))
-                }
-                _ => Err(self.refuse(trouble)),
-            };
-        }
-        if kind.starts_with(EVENTS) {
+        if content_type(&answer).starts_with(EVENTS) {
             return Ok(StreamableHttpPostResponse::Sse(
                 self.events_of(answer, answering(sent)),
                 session,
             ));
         }
+        let asked = request_id(sent);
         let body = self.body(answer.into_body()).await;
         let body = match body.map_err(|trouble| self.refuse(trouble))? {
             Body::Whole(body) => body,
             Body::Beginning(beginning) => {
-                let kept = salvage(&beginning, request_id(sent).as_deref());
+                let kept = salvage(&beginning, asked.as_deref());
                 kept.ok_or_else(|| self.refuse(Trouble::TooLarge))?.into()
             }
         };
-        match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
-            Ok(message) if kind.starts_with(JSON) => {
-                Ok(StreamableHttpPostResponse::Json(message, session))
+        let told = self.intake().tame(body, asked.clone()).await;
+        let message = told.and_then(|text| serde_json::from_str(&text).ok());
+        if let Some(JsonRpcMessage::Error(error)) = &message {
+            let told = fault_of(&error.error);
+            if had_session && forgets_session(status.as_u16(), Some(&told)) {
+                return Err(self.lost());
             }
-            _ if !matches!(sent, ClientJsonRpcMessage::Request(_)) => {
-                Ok(StreamableHttpPostResponse::Accepted)
-            }
-            _ => Err(self.refuse(Trouble::NotMcp)),
+            self.progress().refused(&words_of(&error.error));
+        }
+        match message {
+            Some(message) => Ok(StreamableHttpPostResponse::Json(message, session)),
+            None if asked.is_none() => Ok(StreamableHttpPostResponse::Accepted),
+            None => Err(self.refuse(Trouble::NotMcp)),
         }
     }
+
+    /// An HTTP error: its status and its body are one answer. It may mean that the session is gone, be
+    /// the error of the request, or say which versions of the protocol are spoken.
+    async fn read_refusal(
+        &self,
+        answer: Response<Incoming>,
+        sent: &ClientJsonRpcMessage,
+        had_session: bool,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let status = answer.status();
+        let trouble = Trouble::Status(status.as_u16());
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(self.refuse(trouble));
+        }
+        let is_text = content_type(&answer).starts_with("text/plain");
+        let body = self.words(answer.into_body()).await;
+        let told = fault(&body);
+        if had_session && forgets_session(status.as_u16(), told.as_ref()) {
+            return Err(self.lost());
+        }
+        let words = String::from_utf8_lossy(&body);
+        self.progress().refused(&words);
+        let JsonRpcMessage::Request(request) = sent else {
+            return Err(self.refuse(trouble));
+        };
+        let begins = matches!(
+            request.request,
+            ClientRequest::InitializeRequest(_) | ClientRequest::DiscoverRequest(_)
+        );
+        let error = match told {
+            Some(told) => rpc_error(&told),
+            None if begins && is_text => {
+                // A refusal in words: people have to read them.
+                let code = ErrorCode(i32::from(status.as_u16()));
+                ErrorData::new(code, words.into_owned(), None)
+            }
+            None => return Err(self.refuse(trouble)),
+        };
+        let message = ServerJsonRpcMessage::error(error, Some(request.id.clone()));
+        Ok(StreamableHttpPostResponse::Json(message, None))
+    }
+
+    /// The session is gone; the list of the next one may be another.
+    fn lost(&self) -> Failure {
+        self.progress().changed();
+        StreamableHttpError::SessionExpired
+    }
+}
+
+fn fault_of(error: &ErrorData) -> Fault {
+    Fault {
+        code: i64::from(error.code.0),
+        message: error.message.clone().into_owned(),
+        data: None,
+        has_id: true,
+    }
+}
+
+fn rpc_error(told: &Fault) -> ErrorData {
+    let code = i32::try_from(told.code).unwrap_or(ErrorCode::INTERNAL_ERROR.0);
+    let data = told.data.as_deref();
+    let data = data.and_then(|data| serde_json::from_str(data).ok());
+    ErrorData::new(ErrorCode(code), told.message.clone(), data)
+}
+
+/// All that an error says, versions in its data included.
+fn words_of(error: &ErrorData) -> String {
+    let data = error.data.as_ref().map(ToString::to_string);
+    format!("{} {}", error.message, data.unwrap_or_default())
 }
 
 impl StreamableHttpClient for Http {
@@ -143,7 +221,7 @@ impl StreamableHttpClient for Http {
         let body = Bytes::from(serde_json::to_vec(&message)?);
         let answer = self.send(Method::POST, &self.target(), headers, body).await;
         let answer = answer.map_err(StreamableHttpError::Client)?;
-        self.read_answer(answer, &message, session.as_ref()).await
+        self.read_answer(answer, &message, session.is_some()).await
     }
 
     async fn delete_session(
@@ -176,13 +254,18 @@ impl StreamableHttpClient for Http {
         if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(&id).ok()) {
             headers.insert(LAST_EVENT, id);
         }
+        if !self.may_listen().await {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
         let answer = self
             .send(Method::GET, &self.target(), headers, Bytes::new())
             .await;
         let answer = answer.map_err(StreamableHttpError::Client)?;
         match answer.status() {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),
-            StatusCode::NOT_FOUND if session.is_some() => Err(StreamableHttpError::SessionExpired),
+            StatusCode::NOT_FOUND | StatusCode::GONE if session.is_some() => {
+                Err(StreamableHttpError::SessionExpired)
+            }
             status if !status.is_success() => Err(self.refuse(Trouble::Status(status.as_u16()))),
             _ if content_type(&answer).starts_with(EVENTS) => {
                 Ok(self.events_of(answer, Answering::Everything))

@@ -79,6 +79,9 @@ impl fmt::Display for Reason {
             Self::TimedOut(limit) => write!(f, "no answer within {limit:?}"),
             Self::Trouble(trouble) => write!(f, "{trouble}"),
             Self::Start(reason) => f.write_str(reason),
+            Self::Rpc { code, message } if (100..600).contains(code) => {
+                write!(f, "HTTP status {code}: {message}")
+            }
             Self::Rpc { code, message } => write!(f, "JSON-RPC error {code}: {message}"),
             Self::Closed => f.write_str("the session has ended"),
             Self::WantsInput => f.write_str("it wants input from a person, which is not served"),
@@ -117,6 +120,7 @@ impl Failure {
     /// Whether the connection is gone, so that no answer will come.
     pub fn lost_session(&self) -> bool {
         match &self.reason {
+            Reason::Trouble(Trouble::NoRoom) => false,
             Reason::Trouble(_) | Reason::Closed => true,
             Reason::TimedOut(_)
             | Reason::Start(_)
@@ -129,7 +133,34 @@ impl Failure {
 
     /// Whether the guard said no while the connection was made.
     pub fn is_refusal(&self) -> bool {
-        self.reason == Reason::Trouble(Trouble::Refused)
+        matches!(
+            self.reason,
+            Reason::Trouble(Trouble::Refused | Trouble::NoName)
+        )
+    }
+
+    /// Whether the server was not reached: no connection, or none that speaks TLS or HTTP.
+    pub fn is_unreached(&self) -> bool {
+        match &self.reason {
+            Reason::TimedOut(_) => self.phase == Phase::Connect,
+            Reason::Trouble(trouble) => match trouble {
+                Trouble::ConnectTimedOut | Trouble::Unreachable(_) | Trouble::Tls => true,
+                Trouble::Broken => self.phase != Phase::Call,
+                Trouble::Refused
+                | Trouble::NoName
+                | Trouble::Status(_)
+                | Trouble::TooLarge
+                | Trouble::NoRoom
+                | Trouble::SessionLost
+                | Trouble::NotMcp => false,
+            },
+            Reason::Start(_)
+            | Reason::Rpc { .. }
+            | Reason::Closed
+            | Reason::WantsInput
+            | Reason::BadArguments
+            | Reason::Protocol => false,
+        }
     }
 
     /// As the `error` of an item.
@@ -186,10 +217,14 @@ fn trouble_in(error: &DynamicTransportError) -> Option<Trouble> {
         if let Some(trouble) = error.downcast_ref::<Trouble>() {
             return Some(*trouble);
         }
-        if let Some(StreamableHttpError::Client(trouble)) =
-            error.downcast_ref::<StreamableHttpError<Trouble>>()
-        {
-            return Some(*trouble);
+        match error.downcast_ref::<StreamableHttpError<Trouble>>() {
+            Some(StreamableHttpError::Client(trouble)) => return Some(*trouble),
+            Some(
+                StreamableHttpError::SessionExpired
+                | StreamableHttpError::SessionRecoveryTimeout
+                | StreamableHttpError::ReinitializationFailed(_),
+            ) => return Some(Trouble::SessionLost),
+            _ => {}
         }
         at = error.source();
     }

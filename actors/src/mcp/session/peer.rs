@@ -6,22 +6,24 @@
 
 use rmcp::model::{
     ClientConfig, CreateMessageRequestMethod, CreateMessageRequestParams, CreateMessageResult,
-    ElicitRequestParams, ElicitResult, ErrorCode, ErrorData, Implementation,
-    ListRootsRequestMethod, ListRootsResult, ProtocolVersion,
+    ElicitRequestParams, ElicitResult, ErrorCode, ErrorData, Implementation, JsonObject,
+    ListRootsRequestMethod, ListRootsResult, ProtocolVersion, TASKS_EXTENSION_ID,
 };
 use rmcp::service::{NotificationContext, RequestContext};
 use rmcp::{ClientHandler, RoleClient};
-use tokio::sync::watch;
+
+use crate::mcp::net::Progress;
 
 /// The client's side of a session.
 #[derive(Debug)]
 pub(super) struct Refuser {
-    changes: watch::Sender<u64>,
+    progress: Progress,
+    version: ProtocolVersion,
 }
 
 impl Refuser {
-    pub(super) fn new(changes: watch::Sender<u64>) -> Self {
-        Self { changes }
+    pub(super) fn new(progress: Progress, version: ProtocolVersion) -> Self {
+        Self { progress, version }
     }
 }
 
@@ -51,13 +53,14 @@ impl ClientHandler for Refuser {
     }
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
-        self.changes.send_modify(|count| *count += 1);
+        self.progress.changed();
     }
 
     fn get_info(&self) -> ClientConfig {
         let mut info = ClientConfig::default();
-        // The newest version that still begins with `initialize`.
-        info.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
+        info.protocol_version = self.version.clone();
+        let tasks = (TASKS_EXTENSION_ID.to_owned(), JsonObject::new());
+        info.capabilities.extensions = Some([tasks].into());
         info.client_info = Implementation::new("vllm-responses", env!("CARGO_PKG_VERSION"));
         info
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use vllm_responses_protocol::mcp::catalogue::RawTool;
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome};
 
 use super::{Endpoint, Reason};
@@ -20,6 +21,8 @@ pub(super) struct Redactor {
     /// Variables of a process: taken out of errors only, since results may well speak of a folder or a
     /// host that one of them names.
     variables: Vec<Box<str>>,
+    /// Of those, the ones whose names say that they are secrets: taken out of lists too.
+    named: Vec<Box<str>>,
 }
 
 impl fmt::Debug for Redactor {
@@ -34,6 +37,10 @@ impl Redactor {
         match endpoint {
             Endpoint::Stdio { env, .. } => Self {
                 keys: Vec::new(),
+                named: secrets(env.iter().filter_map(|(name, value)| {
+                    let secret = name.to_str().is_some_and(names_secret);
+                    value.to_str().filter(|_| secret)
+                })),
                 variables: secrets(env.iter().filter_map(|(name, value)| {
                     let passed = super::super::hosted::is_passed(name);
                     value.to_str().filter(|_| !passed)
@@ -47,6 +54,7 @@ impl Redactor {
                 Self {
                     keys: secrets(values.chain(query)),
                     variables: Vec::new(),
+                    named: Vec::new(),
                 }
             }
         }
@@ -55,8 +63,9 @@ impl Redactor {
     /// An outcome as it may be told.
     pub(super) fn outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Output { text } => Outcome::Output {
+            Outcome::Output { text, pictures } => Outcome::Output {
                 text: without(text, &self.keys),
+                pictures,
             },
             Outcome::Failed {
                 error: CallError::Tool { mut content },
@@ -69,6 +78,25 @@ impl Redactor {
                 }
             }
             other @ Outcome::Failed { .. } => other,
+        }
+    }
+
+    /// A definition as it may be told. A secret that is taken out of the name or the schema makes the
+    /// tool one that cannot be called, which is as it should be.
+    pub(super) fn tool(&self, tool: RawTool) -> RawTool {
+        if self.keys.is_empty() && self.named.is_empty() {
+            return tool;
+        }
+        let clean = |text: String| {
+            let text = without(text.into(), &self.keys);
+            String::from(without(text, &self.named))
+        };
+        RawTool {
+            name: clean(tool.name),
+            description: tool.description.map(clean),
+            input_schema: clean(tool.input_schema),
+            annotations: tool.annotations.map(clean),
+            ..tool
         }
     }
 
@@ -92,6 +120,21 @@ impl Redactor {
     fn error(&self, text: Box<str>) -> Box<str> {
         without(without(text, &self.keys), &self.variables)
     }
+}
+
+/// Whether a variable of this name has a secret in it.
+fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words = [
+        "KEY",
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "CREDENTIAL",
+        "AUTH",
+    ];
+    words.iter().any(|word| name.contains(word))
 }
 
 /// Longer ones first: one may be a part of another.
@@ -137,8 +180,8 @@ mod tests {
         let redactor = Redactor::of(&endpoint);
         let text = "no token-of-the-caller for support, only key-of-the-server";
         let told = "no *** for support, only ***";
-        let output = redactor.outcome(Outcome::Output { text: text.into() });
-        assert_eq!(output, Outcome::Output { text: told.into() });
+        let output = redactor.outcome(Outcome::text(text));
+        assert_eq!(output, Outcome::text(told));
         let error = CallError::tool(text);
         let failed = redactor.outcome(Outcome::Failed { error });
         assert_eq!(

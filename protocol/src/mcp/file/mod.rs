@@ -3,6 +3,8 @@
 //! `${VAR}` and `${VAR:-default}` in any text are filled in from the environment. Members that other
 //! programs keep in such files are tolerated and reported as notices.
 
+mod extras;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -10,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::json::{Fields, Kind, Place, Problems, elements, kind, read, scan};
 use crate::secret::Secret;
+pub use extras::Limits;
 
 /// Longest label: it is part of the names that the model sees.
 const MAX_LABEL: usize = 64;
@@ -34,6 +37,8 @@ pub struct ServerEntry {
     pub required: bool,
     /// Whether calls wait for the client's approval when the request does not say.
     pub approval: DefaultApproval,
+    /// Its own time limits.
+    pub limits: Limits,
 }
 
 /// Approval of calls when a request is silent about it.
@@ -149,9 +154,10 @@ pub fn decode(text: &str, around: Surroundings<'_>) -> Result<McpFile, Vec<Strin
         )]
     })?;
     let list = Place::Root;
-    let list = list.member("mcpServers");
+    let name = extras::list_name(&root);
+    let list = list.member(name);
     let mut servers = BTreeMap::new();
-    if let Some(raw) = root.required("mcpServers", &mut reader.problems)
+    if let Some(raw) = root.required(name, &mut reader.problems)
         && let Some(entries) = Fields::of(raw, list, &mut reader.problems)
     {
         for (label, raw) in entries.into_members() {
@@ -198,7 +204,15 @@ impl Reader<'_> {
             DefaultApproval::parse,
             &mut self.problems,
         );
-        let transport = if STDIO.iter().any(|name| fields.given(name)) {
+        let limits = extras::limits(&mut fields, &mut self.problems);
+        let is_stdio = STDIO.iter().any(|name| fields.given(name));
+        if !is_stdio && !fields.given("url") {
+            let place = fields.place();
+            if extras::misspelt(&fields, &place, &mut self.problems) {
+                return None;
+            }
+        }
+        let transport = if is_stdio {
             self.stdio(&mut fields, named.as_deref())
                 .map(Transport::Stdio)
         } else {
@@ -214,6 +228,7 @@ impl Reader<'_> {
             transport: transport?,
             required: required.unwrap_or(false),
             approval: approval.unwrap_or(DefaultApproval::Never),
+            limits,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::json::{Fields, Kind, Place, kind, read};
 use crate::mcp::outcome::CallError;
 use crate::responses::item::Item;
 use crate::responses::mcp::{
-    ListedTool, McpApprovalRequest, McpApprovalResponse, McpCall, McpListTools,
+    ListedTool, McpApprovalRequest, McpApprovalResponse, McpCall, McpImage, McpListTools,
 };
 
 /// Reads a list of tools. Its error may be text or an object: the SDK's type has changed.
@@ -53,6 +53,7 @@ pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
     let name = fields.required_string("name", reader.problems);
     let arguments = fields.required_string("arguments", reader.problems);
     let output = fields.string("output", reader.problems).map(Into::into);
+    let images = fields.take("images").map(read_images).unwrap_or_default();
     let error = fields.take("error").map(read_error);
     let approval = fields.string("approval_request_id", reader.problems);
     Some(Item::McpCall(McpCall {
@@ -62,10 +63,26 @@ pub(super) fn read_call(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) ->
         name: name?.into(),
         arguments: arguments?.into(),
         output,
+        images,
         error,
         approval_request_id: approval.map(Into::into),
         said: None,
     }))
+}
+
+/// Pictures as this gateway gave them out; nothing that would have to be fetched.
+fn read_images(raw: &RawValue) -> Vec<McpImage> {
+    #[derive(serde::Deserialize)]
+    struct Written {
+        url: Box<str>,
+    }
+    let images: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+    let urls = images.into_iter().filter_map(|raw| {
+        let image: Written = serde_json::from_str(raw.get()).ok()?;
+        let is_own = image.url.starts_with("data:image/");
+        is_own.then_some(McpImage { url: image.url })
+    });
+    urls.collect()
 }
 
 fn read_error(raw: &RawValue) -> CallError {

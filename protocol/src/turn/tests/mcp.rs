@@ -17,6 +17,7 @@ pub(super) fn listed(names: &[&str]) -> Listed {
         input_schema: r#"{"type":"object"}"#.to_owned(),
         annotations: None,
         read_only: name.starts_with("read"),
+        in_headers: false,
     });
     Listed {
         tools: Arc::new(catalogue("s", tools.collect())),
@@ -124,7 +125,7 @@ impl Mcp {
     }
 
     pub(super) fn gives(&mut self, text: &str) {
-        self.ended(Outcome::Output { text: text.into() });
+        self.ended(Outcome::text(text));
     }
 
     /// The finished resource, and the items as a later turn has them.

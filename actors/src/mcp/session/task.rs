@@ -1,0 +1,77 @@
+//! Results, and calls that a server answers later (tasks of 2026-07-28): they are asked for until they
+//! have ended, within the time of a call.
+
+use std::time::Duration;
+
+use rmcp::model::{CancelTaskParams, ContentBlock, GetTaskParams, JsonObject, Task, TaskPayload};
+use rmcp::{Peer, RoleClient, ServiceError};
+use serde_json::Value;
+use tokio::time::sleep;
+use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
+
+/// Least and longest time between two questions.
+const LEAST: Duration = Duration::from_millis(250);
+const MOST: Duration = Duration::from_secs(5);
+/// When the server does not say.
+const USUAL: Duration = Duration::from_secs(1);
+
+/// Why there is no outcome.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// A person would have to answer.
+    WantsInput,
+    /// A question failed.
+    Failed(ServiceError),
+}
+
+/// The outcome that stands in a result.
+pub(super) fn outcome(content: &[ContentBlock]) -> Option<Outcome> {
+    let [ContentBlock::Text(text)] = content else {
+        return None;
+    };
+    serde_json::from_str(&text.text).ok()
+}
+
+/// Asks for a task until it has ended.
+pub(super) async fn ended(peer: &Peer<RoleClient>, task: Task) -> Result<Option<Outcome>, Stop> {
+    let id = task.task_id;
+    let mut pause = task.poll_interval_ms;
+    loop {
+        let wait = pause.map_or(USUAL, Duration::from_millis);
+        sleep(wait.clamp(LEAST, MOST)).await;
+        let told = peer.get_task(GetTaskParams::new(id.clone())).await;
+        let told = told.map_err(Stop::Failed)?.task;
+        pause = told.task.poll_interval_ms.or(pause);
+        match told.payload {
+            TaskPayload::Working => {}
+            TaskPayload::Completed { result } => return Ok(of_result(&result)),
+            TaskPayload::Failed { error } => return Ok(Some(of_error(&error))),
+            TaskPayload::Cancelled => {
+                let error = CallError::protocol(SERVER_ERROR, "the server cancelled the task");
+                return Ok(Some(Outcome::Failed { error }));
+            }
+            TaskPayload::InputRequired { .. } | _ => {
+                // Nobody will answer: the server need not wait.
+                drop(peer.cancel_task(CancelTaskParams::new(id)).await);
+                return Err(Stop::WantsInput);
+            }
+        }
+    }
+}
+
+fn of_result(result: &JsonObject) -> Option<Outcome> {
+    let content = result.get("content")?;
+    let content: Vec<ContentBlock> = serde_json::from_value(content.clone()).ok()?;
+    outcome(&content)
+}
+
+fn of_error(error: &JsonObject) -> Outcome {
+    let code = error.get("code").and_then(Value::as_i64);
+    let words = error.get("message").and_then(Value::as_str);
+    Outcome::Failed {
+        error: CallError::protocol(
+            code.unwrap_or(SERVER_ERROR),
+            words.unwrap_or("the task failed without saying why"),
+        ),
+    }
+}

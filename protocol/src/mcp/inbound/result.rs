@@ -1,0 +1,56 @@
+//! The result of a call as the model and the client are told of it.
+//!
+//! What a tool says stands in its content. Many servers write the same once more as structured
+//! content; it is added only where it says something else, so that nothing is lost and nothing is read
+//! twice.
+
+use serde_json::value::RawValue;
+
+use super::blocks::Content;
+use super::{Shape, same};
+use crate::json_text::compact;
+use crate::mcp::hidden::readable;
+use crate::mcp::outcome::{CallError, Outcome, cap_of};
+
+/// The text of a result is cut to this many bytes.
+pub const MAX_RESULT: usize = 1024 * 1024;
+/// Longest error text.
+const MAX_ERROR: usize = 4096;
+
+/// The outcome of a finished call.
+pub(super) fn outcome(shape: &Shape<'_>) -> Outcome {
+    let mut content = Content::read(shape.content, MAX_RESULT);
+    let structured = shape.structured_content.filter(|raw| says_something(raw));
+    if let Some(raw) = structured
+        && !same::says(&content, raw)
+    {
+        let between = if content.whole > 0 { "\n" } else { "" };
+        let text = compact(raw.get());
+        content.whole += between.len() + text.len();
+        content.text.push_str(between);
+        content.text.push_str(&text);
+    }
+    let failed = shape.is_error.is_some_and(|raw| raw.get() == "true");
+    let text = readable(&content.text);
+    let whole = content.whole - (content.text.len().saturating_sub(text.len()));
+    if failed {
+        let text = if text.is_empty() {
+            "the tool failed without saying why"
+        } else {
+            &text
+        };
+        return Outcome::Failed {
+            error: CallError::tool(cap_of(text, MAX_ERROR, whole)),
+        };
+    }
+    Outcome::Output {
+        text: cap_of(&text, MAX_RESULT, whole),
+        pictures: content.pictures,
+    }
+}
+
+/// An empty object says nothing.
+fn says_something(raw: &RawValue) -> bool {
+    let text = raw.get();
+    text != "null" && text.trim_matches(['{', '}', ' ', '\n', '\r', '\t']) != ""
+}
