@@ -15,8 +15,8 @@ use vllm_responses_protocol::mcp::file::{self, DefaultApproval, McpFile, Surroun
 
 use super::Logging;
 use super::raw::{DEFAULT, Inputs, Raw, RawValue};
-use super::{dotenv, files};
 use super::validate::Reader;
+use super::{dotenv, files};
 
 /// Largest `mcp.json`, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
