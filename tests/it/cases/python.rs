@@ -115,7 +115,6 @@ fn exits() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn odd_bytes() {
     let Some(turns) = play("python-odd-bytes") else {
         return;

@@ -65,7 +65,6 @@ fn same_call_id_in_two_turns() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn call_sent_again_with_previous_response_id() {
     let turns = Case::load("call-sent-again-with-previous-response-id").play(&Stage::open());
     let again = turns[1].ok();
@@ -212,7 +211,6 @@ fn lone_surrogate_in_request() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn nul_in_tool_output() {
     let turns = all("nul-in-tool-output");
     let shown = outputs(&turns[0]);

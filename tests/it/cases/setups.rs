@@ -9,7 +9,6 @@ use crate::harness::tree::until;
 use crate::harness::{Fake, Script, TestGateway, check_stream};
 
 #[test]
-#[ignore = "wrong today"]
 fn head_health() {
     let stage = Stage::open();
     for turn in Case::load("head-health").play(&stage) {
@@ -19,7 +18,6 @@ fn head_health() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn one_connection() {
     let stage = Stage::open();
     let mut open = Open::connect(stage.client().address).expect("connect");

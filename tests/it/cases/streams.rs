@@ -214,7 +214,6 @@ fn usage_that_is_no_integer() {
 }
 
 #[test]
-#[ignore = "wrong today"]
 fn nul_in_model_text() {
     let turns = Case::load("nul-in-model-text").play(&Stage::open());
     assert!(turns.iter().any(|turn| turn.text().starts_with("a\0b")));
