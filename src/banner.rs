@@ -137,6 +137,14 @@ struct Trial<'a> {
     stream: bool,
 }
 
+/// Nobody needs a key: said once, at the start.
+pub(crate) fn warn_of_open_door() {
+    log::warn!(
+        "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
+         may use the gateway and read its responses"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

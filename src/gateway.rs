@@ -248,7 +248,7 @@ async fn open_and_serve(
     }
     ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     if !ready.keyed && ready.exposed {
-        warn_of_open_door();
+        banner::warn_of_open_door();
     }
     ready.announce(format);
     tokio::select! {
@@ -496,11 +496,4 @@ async fn open_upstream(
         Upstream::Spawn(spawned) => spawned.command.served_names.first().cloned().or(listed),
     };
     Ok((vllm, model))
-}
-
-fn warn_of_open_door() {
-    log::warn!(
-        "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
-         may use the gateway and read its responses"
-    );
 }

@@ -149,12 +149,13 @@ impl Reader<'_> {
     fn hosted(&mut self) -> Option<HostedSettings> {
         let startup = self.positive("mcp.startup_timeout");
         let is_set = |key| self.value(key).is_some_and(|value| value.place != DEFAULT);
-        let key = if is_set("mcp.startup_timeout") && !is_set("mcp.program_startup_timeout") {
-            "mcp.startup_timeout"
+        // One setting for all servers, as it was before programs had their own, holds for them too.
+        let is_shared = is_set("mcp.startup_timeout") && !is_set("mcp.program_startup_timeout");
+        let program_startup = if is_shared {
+            startup
         } else {
-            "mcp.program_startup_timeout"
+            self.positive("mcp.program_startup_timeout")
         };
-        let program_startup = self.positive(key);
         let call = self.positive("mcp.tool_timeout");
         let strict = self.switch("mcp.strict_definitions");
         Some(HostedSettings {

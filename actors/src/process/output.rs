@@ -22,8 +22,7 @@ const LONGEST_LINE: usize = 8 * 1024;
 /// One parcel to the writer; 15 of them in the queue and one being written are 1 MiB.
 const PARCEL: usize = 64 * 1024;
 const PARCELS: usize = 15;
-/// Bytes that a child may write to our output in a second, for long: no log of a server that works is a
-/// tenth of it, and a disk that is not filled in a night stands it.
+/// Bytes that a child may write to our output in a second, for long: ten times a busy server's log.
 const RATE: u64 = 1024 * 1024;
 /// And at once, after a silence: a traceback of every worker, a listing.
 const BURST: u64 = 4 * RATE;
@@ -34,18 +33,16 @@ type Outlet = fn() -> Box<dyn Write + Send>;
 /// Where this process writes its children's lines; like stderr, there is one.
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
 
-/// From the next launcher on, children's lines go to what this makes instead of to stderr as they are.
-/// Each write has whole lines, `NAME| ` before each. The first call counts.
+/// Children's lines go to what this makes from the next launcher on; the first call counts. Each write
+/// has whole lines, `NAME| ` before each.
 pub fn write_lines_to(outlet: Outlet) {
     OUTLET.get_or_init(|| outlet);
 }
 
 /// A writer of children's lines.
 pub fn outlet() -> Box<dyn Write + Send> {
-    OUTLET.get().map_or_else(
-        || -> Box<dyn Write + Send> { Box::new(io::stderr()) },
-        |make| make(),
-    )
+    let stderr: Outlet = || Box::new(io::stderr());
+    OUTLET.get().unwrap_or(&stderr)()
 }
 
 /// Cuts a byte stream into lines. Carriage return ends a line as line feed does, so that a progress

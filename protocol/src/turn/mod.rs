@@ -1,14 +1,13 @@
 //! The turn machine: one response from request to terminal event.
 //!
-//! `step` takes one [`Input`], moves to the next phase and leaves [`Effects`]: bytes for the client
-//! and actions for the actor. It knows neither HTTP nor actors nor time, so every rule here is a
-//! unit test. It guarantees, whatever the upstream does:
+//! `step` takes one [`Input`], moves to the next phase and leaves [`Effects`]: bytes for the client and
+//! actions for the actor. It knows neither HTTP nor time. It guarantees, whatever the upstream does:
 //!
 //! 1. Ids are fixed at `added`; sequence numbers are dense from 0; every item added is done; joined
 //!    deltas equal the done text; `output` is in `output_index` order.
 //! 2. One terminal event, then `data: [DONE]`. The stored status is the one the client saw.
-//! 3. A fault before the first byte for the client is an HTTP status with an error body. A fault
-//!    after it is an `error` event and `response.failed`, with the partial output kept.
+//! 3. A fault before the client's first byte is an HTTP status with an error body; one after it is an
+//!    `error` event and `response.failed`, with the partial output kept.
 //! 4. The record is committed before the terminal event is written. A failed commit costs the client
 //!    nothing but the truth: its terminal resource says `store: false`.
 //!

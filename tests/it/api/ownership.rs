@@ -63,6 +63,7 @@ const OTHER_FIELDS: &[&str] = &[
     "container",           // the interpreter's: it checks the owner when it opens one
     "approval_request_id", // of a request in the same conversation
     "file_id",             // refused
+    "continuation_id",     // groups background work; never looked up
     "conversation",        // refused
     "connector_id",        // refused
     "tunnel_id",           // refused

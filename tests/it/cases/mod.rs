@@ -106,7 +106,7 @@ impl Case {
             let known = turns.last().map(|turn| &turn.response);
             let body = filled(&entry["body"], known);
             let turn = stage.turn(&filled_text(line, known), &body, &scripts(answers, &body));
-            if turn.response["status"] == "completed" {
+            if line.starts_with("POST") && turn.response["status"] == "completed" {
                 stage.taken_back(&body, &turn);
             }
             turns.push(turn);
@@ -276,10 +276,26 @@ impl Stage {
     }
 }
 
-/// A prompt without thinking, which clients that keep items may send back sealed only.
+/// A prompt without what clients that keep items cannot send back: thinking, which they have sealed
+/// only, and the model's own ids of calls that were run for them, which they are not told.
 fn said(turn: &Turn) -> Vec<Value> {
     let mut messages = turn.messages().clone();
+    let mut ids = Vec::new();
+    let mut numbered = |id: &mut Value| {
+        let known = ids.iter().position(|known| known == id);
+        let at = known.unwrap_or_else(|| {
+            ids.push(id.clone());
+            ids.len() - 1
+        });
+        *id = json!(format!("call {at}"));
+    };
     for message in &mut messages {
+        for call in message["tool_calls"].as_array_mut().into_iter().flatten() {
+            numbered(&mut call["id"]);
+        }
+        if let Some(id) = message.get_mut("tool_call_id") {
+            numbered(id);
+        }
         if let Some(members) = message.as_object_mut() {
             members.remove("reasoning");
             members.remove("reasoning_content");
