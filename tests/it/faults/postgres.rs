@@ -137,10 +137,8 @@ fn d6_a_restart_of_postgres_under_load_loses_nothing() {
     assert_eq!(history.violations(client), Vec::<String>::new());
     assert!(longest < Duration::from_secs(9), "one waited {longest:?}");
     let log = gateway.log();
-    assert!(
-        !log.contains(PASSWORD) && !log.contains("postgresql://"),
-        "{log}"
-    );
+    // Which server it is may be said, without its password.
+    assert!(!log.contains(PASSWORD), "{log}");
 }
 
 #[test]

@@ -147,7 +147,10 @@ fn check_config(redis_url: &str) -> Vec<u8> {
         .env("VR_OPENAI_API_KEY", UPSTREAM_KEY)
         .env("VR_RESPONSE_STORE_CACHE", "1")
         .env("VR_REDIS_URL", redis_url)
-        .env("VR_DB_PATH", "canary-database-password.db")
+        .env(
+            "VR_DB_PATH",
+            "postgres://tests:canary-database-password@127.0.0.1:9/tests",
+        )
         .output()
         .unwrap();
     assert!(output.status.success());

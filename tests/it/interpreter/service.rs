@@ -201,7 +201,8 @@ fn what_refuses_to_start() {
         &[&bundle, "--code-interpreter-startup-timeout", "1ms"],
     ]
     .concat();
-    let (code, said) = start(&late, &[]);
+    let token = [("VR_CODE_INTERPRETER_TOKEN", TOKEN)];
+    let (code, said) = start(&late, &token);
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("`--code-interpreter-startup-timeout`"),
@@ -217,7 +218,7 @@ fn what_refuses_to_start() {
             "--code-interpreter-bundle",
             &bundle,
         ],
-        &[],
+        &token,
     );
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("cannot listen on 127.0.0.1"), "{said}");
