@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -101,7 +102,7 @@ impl Backwards {
 /// made; what is found is not wanted any more.
 pub fn take_items(
     chain: &Chain,
-    wanted: &mut HashSet<Box<str>>,
+    wanted: &mut HashSet<Box<str>, impl BuildHasher>,
     found: &mut Vec<Item>,
 ) -> Result<(), CorruptHistory> {
     for (position, link) in chain.links.iter().enumerate().rev() {

@@ -275,7 +275,7 @@ async fn adopt(inputs: &Inputs, name: &str) -> Result<String, Problem> {
 
 async fn backup(inputs: &Inputs, file: &str) -> Result<String, Problem> {
     let mut desk = open(inputs, Opening::AsItIs).await?;
-    desk.back_up(Path::new(file)).await?;
+    desk.back_up(Path::new(file))?;
     Ok(format!(
         "{file} is a whole copy of the database. Keep the seal key too: the file beside the database \
          whose name ends in `.seal-key`, or VR_SEAL_KEYS.\n"

@@ -313,12 +313,11 @@ impl Held {
     /// Holds so many instead if they fit.
     #[must_use]
     pub fn try_set(&mut self, bytes: usize) -> bool {
-        match bytes.checked_sub(self.bytes) {
-            Some(more) => self.try_grow(more),
-            None => {
-                self.cut(bytes);
-                true
-            }
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            self.try_grow(more)
+        } else {
+            self.cut(bytes);
+            true
         }
     }
 

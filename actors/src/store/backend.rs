@@ -16,6 +16,15 @@ use crate::env::{Clock as _, SystemClock};
 /// SQLite's own wait for a lock is as long, but a write may stand in the queue behind one that waits.
 const SQLITE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How it is tried whether transactions can be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// By an empty one: nothing has failed.
+    Commit,
+    /// By one that writes: an earlier write failed.
+    Write,
+}
+
 /// Connections that read.
 #[derive(Clone)]
 pub(super) enum Readers {
@@ -253,10 +262,10 @@ impl Engine {
     }
 
     /// Whether a transaction can be committed; one that writes, after a fault.
-    pub(super) async fn probe(&mut self, writes: bool) -> Result<(), StoreError> {
+    pub(super) async fn probe(&mut self, how: Probe) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(writer) => sqlite::transact(writer, move |connection| {
-                if writes {
+                if how == Probe::Write {
                     sqlite::done(sqlite::queries::try_write(connection))?;
                 }
                 Ok(())
@@ -265,7 +274,7 @@ impl Engine {
             .map_err(Failure::from),
             Self::Postgres(pool) => {
                 postgres::transact(pool, async |connection: &mut postgres::Connection| {
-                    if writes {
+                    if how == Probe::Write {
                         postgres::queries::try_write(connection).await?;
                     }
                     Ok(())

@@ -128,7 +128,7 @@ impl Desk {
     ///
     /// # Errors
     /// When it is no SQLite file, when there is such a file already, or when it cannot be written.
-    pub async fn back_up(&mut self, to: &Path) -> Result<(), BackupError> {
+    pub fn back_up(&mut self, to: &Path) -> Result<(), BackupError> {
         match &mut self.0 {
             Held::Sqlite(connection, _) => Ok(sqlite::copy_whole(connection, to)?),
             Held::Postgres(_) => Err(BackupError::Server),

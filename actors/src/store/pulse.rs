@@ -8,6 +8,7 @@ use actix::{AsyncContext as _, Context, Handler, Recipient, WrapFuture as _};
 use tokio::sync::oneshot;
 
 use super::StoreActor;
+use super::backend::Probe;
 use super::messages::{ReportTo, StoreError};
 use super::writer::{Care, Job};
 use crate::supervisor::messages::{Component, Health, Report};
@@ -145,11 +146,11 @@ impl StoreActor {
 
     fn probe_writes(&self, ctx: &mut Context<Self>) {
         let (reply, answer) = oneshot::channel();
-        let after_a_fault = self.shared.pulse.borrow().writes.failing_since.is_some();
-        let queued = self.writes.try_send(Job::Care(Care::Probe {
-            after_a_fault,
-            reply,
-        }));
+        let how = match self.shared.pulse.borrow().writes.failing_since {
+            Some(_) => Probe::Write,
+            None => Probe::Commit,
+        };
+        let queued = self.writes.try_send(Job::Care(Care::Probe { how, reply }));
         let shared = Rc::clone(&self.shared);
         let probe = async move {
             let began = Instant::now();

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::Shared;
-use super::backend::Engine;
+use super::backend::{Engine, Probe};
 use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
@@ -126,8 +126,8 @@ pub(super) enum Care {
     },
     /// Can it be written?
     Probe {
-        /// Whether something is to be written: after a fault, to see whether it is over.
-        after_a_fault: bool,
+        /// After a fault something is written, to see whether it is over.
+        how: Probe,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
     /// Nothing comes after this.
@@ -245,11 +245,8 @@ async fn tend(engine: &mut Engine, care: Care, shared: &Shared) {
         Care::Forget { claims, reply } => {
             let _unheard: Result<(), _> = reply.send(engine.forget(claims).await);
         }
-        Care::Probe {
-            after_a_fault,
-            reply,
-        } => {
-            let _unheard: Result<(), _> = reply.send(engine.probe(after_a_fault).await);
+        Care::Probe { how, reply } => {
+            let _unheard: Result<(), _> = reply.send(engine.probe(how).await);
         }
         Care::Close(_) => {}
     }

@@ -103,7 +103,7 @@ fn jitter(base: Duration) -> Duration {
 }
 
 async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault> {
-    let wanted = match call.delivery {
+    let accept = match call.delivery {
         Delivery::Events => "text/event-stream",
         Delivery::Whole => "application/json",
     };
@@ -111,7 +111,7 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault
         .upstream
         .post("/chat/completions", call.body.clone())
         .header("content-type", "application/json")
-        .header("accept", wanted)
+        .header("accept", accept)
         .header("x-request-id", &*call.origin.request_id);
     let sent = call.client.send(in_trace(request, span.scope().context()));
     let limits = call.upstream.deadlines;

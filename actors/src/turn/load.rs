@@ -98,13 +98,13 @@ impl TurnActor {
     /// Reads the items that the input refers to.
     pub(super) fn find_items(&mut self, wanted: Vec<Box<str>>, ctx: &mut Context<Self>) {
         let mut span = self.span.scope().span(Side::Internal, "store load");
-        let shelf = Shelf {
+        let sources = Shelf {
             peers: Arc::clone(&self.permit.peers),
             memory: self.permit.account.memory().clone(),
             copies: self.turn.copies(),
         };
         let (owner, origin) = (self.owner.clone(), self.origin.clone());
-        let find = async move { items(&shelf, &owner, &wanted, &origin).await };
+        let find = async move { items(&sources, &owner, &wanted, &origin).await };
         ctx.spawn(find.into_actor(self).map(move |found, act, ctx| {
             if found.is_err() {
                 span.fail("the items were not loaded");

@@ -87,6 +87,10 @@ pub fn supervise(
 /// What a vLLM of our own adds to its settings: a key that only it and we know, unless the user has
 /// given one, and the check that it is itself.
 pub fn own(upstream: UpstreamSettings, command: &VllmCommand) -> UpstreamSettings {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is vLLM's own variable, which it inherits as it is"
+    )]
     let given = std::env::var(KEY_VARIABLE)
         .ok()
         .filter(|key| !key.is_empty());

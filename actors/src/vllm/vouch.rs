@@ -26,7 +26,7 @@ enum Known {
     /// Somebody else's.
     Others,
     /// This kernel does not show who listens.
-    CannotBeKnown,
+    Hidden,
 }
 
 impl Vouch {
@@ -49,8 +49,8 @@ impl Vouch {
     /// One clause that says why nothing may be sent yet.
     pub(super) fn look(&self, child: u32) -> Result<(), String> {
         let Some(sockets) = ports::listening(self.port) else {
-            let before = self.known.send_replace(Known::CannotBeKnown);
-            if before != Known::CannotBeKnown {
+            let before = self.known.send_replace(Known::Hidden);
+            if before != Known::Hidden {
                 log::warn!(
                     "`/proc/net/tcp` cannot be read: whether port {} is vLLM's or somebody else's is \
                      not checked",
@@ -88,7 +88,7 @@ impl Vouch {
     pub(super) fn confirms(&self) -> bool {
         match &*self.known.borrow() {
             Known::Nothing | Known::Others => false,
-            Known::CannotBeKnown => true,
+            Known::Hidden => true,
             Known::Ours(known) => ports::listening(self.port)
                 .is_some_and(|now| !now.is_empty() && now.iter().all(|one| known.contains(one))),
         }

@@ -278,12 +278,12 @@ async fn a_backup_is_whole_private_and_overwrites_nothing() {
     let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
         .await
         .unwrap();
-    desk.back_up(&backup).await.unwrap();
+    desk.back_up(&backup).unwrap();
     // The gateway writes on.
     store.commit(record("alice", "r2")).await.unwrap();
     let mode = std::fs::metadata(&backup).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "{mode:o}");
-    let again = desk.back_up(&backup).await.unwrap_err().to_string();
+    let again = desk.back_up(&backup).unwrap_err().to_string();
     assert!(
         again.contains("backup.db") && again.contains("exists"),
         "{again}"

@@ -141,13 +141,14 @@ fn plain(bytes: &[u8]) -> usize {
 /// Position after the `\u` escape at `at`, and its second half if it is a pair.
 fn escape(bytes: &[u8], at: usize, lone: &mut dyn FnMut(usize)) -> usize {
     match unit(bytes, at) {
-        Some(0xD800..=0xDBFF) => match unit(bytes, at + 6) {
-            Some(0xDC00..=0xDFFF) => at + 12,
-            _ => {
+        Some(0xD800..=0xDBFF) => {
+            if let Some(0xDC00..=0xDFFF) = unit(bytes, at + 6) {
+                at + 12
+            } else {
                 lone(at);
                 at + 6
             }
-        },
+        }
         Some(0xDC00..=0xDFFF) => {
             lone(at);
             at + 6

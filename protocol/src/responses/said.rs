@@ -147,7 +147,7 @@ mod tests {
         let core = r#"{"id":"r","output":[]}"#;
         let stored = format!(
             r#"{{"_said":{{"mcp_1":{{"id":"functions.f:0"}}}},{}"#,
-            &core[1..]
+            core.strip_prefix('{').unwrap()
         );
         assert_eq!(public(&stored), core);
         assert_eq!(public(core), core);

@@ -129,7 +129,7 @@ pub fn chat_body(ask: Ask<'_>) -> Result<Vec<u8>, ApiError> {
         chat_template_kwargs: template_switches(request, thinking),
         passed_on: PassedOn {
             all: &request.sampling,
-            but: left_out(ask.choice, forced.is_some()),
+            but: left_out(ask.choice, forced.as_ref()),
         },
         structured_outputs: forced,
         stream: streamed,
@@ -238,12 +238,15 @@ const OF_THE_ANSWER: &[&str] = &[
 ];
 
 /// The client's own parameters that this call is made without: a grammar of ours stands for theirs.
-fn left_out(choice: ChoiceMode, has_grammar: bool) -> &'static [&'static str] {
+fn left_out(
+    choice: ChoiceMode,
+    grammar: Option<&StructuredOutputs<'_>>,
+) -> &'static [&'static str] {
     match choice {
         ChoiceMode::Summary => OF_THE_ANSWER,
         ChoiceMode::AsAsked | ChoiceMode::Auto | ChoiceMode::WithoutGatewayTools => {
             let own = OF_THE_ANSWER.get(..1);
-            own.filter(|_| has_grammar).unwrap_or_default()
+            own.filter(|_| grammar.is_some()).unwrap_or_default()
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::ApiErrorCode;
 use crate::responses::item::Item;
 use crate::translate::{self, Pictures};
 
-/// Words of refusals of pictures, in small letters: vLLM, SGLang, llama.cpp, Ollama, DeepSeek, OpenAI.
+/// Words of refusals of pictures, in small letters: vLLM, `SGLang`, llama.cpp, Ollama, `DeepSeek`, OpenAI.
 const REFUSALS: [&str; 7] = [
     "multimodal",
     "multi-modal",

@@ -86,11 +86,10 @@ fn a_remote_server_that_is_not_reached_is_told_in_one_way_and_the_log_knows_why(
     );
     let unknown = json!([{"type": "mcp", "server_label": "typo"}]);
     let body = json!({"model": "m", "input": "x", "tools": unknown});
-    let error = gateway.client().create(&body).error(400);
-    assert!(
-        error.to_string().contains("label `typo`; there are none"),
-        "{error}"
-    );
+    let reply = gateway.client().create(&body);
+    reply.error(400);
+    let told = reply.text();
+    assert!(told.contains("label `typo`; there are none"), "{told}");
 }
 
 #[test]
@@ -146,7 +145,10 @@ fn hostile_lists_and_results_leave_the_memory_alone() {
             ..Said::status(200)
         }
     });
-    let gateway = gateway(&fake, &odd);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_MCP_REMOTE_ALLOWED_HOSTS", &odd.address.to_string())
+        .env("VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC", "60s")
+        .start();
     let resident = || {
         let path = format!("/proc/{}/status", gateway.pid());
         let status = std::fs::read_to_string(path).unwrap();

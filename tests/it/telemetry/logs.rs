@@ -81,7 +81,7 @@ fn chatty(fake: &Fake) -> TestGateway {
 fn every_line_of_a_request_has_its_ids() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("ok")]);
-    fake.on("fails", [Script::error(500, "no")]);
+    fake.on("fails", [Script::error(503, "no")]);
     let gateway = chatty(&fake);
     let create = ("POST", "/v1/responses");
     let (_, first) = ask(
@@ -100,9 +100,9 @@ fn every_line_of_a_request_has_its_ids() {
         create,
         &json!({"model": "fails", "input": "a"}),
     );
-    assert_eq!(status, 502);
+    assert_eq!(status, 503);
     let again = wait_line(&gateway, "rq-fails", "trying again");
-    let failed = wait_line(&gateway, "rq-fails", "upstream call failed: status 500");
+    let failed = wait_line(&gateway, "rq-fails", "upstream call failed: status 503");
     assert_eq!(again["response_id"], failed["response_id"]);
     assert!(
         failed["response_id"]
@@ -134,7 +134,7 @@ fn every_line_about_the_store_has_its_ids() {
     let body = json!({"model": "m", "input": "a", "previous_response_id": id});
     let (status, _) = ask(&gateway, "rq-load", create, &body);
     assert_eq!(status, 503);
-    let line = wait_line(&gateway, "rq-load", "chain not loaded");
+    let line = wait_line(&gateway, "rq-load", "stored responses not loaded");
     assert!(
         line["response_id"]
             .as_str()

@@ -345,7 +345,7 @@ fn failures_are_said_in_fixed_words() {
     let (fake, collector) = (Fake::start(), Collector::start());
     fake.on(
         "m",
-        [Script::error(500, "canary-words"), Script::completion("ok")],
+        [Script::error(503, "canary-words"), Script::completion("ok")],
     );
     fake.on(
         "broken",

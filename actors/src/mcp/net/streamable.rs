@@ -33,6 +33,14 @@ const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 type Failure = StreamableHttpError<Trouble>;
 
+/// What a message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Within {
+    /// A session, which the server may have forgotten.
+    Session,
+    Nothing,
+}
+
 impl Http {
     fn refuse(&self, trouble: Trouble) -> Failure {
         StreamableHttpError::Client(self.progress().trouble(trouble))
@@ -88,14 +96,14 @@ impl Http {
         &self,
         answer: Response<Incoming>,
         sent: &ClientJsonRpcMessage,
-        had_session: bool,
+        within: Within,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let status = answer.status();
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
             return Ok(StreamableHttpPostResponse::Accepted);
         }
         if !status.is_success() {
-            return self.read_refusal(answer, sent, had_session).await;
+            return self.read_refusal(answer, sent, within).await;
         }
         let session = answer
             .headers()
@@ -122,7 +130,7 @@ impl Http {
         let message = told.and_then(|text| serde_json::from_str(&text).ok());
         if let Some(JsonRpcMessage::Error(error)) = &message {
             let told = fault_of(&error.error);
-            if had_session && forgets_session(status.as_u16(), Some(&told)) {
+            if within == Within::Session && forgets_session(status.as_u16(), Some(&told)) {
                 return Err(self.lost());
             }
             self.progress().refused(&words_of(&error.error));
@@ -140,7 +148,7 @@ impl Http {
         &self,
         answer: Response<Incoming>,
         sent: &ClientJsonRpcMessage,
-        had_session: bool,
+        within: Within,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let status = answer.status();
         let trouble = Trouble::Status(status.as_u16());
@@ -150,7 +158,7 @@ impl Http {
         let is_text = content_type(&answer).starts_with("text/plain");
         let body = self.words(answer.into_body()).await;
         let told = fault(&body);
-        if had_session && forgets_session(status.as_u16(), told.as_ref()) {
+        if within == Within::Session && forgets_session(status.as_u16(), told.as_ref()) {
             return Err(self.lost());
         }
         let words = String::from_utf8_lossy(&body);
@@ -221,7 +229,12 @@ impl StreamableHttpClient for Http {
         let body = Bytes::from(serde_json::to_vec(&message)?);
         let answer = self.send(Method::POST, &self.target(), headers, body).await;
         let answer = answer.map_err(StreamableHttpError::Client)?;
-        self.read_answer(answer, &message, session.is_some()).await
+        let within = if session.is_some() {
+            Within::Session
+        } else {
+            Within::Nothing
+        };
+        self.read_answer(answer, &message, within).await
     }
 
     async fn delete_session(

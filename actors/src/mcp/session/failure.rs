@@ -120,8 +120,8 @@ impl Failure {
     /// Whether the connection is gone, so that no answer will come.
     pub fn lost_session(&self) -> bool {
         match &self.reason {
-            Reason::Trouble(Trouble::NoRoom) => false,
-            Reason::Trouble(_) | Reason::Closed => true,
+            Reason::Trouble(trouble) => !matches!(trouble, Trouble::NoRoom),
+            Reason::Closed => true,
             Reason::TimedOut(_)
             | Reason::Start(_)
             | Reason::Rpc { .. }

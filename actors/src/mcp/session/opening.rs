@@ -187,7 +187,7 @@ impl Opening<'_> {
         let (label, deadlines, progress) = (self.label, self.deadlines, self.progress);
         let lifecycle = self.lifecycle();
         let opened = serve_client_with_lifecycle(self.peer, Calm::new(transport), lifecycle);
-        initialised(label, deadlines, progress, opened).await
+        initialised(label, deadlines, progress, Box::pin(opened)).await
     }
 
     fn timed_out(&self, phase: Phase) -> Failure {
@@ -285,6 +285,8 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
             )
             .into()
         }
-        other => other.to_string().into(),
+        other @ (SpawnError::Refused { .. } | SpawnError::Stopped { .. }) => {
+            other.to_string().into()
+        }
     })
 }

@@ -82,15 +82,12 @@ impl Content {
             return self.line("[resource]");
         };
         let uri = text::of(resource.uri).unwrap_or_default();
-        match text::of(resource.text) {
-            Some(words) => {
-                self.line(&format!("[resource {uri}]"));
-                self.line(&words);
-            }
-            None => {
-                self.line(&format!("[resource {uri}]"));
-                self.binary("data", &resource);
-            }
+        if let Some(words) = text::of(resource.text) {
+            self.line(&format!("[resource {uri}]"));
+            self.line(&words);
+        } else {
+            self.line(&format!("[resource {uri}]"));
+            self.binary("data", &resource);
         }
     }
 
@@ -150,16 +147,16 @@ fn is_plain(kind: &str) -> bool {
 
 /// The type and the base64 of a picture that models take; by its first bytes where they tell.
 fn picture<'a>(given: Option<&str>, data: &'a str) -> Option<(&'static str, Cow<'a, str>)> {
-    let data = match data.strip_prefix("data:") {
-        Some(url) => url.split_once(',')?.1,
-        None => data,
-    };
     const KINDS: [(&str, &str); 4] = [
         ("image/png", "iVBORw"),
         ("image/jpeg", "/9j/"),
         ("image/gif", "R0lGOD"),
         ("image/webp", "UklGR"),
     ];
+    let data = match data.strip_prefix("data:") {
+        Some(url) => url.split_once(',')?.1,
+        None => data,
+    };
     let by_bytes = KINDS.iter().find(|(_, begin)| data.starts_with(begin));
     let by_name = KINDS.iter().find(|(kind, _)| {
         let given = given.map(str::to_ascii_lowercase);
@@ -167,9 +164,10 @@ fn picture<'a>(given: Option<&str>, data: &'a str) -> Option<(&'static str, Cow<
     });
     let (kind, _) = by_bytes.or(by_name)?;
     let broken = data.contains(['\n', '\r']);
-    let data = match broken {
-        true => Cow::Owned(data.replace(['\n', '\r'], "")),
-        false => Cow::Borrowed(data),
+    let data = if broken {
+        Cow::Owned(data.replace(['\n', '\r'], ""))
+    } else {
+        Cow::Borrowed(data)
     };
     let whole = !data.is_empty()
         && data.len() % 4 == 0

@@ -54,21 +54,21 @@ pub(super) fn told(tools: &RawValue, bytes: usize, shape: &Shape<'_>) -> String 
     let mut out = format!(r#"{{"tools":[{{"name":"page","inputSchema":{{"{PAGE}":{page}}}}}"#);
     for (name, schema) in &read.in_headers {
         let name = serde_json::to_string(name).unwrap_or_default();
-        out.push_str(&format!(r#",{{"name":{name},"inputSchema":{schema}}}"#));
+        out.extend([r#",{"name":"#, &name, r#","inputSchema":"#, schema, "}"]);
     }
     out.push(']');
     let cursor = shape.next_cursor.filter(|raw| raw.get().len() <= 4096);
     let of_kind = |raw: Option<&'_ RawValue>, wanted| raw.is_some_and(|raw| kind(raw) == wanted);
     if let Some(cursor) = cursor.filter(|raw| kind(raw) == Kind::String) {
-        out.push_str(&format!(r#","nextCursor":{}"#, cursor.get()));
+        out.extend([r#","nextCursor":"#, cursor.get()]);
     }
     if let Some(ttl) = shape.ttl_ms.filter(|_| of_kind(shape.ttl_ms, Kind::Number))
         && ttl.get().parse::<u64>().is_ok()
     {
-        out.push_str(&format!(r#","ttlMs":{}"#, ttl.get()));
+        out.extend([r#","ttlMs":"#, ttl.get()]);
         let scope = shape.cache_scope.map(RawValue::get);
         if let Some(scope @ ("\"public\"" | "\"private\"")) = scope {
-            out.push_str(&format!(r#","cacheScope":{scope}"#));
+            out.extend([r#","cacheScope":"#, scope]);
         }
     }
     out.push('}');
@@ -86,20 +86,20 @@ impl Read {
     fn entry(&mut self, raw: &RawValue) {
         let tool = match entry(raw) {
             Ok(tool) => tool,
-            Err((name, why)) => return self.bad(name, why),
+            Err((name, why)) => return self.bad(&name, why),
         };
         let cost = tool.input_schema.len() + tool.description.as_ref().map_or(0, String::len);
         if tool.input_schema.len() > MAX_SCHEMA {
-            return self.bad(tool.name, "its schema is too large");
+            return self.bad(&tool.name, "its schema is too large");
         }
         if self.page.tools.len() > MAX_TOOLS || self.kept + cost > MAX_TOTAL {
-            return self.bad(tool.name, "the server's tools are too large together");
+            return self.bad(&tool.name, "the server's tools are too large together");
         }
         self.kept += cost;
         if tool.in_headers {
             self.header_bytes += tool.input_schema.len();
             if self.header_bytes > MAX_IN_HEADERS {
-                return self.bad(tool.name, "its schema is too large");
+                return self.bad(&tool.name, "its schema is too large");
             }
             let pair = (tool.name.clone(), tool.input_schema.clone());
             self.in_headers.push(pair);
@@ -107,9 +107,9 @@ impl Read {
         self.page.tools.push(tool);
     }
 
-    fn bad(&mut self, name: String, why: &str) {
+    fn bad(&mut self, name: &str, why: &str) {
         if self.page.bad.len() < MAX_NOTICES {
-            let name = visible(head(&name, 64));
+            let name = visible(head(name, 64));
             self.page.bad.push((name, why.to_owned()));
         }
     }
@@ -156,7 +156,7 @@ fn entry(raw: &RawValue) -> Result<RawTool, (String, &'static str)> {
         description: text::of(definition.description).map(Cow::into_owned),
         in_headers: schema.contains(HEADER),
         input_schema: schema,
-        read_only: annotations.is_some_and(|raw| hint(raw)),
+        read_only: annotations.is_some_and(hint),
         annotations: annotations.map(|raw| raw.get().to_owned()),
     })
 }
@@ -195,9 +195,8 @@ fn schema(raw: &RawValue) -> Option<String> {
     for pair in &members {
         let (name, raw) = pair;
         let value = match (odd(pair), kind(raw)) {
-            (false, _) => raw.get(),
             (true, Kind::Array) if raw.get().contains("\"object\"") => "\"object\"",
-            (true, Kind::Array) => raw.get(),
+            (false, _) | (true, Kind::Array) => raw.get(),
             (true, _) => continue,
         };
         if kept.len() > 1 {

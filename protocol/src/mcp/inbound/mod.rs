@@ -139,7 +139,7 @@ fn task(result: &RawValue, size: usize) -> Option<Cow<'_, str>> {
     /// The members that are known.
     #[derive(Deserialize, Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Task<'a> {
+    struct Polled<'a> {
         #[serde(borrow)]
         task_id: &'a RawValue,
         #[serde(borrow)]
@@ -164,7 +164,7 @@ fn task(result: &RawValue, size: usize) -> Option<Cow<'_, str>> {
     fn epoch() -> Cow<'static, str> {
         Cow::Borrowed("1970-01-01T00:00:00Z")
     }
-    let Ok(task) = serde_json::from_str::<Task<'_>>(result.get()) else {
+    let Ok(task) = serde_json::from_str::<Polled<'_>>(result.get()) else {
         return (size <= MAX_OTHER).then(|| Cow::Borrowed(result.get()));
     };
     let mut text = serde_json::to_string(&task).ok()?;

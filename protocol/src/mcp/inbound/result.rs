@@ -52,5 +52,8 @@ pub(super) fn outcome(shape: &Shape<'_>) -> Outcome {
 /// An empty object says nothing.
 fn says_something(raw: &RawValue) -> bool {
     let text = raw.get();
-    text != "null" && text.trim_matches(['{', '}', ' ', '\n', '\r', '\t']) != ""
+    text != "null"
+        && !text
+            .trim_matches(['{', '}', ' ', '\n', '\r', '\t'])
+            .is_empty()
 }

@@ -51,7 +51,11 @@ fn lines(list: &[Value], text: &str) -> bool {
     for element in list {
         let line = match element {
             Value::String(word) => word.clone(),
-            other => {
+            other @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_)) => {
                 // An object may go over several lines.
                 let mut read = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
                 if read.next().and_then(Result::ok).as_ref() != Some(other) {

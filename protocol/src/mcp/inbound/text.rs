@@ -34,18 +34,15 @@ fn whole_pairs(text: &str) -> String {
                     let low = unit(low);
                     low.is_some_and(|low| (0xdc00..=0xdfff).contains(&low))
                 });
-                match low.and_then(|low| low.split_at_checked(5)) {
-                    Some((low, behind)) => {
-                        kept.push('\\');
-                        kept.push_str(high);
-                        kept.push('\\');
-                        kept.push_str(low);
-                        behind
-                    }
-                    None => {
-                        kept.push_str(LOST);
-                        behind
-                    }
+                if let Some((low, behind)) = low.and_then(|low| low.split_at_checked(5)) {
+                    kept.push('\\');
+                    kept.push_str(high);
+                    kept.push('\\');
+                    kept.push_str(low);
+                    behind
+                } else {
+                    kept.push_str(LOST);
+                    behind
                 }
             }
             Some(0xdc00..=0xdfff) => {

@@ -267,7 +267,11 @@ fn refuse_unsupported(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
         .filter(|name| fields.take(name).is_some())
         .copied()
         .collect::<Vec<_>>();
-    read_background_options(fields, background, problems);
+    if read_background_options(fields, problems) && !background {
+        let at = Place::Root.member("background_options");
+        let at = at.member("completion_window");
+        problems.invalid(&at, "`soonest`, unless `background` is true");
+    }
     for name in asked.into_iter().chain(background.then_some("background")) {
         problems.add(
             &Place::Root.member(name),
@@ -278,23 +282,20 @@ fn refuse_unsupported(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
 }
 
 /// Reads `background_options`: hints for jobs that run later, of which one means nothing here. They
-/// are checked, and not echoed.
-fn read_background_options(fields: &mut Fields<'_, '_>, background: bool, problems: &mut Problems) {
+/// are checked, and not echoed. Says whether one is for work in the background only.
+fn read_background_options(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> bool {
     const WINDOWS: &[&str] = &["soonest", "2h", "8h"];
     let place = Place::Root.member("background_options");
     let Some(raw) = fields.take("background_options") else {
-        return;
+        return false;
     };
     let Some(mut options) = Fields::of(raw, place, problems) else {
-        return;
+        return false;
     };
     let parse = |word: &str| WINDOWS.contains(&word).then(|| word == "soonest");
     let soonest = options.word("completion_window", WINDOWS, parse, problems);
     options.short_string("continuation_id", MAX_LABEL, problems);
-    if soonest == Some(false) && !background {
-        let at = place.member("completion_window");
-        problems.invalid(&at, "`soonest`, unless `background` is true");
-    }
+    soonest == Some(false)
 }
 
 /// Refuses what needs something to be kept.

@@ -16,9 +16,11 @@ pub(super) fn called(id: &str, name: &str, arguments: &str) -> Vec<u8> {
 }
 
 fn bodies(actions: &[Action]) -> Vec<Value> {
-    let bodies = actions.iter().filter_map(|action| match action {
-        Action::CallModel(body) => serde_json::from_slice(body).ok(),
-        _ => None,
+    let bodies = actions.iter().filter_map(|action| {
+        let Action::CallModel(body) = action else {
+            return None;
+        };
+        serde_json::from_slice(body).ok()
     });
     bodies.collect()
 }
@@ -76,9 +78,11 @@ pub(super) fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value
         );
         actions = step(&mut bench, Input::UpstreamEnded);
     }
-    let record = actions.into_iter().find_map(|action| match action {
-        Action::Persist(record) => Some(*record),
-        _ => None,
+    let record = actions.into_iter().find_map(|action| {
+        let Action::Persist(record) = action else {
+            return None;
+        };
+        Some(*record)
     });
     (second, record.expect("stored"))
 }

@@ -45,7 +45,7 @@ impl Loop {
                 Action::CallModel(body) => self.bodies.push(serde_json::from_slice(&body).unwrap()),
                 Action::RunTool(call) => self.runs.push(call),
                 Action::Used(call) => {
-                    (self.used).push(call.prompt_tokens() + call.completion_tokens())
+                    (self.used).push(call.prompt_tokens() + call.completion_tokens());
                 }
                 other @ (Action::ListTools { .. }
                 | Action::ClaimApprovals(_)
