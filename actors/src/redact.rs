@@ -21,9 +21,9 @@ const SHORTEST: usize = 8;
 /// Shorter keys without a digit may be ordinary words, such as `not-needed`, which a model may say.
 const NO_WORD: usize = 20;
 
-/// A secret, made ready to be found; nothing where there is none.
+/// A secret in each of its spellings, made ready to be found; nothing where there is none.
 #[derive(Clone, Default)]
-pub struct Secrets(Option<Finder<'static>>);
+pub struct Secrets(Vec<Finder<'static>>);
 
 /// What passes through in parts; a secret is found wherever it is cut.
 #[derive(Debug, Default)]
@@ -45,38 +45,46 @@ impl Secrets {
     pub fn of(secret: Option<&Secret>) -> Self {
         let text = secret.map(Secret::expose);
         let text = text.filter(|text| text.len() >= SHORTEST);
-        Self(text.map(|text| Finder::new(text).into_owned()))
+        let spellings = text.map(spellings).unwrap_or_default();
+        let finders = spellings.iter().map(|text| Finder::new(text).into_owned());
+        Self(finders.collect())
     }
 
     /// The same for an answer, whose words are a model's: they are left alone unless they can only be
     /// the secret.
     #[must_use]
     pub fn in_answer(self) -> Self {
-        Self(self.0.filter(|finder| {
-            let text = finder.needle();
-            text.len() >= NO_WORD || text.iter().any(u8::is_ascii_digit)
-        }))
+        let plain = self.0.first().map(Finder::needle);
+        let word =
+            plain.is_some_and(|text| text.len() < NO_WORD && !text.iter().any(u8::is_ascii_digit));
+        if word { Self::default() } else { self }
     }
 
     /// Whether there is one.
     pub fn any(&self) -> bool {
-        self.0.is_some()
+        !self.0.is_empty()
     }
 
     /// The text without secrets.
     pub fn redact(&self, text: Bytes) -> Bytes {
-        match &self.0 {
-            Some(finder) if finder.find(&text).is_some() => replaced(finder, &text).freeze(),
-            _ => text,
-        }
+        self.0.iter().fold(text, |text, finder| {
+            if finder.find(&text).is_none() {
+                return text;
+            }
+            replaced(finder, &text).freeze()
+        })
     }
 
     /// The beginning of a text without secrets, nor one that is cut off at its end.
     pub fn redact_beginning(&self, mut text: Vec<u8>) -> Bytes {
-        if let Some(finder) = &self.0 {
-            text.truncate(text.len() - begun(finder.needle(), &text));
-        }
+        text.truncate(text.len() - self.begun(&text));
         self.redact(text.into())
+    }
+
+    /// How many bytes at the end of the text may be the beginning of a secret.
+    fn begun(&self, text: &[u8]) -> usize {
+        let begun = self.0.iter().map(|finder| begun(finder.needle(), text));
+        begun.max().unwrap_or(0)
     }
 
     /// A body whose secrets are replaced as it comes.
@@ -95,6 +103,30 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// The secret as it is, and as JSON writers spell it that escape more than they must: PHP's `/`, and
+/// .NET's `+` and what HTML has a meaning for. Words of an error are read only behind this.
+fn spellings(secret: &str) -> Vec<String> {
+    let coded = |spell: fn(u32) -> String| {
+        let parts = secret.chars().map(|char| match char {
+            '+' | '&' | '<' | '>' | '\'' | '`' | '"' => spell(u32::from(char)),
+            _ => char.to_string(),
+        });
+        parts.collect::<String>()
+    };
+    let mut all = vec![secret.to_owned()];
+    for other in [
+        secret.replace('/', "\\/"),
+        secret.replace('\\', "\\\\").replace('"', "\\\""),
+        coded(|code| format!("\\u{code:04X}")),
+        coded(|code| format!("\\u{code:04x}")),
+    ] {
+        if !all.contains(&other) {
+            all.push(other);
+        }
+    }
+    all
+}
+
 fn replaced(finder: &Finder<'_>, text: &[u8]) -> BytesMut {
     let mut out = BytesMut::with_capacity(text.len());
     let mut rest = text;
@@ -111,19 +143,17 @@ fn replaced(finder: &Finder<'_>, text: &[u8]) -> BytesMut {
 impl Passing {
     /// What may go on of this part and of what was held back.
     fn take(&mut self, part: Bytes) -> Bytes {
-        let Some(finder) = &self.secrets.0 else {
+        if !self.secrets.any() {
             return part;
-        };
-        let mut part = if self.held.is_empty() {
+        }
+        let part = if self.held.is_empty() {
             part
         } else {
             self.held.extend_from_slice(&part);
             self.held.split().freeze()
         };
-        if finder.find(&part).is_some() {
-            part = replaced(finder, &part).freeze();
-        }
-        let begun = begun(finder.needle(), &part);
+        let mut part = self.secrets.redact(part);
+        let begun = self.secrets.begun(&part);
         self.held
             .extend_from_slice(&part.split_off(part.len() - begun));
         part
@@ -201,6 +231,38 @@ mod tests {
         let word = Secrets::of(Some(&Secret::new("not-needed")));
         assert!(word.any() && !word.in_answer().any());
         assert!(secrets().in_answer().any());
+    }
+
+    /// Servers escape in JSON what they need not; who reads the words finds the secret again.
+    #[test]
+    fn a_secret_is_found_as_json_spells_it() {
+        for (key, spelt) in [
+            ("ab/cd/efgh1", r"ab\/cd\/efgh1"),
+            ("ab+cd/efgh1=", r"ab\u002Bcd/efgh1="),
+            ("ab+cd&efgh1=", r"ab\u002bcd\u0026efgh1="),
+            (r#"ab"cd\efgh1"#, r#"ab\"cd\\efgh1"#),
+        ] {
+            let secrets = Secrets::of(Some(&Secret::new(key)));
+            let text = format!(r#"{{"message":"key {spelt}."}}"#);
+            let clean = r#"{"message":"key [redacted]."}"#;
+            assert_eq!(&secrets.redact(Bytes::from(text.clone())), clean, "{key}");
+            for cut in 0..text.len() {
+                let (one, two) = text.split_at(cut);
+                let mut passing = Passing {
+                    secrets: secrets.clone(),
+                    held: BytesMut::new(),
+                };
+                let mut out = passing
+                    .take(Bytes::copy_from_slice(one.as_bytes()))
+                    .to_vec();
+                out.extend_from_slice(&passing.take(Bytes::copy_from_slice(two.as_bytes())));
+                out.extend_from_slice(&passing.held);
+                assert_eq!(out, clean.as_bytes(), "{key} {cut}");
+            }
+            let cut = text.len() - 4;
+            let beginning = secrets.redact_beginning(text.as_bytes()[..cut].to_vec());
+            assert_eq!(&beginning, r#"{"message":"key "#, "{key}");
+        }
     }
 
     proptest! {

@@ -129,6 +129,12 @@ pub fn read<'a>(data: &'a [u8], spare: &'a mut Vec<u8>) -> Result<Chunk<'a>, ser
     parse(spare)
 }
 
+/// Whether a frame is JSON that says nothing, such as the `null` or `""` that proxies send to keep a
+/// connection alive.
+pub fn is_nothing(data: &[u8]) -> bool {
+    matches!(data.trim_ascii(), b"" | b"null" | b"\"\"" | b"[]")
+}
+
 /// Google's servers put an error into a list.
 fn parse(data: &[u8]) -> Result<Chunk<'_>, serde_json::Error> {
     match data.trim_ascii_start().first() {

@@ -73,6 +73,10 @@ pub fn answer<'a>(
     sink: &mut dyn FnMut(ModelEvent<'a>),
 ) -> Option<FinishReason> {
     let mut tokens = std::mem::take(&mut choice.logprobs.content.0);
+    // Each entry is a call of its own, even where all have one index.
+    for call in choice.message.iter_mut().flat_map(|m| &mut m.tool_calls.0) {
+        call.index.0 = None;
+    }
     let choice = &*choice;
     if choice
         .message

@@ -121,7 +121,7 @@ impl Turn {
             return Err(fault::explain(UpstreamFault::TooLong));
         }
         while let Some(frame) = decoder.next_frame() {
-            if frame.data == b"[DONE]" {
+            if frame.data.trim_ascii() == b"[DONE]" {
                 self.extra_bytes += decoder.pending();
                 return Err(fault::cut_short());
             }
@@ -158,7 +158,11 @@ impl Turn {
             return Ok(());
         }
         let mut spare = Vec::new();
-        let mut chunk = chunk::read(data, &mut spare).map_err(|_malformed| fault::bad_chunk())?;
+        let mut chunk = match chunk::read(data, &mut spare) {
+            Ok(chunk) => chunk,
+            Err(_no_object) if chunk::is_nothing(data) => return Ok(()),
+            Err(_malformed) => return Err(fault::bad_chunk()),
+        };
         if let Some(complaint) = chunk.complaint() {
             return Err(complained(&complaint, effects));
         }

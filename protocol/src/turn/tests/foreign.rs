@@ -257,6 +257,18 @@ fn a_whole_answer_in_place_of_a_stream_is_read_and_the_other_way_round() {
     assert!(bench.text().contains("\"text\":\"hi\""));
 }
 
+/// Proxies keep a connection alive with frames that say nothing, and some end the last one oddly.
+#[test]
+fn frames_that_say_nothing_fail_no_stream() {
+    for odd in ["null", "\"\"", "[]", " null ", "{}"] {
+        let mut bench = Bench::stream().called();
+        let odd = format!("data: {odd}\n\n").into_bytes();
+        let end = b"data: [DONE] \n\n".to_vec();
+        let bytes = [odd.clone(), says("hi"), odd, finish("stop"), end].concat();
+        assert_eq!(bench.bytes(&bytes), ["persist completed"]);
+    }
+}
+
 #[test]
 fn s2_9_an_empty_finish_reason_is_none() {
     let mut bench = Bench::stream().called();

@@ -180,6 +180,26 @@ fn s1_2_a_call_without_a_name_is_left_out_and_told_to_the_operator() {
     assert_eq!(streamed.len(), 1);
 }
 
+/// Some servers give every call of a whole answer the same index.
+#[test]
+fn entries_of_a_whole_answer_are_calls_of_their_own() {
+    let call = |name: &str, arguments: &str| json!({"index": 0, "id": "", "function": {"name": name, "arguments": arguments}});
+    let message =
+        json!({"tool_calls": [call("", "{}"), call("f", ""), call("g", "{"), call("f", "{}")]});
+    let answer = json!({"choices": [{"message": message, "finish_reason": "tool_calls"}]});
+    let told = whole(&tools(), &answer);
+    let got: Vec<(&str, &str)> = told["output"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| {
+            let text = |key: &str| item[key].as_str().unwrap();
+            (text("name"), text("arguments"))
+        })
+        .collect();
+    assert_eq!(got, [("f", "{}"), ("g", "{"), ("f", "{}")]);
+}
+
 #[test]
 fn one_id_for_two_calls_becomes_two() {
     let call = |name: &str| json!({"id": "call_1", "function": {"name": name, "arguments": "{}"}});
