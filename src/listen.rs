@@ -130,6 +130,7 @@ fn worker(
         })
         .on_connect_ext(|connection: &Connection, about| {
             about.insert(connection.line());
+            about.insert(connection.origin());
         })
         .finish(map_config(app, |()| AppConfig::default()));
     let (head_timeout, write_stall) = (gateway.head_timeout, gateway.write_stall);

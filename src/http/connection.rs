@@ -32,6 +32,10 @@ const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line(Rc<Cell<Phase>>);
 
+/// Whether a connection comes from this machine: from loopback, or from the very address it goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromHere(pub(crate) bool);
+
 /// HTTP/1 answers one request after another, so a connection is at one of these.
 #[derive(Clone, Copy, Debug, Default)]
 enum Phase {
@@ -112,6 +116,14 @@ impl Connection {
     /// Where its requests find it.
     pub(crate) fn line(&self) -> Line {
         self.line.clone()
+    }
+
+    /// Where it comes from.
+    pub(crate) fn origin(&self) -> FromHere {
+        let peer = self.socket.peer_addr().map(|peer| peer.ip().to_canonical());
+        let own = self.socket.local_addr().map(|own| own.ip().to_canonical());
+        // One that has gone is nobody's.
+        FromHere(peer.is_ok_and(|peer| peer.is_loopback() || own.is_ok_and(|own| own == peer)))
     }
 
     /// Ready once the head that has begun is overdue.

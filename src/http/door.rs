@@ -7,7 +7,8 @@
 //!
 //! - `Origin`, which browsers send with every POST: one that `gateway.cors_origins` lists, one of this
 //!   machine (`localhost`, 127.0.0.0/8, `::1`), or the gateway's own by a name that no stranger can own.
-//! - `Host`, where the gateway listens on loopback only: the same names.
+//! - `Host`, where the gateway listens on loopback only, and of every connection from this machine itself,
+//!   since a page's own name can be made to point here: the same names.
 //!
 //! Names that no stranger can own are addresses, names without a dot, names under `localhost`, the name
 //! that the gateway is bound to, and those of `gateway.allowed_hosts`.
@@ -15,7 +16,7 @@
 use std::net::IpAddr;
 
 use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
@@ -23,6 +24,7 @@ use actix_web::{Error, web};
 use url::Url;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
+use super::connection::FromHere;
 use super::cors::CorsOrigins;
 use super::error;
 use super::state::AppState;
@@ -31,6 +33,18 @@ const HOST: &str = "this gateway is not known under the name in `Host`: use `loc
      the name in `VR_ALLOWED_HOSTS`";
 const ORIGIN: &str =
     "web pages of this origin may not use the gateway: list it in `VR_CORS_ORIGINS`";
+/// To who calls a service on loopback by another name.
+pub(crate) const LOOPBACK_ONLY: &str = "this service listens on loopback only: call it by a name of loopback in `Host`, such as \
+     `localhost` or 127.0.0.1";
+
+/// What a request says of itself, and whether a program of this machine sent it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    from_here: bool,
+}
 
 /// Who may come in with which names.
 #[derive(Clone, Debug)]
@@ -55,13 +69,20 @@ impl Door {
 
     /// # Errors
     /// What to tell a request that may come from a stranger's web page.
-    fn judge(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    fn judge(&self, asked: &Asked<'_>) -> Result<(), &'static str> {
+        let Asked {
+            method,
+            uri,
+            headers,
+            from_here,
+        } = *asked;
         if self.cors == CorsOrigins::Any {
             return Ok(());
         }
         let authority = uri.authority().map(|authority| authority.as_str());
         let host = authority.or_else(|| text(headers, header::HOST));
-        if self.loopback && !host.is_some_and(|host| self.is_ours(name_of(host))) {
+        let is_near = self.loopback || from_here;
+        if is_near && !host.is_some_and(|host| self.is_ours(name_of(host))) {
             return Err(HOST);
         }
         let mut origins = headers.get_all(header::ORIGIN);
@@ -150,6 +171,14 @@ fn is_loopback(name: &str) -> bool {
     local || ip(name).is_some_and(|ip| ip.is_loopback())
 }
 
+/// Whether a request to a service that listens on loopback only names it so. A page that has pointed its
+/// own name here says that name.
+pub(crate) fn names_loopback(head: &RequestHead) -> bool {
+    let authority = head.uri.authority().map(|authority| authority.as_str());
+    let host = authority.or_else(|| text(&head.headers, header::HOST));
+    host.is_some_and(|host| is_loopback(name_of(host).trim_end_matches('.')))
+}
+
 /// Middleware outside of all handlers: turns strangers' web pages away. Probes of health pass: they
 /// tell nothing, and come with any name.
 pub(crate) async fn keep<B: MessageBody>(
@@ -160,7 +189,13 @@ pub(crate) async fn keep<B: MessageBody>(
     let open = state.filter(|state| state.keys.borrow().is_none());
     let judged = open.map(|state| {
         let head = request.head();
-        state.door.judge(&head.method, &head.uri, &head.headers)
+        let from_here = request.conn_data::<FromHere>();
+        state.door.judge(&Asked {
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
+            from_here: from_here.is_some_and(|here| here.0),
+        })
     });
     match judged {
         Some(Err(rule)) if !request.path().starts_with("/health") => {
@@ -228,8 +263,17 @@ mod tests {
     }
 
     fn opens(door: &Door, pairs: &[(&'static str, &str)]) -> bool {
-        let uri = Uri::from_static("/v1/responses");
-        door.judge(&Method::POST, &uri, &headers(pairs)).is_ok()
+        judged(door, &Uri::from_static("/v1/responses"), pairs, false)
+    }
+
+    fn judged(door: &Door, uri: &Uri, pairs: &[(&'static str, &str)], from_here: bool) -> bool {
+        let asked = Asked {
+            method: &Method::POST,
+            uri,
+            headers: &headers(pairs),
+            from_here,
+        };
+        door.judge(&asked).is_ok()
     }
 
     #[test]
@@ -260,8 +304,48 @@ mod tests {
         }
         assert!(!opens(&door, &[]));
         let absolute = Uri::from_static("http://evil.example/v1/models");
-        let judged = door.judge(&Method::GET, &absolute, &headers(&[("host", "localhost")]));
-        assert!(judged.is_err());
+        assert!(!judged(&door, &absolute, &[("host", "localhost")], false));
+    }
+
+    #[test]
+    fn of_this_machine_itself_only_own_names_come_whatever_the_address() {
+        let door = door("0.0.0.0", CorsOrigins::None);
+        let uri = Uri::from_static("/v1/models");
+        for host in [
+            "localhost:5969",
+            "10.0.0.7",
+            "devbox",
+            "gateway.corp.example",
+        ] {
+            assert!(judged(&door, &uri, &[("host", host)], true), "{host}");
+        }
+        let rebound = [("host", "evil.example:5969")];
+        assert!(!judged(&door, &uri, &rebound, true));
+        assert!(!judged(&door, &uri, &[], true));
+        assert!(judged(&door, &uri, &rebound, false));
+    }
+
+    #[test]
+    fn a_service_on_loopback_is_called_by_names_of_loopback_only() {
+        let names = |host: &str| {
+            let mut head = RequestHead::default();
+            let value = header::HeaderValue::from_str(host).unwrap();
+            head.headers.insert(header::HOST, value);
+            names_loopback(&head)
+        };
+        for host in ["localhost:5970", "127.0.0.1", "[::1]:5970", "Localhost."] {
+            assert!(names(host), "{host}");
+        }
+        for host in [
+            "evil.example:5970",
+            "10.0.0.7",
+            "devbox",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
+            assert!(!names(host), "{host}");
+        }
+        assert!(!names_loopback(&RequestHead::default()));
     }
 
     #[test]

@@ -150,6 +150,7 @@ fn listen(
     let state = web::Data::new(ServiceState {
         interpreter,
         token: config.token.clone(),
+        on_loopback: config.address.ip().is_loopback(),
         limits: config.interpreter.limits.call(),
         door,
     });

@@ -22,6 +22,7 @@ use vllm_responses_actors::interpreter::wire::{
 use vllm_responses_actors::secret::Secret;
 
 use crate::bearer;
+use crate::http::door;
 
 /// The actor answers from memory.
 const ASK: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ const ASK: Duration = Duration::from_secs(5);
 pub(super) struct ServiceState {
     pub(super) interpreter: Addr<CodeInterpreterActor>,
     pub(super) token: Option<Secret>,
+    /// It listens on loopback only.
+    pub(super) on_loopback: bool,
     /// Of every call, whatever an order says.
     pub(super) limits: CallLimits,
     /// Calls that run, and whether more are taken.
@@ -86,12 +89,16 @@ impl Drop for Inside {
     }
 }
 
-/// Refuses whoever does not show the token, but for health.
+/// Refuses whoever does not show the token, but for health, and pages that have pointed a name of theirs
+/// here.
 pub(super) async fn authorize(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let state = request.app_data::<web::Data<ServiceState>>();
+    if state.is_some_and(|state| state.on_loopback) && !door::names_loopback(request.head()) {
+        return Err(error::ErrorForbidden(door::LOOPBACK_ONLY));
+    }
     let token = state.and_then(|state| state.token.as_ref());
     let is_open = request.path() == HEALTH_PATH;
     if token.is_some_and(|token| !is_open && !bearer::shows(request.headers(), token)) {

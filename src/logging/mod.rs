@@ -17,8 +17,8 @@ use vllm_responses_actors::process;
 use crate::config::{LogFormat, Logging};
 use queue::Queue;
 
-/// What no filter lets through: messages of MCP servers, which the SDK quotes.
-const SILENT: &str = "rmcp=off,sse_stream=off";
+/// Whom no filter lets through: the SDK quotes messages of MCP servers.
+const SILENT: [&str; 2] = ["rmcp", "sse_stream"];
 /// Whose lines below `info` may be seen. Other crates write what passes through them at `debug` and
 /// `trace`: statements with their parameters, heads with their keys.
 const OURS: [&str; 2] = ["vllm_responses", "access"];
@@ -80,7 +80,9 @@ impl Log for Current {
 }
 
 fn may_be_seen(metadata: &Metadata<'_>) -> bool {
-    metadata.level() <= Level::Info || OURS.iter().any(|own| metadata.target().starts_with(own))
+    let target = metadata.target();
+    let is_of = |names: &[&str]| names.iter().any(|name| target.starts_with(name));
+    (metadata.level() <= Level::Info && !is_of(&SILENT)) || is_of(&OURS)
 }
 
 /// Starts the log. `None` when there is one already, which stays as it is.
@@ -126,7 +128,7 @@ fn logger(settings: &Logging) -> Logger {
     let mut builder = Builder::new();
     // What actix says of its own start is no news to people; a filter that names it gets it.
     let quiet = "actix_server=warn,tracing::span=warn";
-    builder.parse_filters(&format!("{quiet},{},{SILENT}", settings.filter));
+    builder.parse_filters(&format!("{quiet},{}", settings.filter));
     IS_JSON.store(settings.format == LogFormat::Json, Relaxed);
     match settings.format {
         LogFormat::Text => builder.format(|out, record| line::text_line(out, &line::now(), record)),
@@ -182,6 +184,9 @@ mod tests {
             assert!(seen(target, Level::Info));
         }
         assert!(seen("vllm_responses_actors::turn", Level::Trace));
+        for target in ["rmcp::service", "rmcp", "sse_stream"] {
+            assert!(!seen(target, Level::Error), "{target}");
+        }
     }
 
     #[test]

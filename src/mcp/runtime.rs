@@ -117,6 +117,7 @@ fn listen(
     let state = web::Data::new(ServiceState {
         servers,
         token: config.token.clone(),
+        on_loopback: handed.is_none(),
         call_limit: call.saturating_add(CALL_SLACK),
     });
     let place = match &handed {

@@ -18,7 +18,7 @@ use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::{CallOrder, ServerPhase, ServerState, Snapshot};
 
 use crate::bearer;
-use crate::http::trace_context;
+use crate::http::{door, trace_context};
 
 /// How long a poll without news is held.
 const HOLD: Duration = Duration::from_secs(25);
@@ -30,16 +30,21 @@ const DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct ServiceState {
     pub(super) servers: Servers,
     pub(super) token: Option<Secret>,
+    /// It listens on a port of loopback.
+    pub(super) on_loopback: bool,
     /// Beyond every limit that a call has of its own.
     pub(super) call_limit: Duration,
 }
 
-/// Refuses whoever does not show the token.
+/// Refuses whoever does not show the token, and pages that have pointed a name of theirs here.
 pub(super) async fn authorize(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let state = request.app_data::<web::Data<ServiceState>>();
+    if state.is_some_and(|state| state.on_loopback) && !door::names_loopback(request.head()) {
+        return Err(error::ErrorForbidden(door::LOOPBACK_ONLY));
+    }
     let token = state.and_then(|state| state.token.as_ref());
     if token.is_some_and(|token| !bearer::shows(request.headers(), token)) {
         return Err(error::ErrorUnauthorized("a token is needed"));
