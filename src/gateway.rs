@@ -439,7 +439,7 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     log::info!("store: opening ({place})");
     let front = cache::start(settings, opening.config.cache.clone())
         .await
-        .map_err(|error| format!("{error} (it is {place})"))?;
+        .map_err(|error| banner::unusable(&opening.config.store, &error))?;
     opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),
