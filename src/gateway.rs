@@ -310,8 +310,8 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
 
 fn given_up_words(last_error: &str) -> String {
     let advice = if last_error.contains("not found") {
-        "install vLLM (`pip install vllm`), name its program with `VR_VLLM_BIN`, or use a server that \
-         runs with `--upstream`"
+        "`pip install vllm`, or name its program with `VR_VLLM_BIN`, or use a server that runs with \
+         `--upstream`"
     } else {
         "what it wrote is above"
     };

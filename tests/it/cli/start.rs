@@ -137,7 +137,9 @@ fn k3_a_vllm_that_is_not_installed_is_named_with_its_setting() {
     let flags = ["--gateway-port", "0", "--", "m"];
     let error = fails(&flags, &[("VR_VLLM_BIN", "/no/such/vllm")]);
     assert!(
-        error.contains("not found; install it or give its full path"),
+        error.contains(
+            "program `/no/such/vllm` of vllm not found; install it or give its full path"
+        ) && error.contains("`VR_VLLM_BIN`"),
         "{error}"
     );
 }
