@@ -140,7 +140,8 @@ core_bundle() {
   "$gateway" setup code-interpreter
 }
 
-# wait_for_http URL SECONDS PID LOG NAME: until URL answers 200. Shows the time it takes;
+# wait_for_http URL SECONDS PID LOG NAME: until URL answers 200. Shows the time it takes, and the log's
+# last line, which says what is waited for;
 # ends the script with the log's tail when process PID ends first.
 wait_for_http() {
   local url=$1 limit=$2 pid=$3 log=$4 name=$5 began=$SECONDS shown=0
@@ -152,11 +153,17 @@ wait_for_http() {
     [ $((SECONDS - began)) -lt "$limit" ] || die "$name was not ready within $limit seconds" "its log: $log"
     if [ $((SECONDS - began - shown)) -ge 10 ]; then
       shown=$((SECONDS - began))
-      say "$name is starting ($shown s)"
+      say "$name is starting ($shown s): $(last_words "$log")"
     fi
     sleep 0.3
   done
   say "$name is ready ($((SECONDS - began)) s)"
+}
+
+# The end of a log, short enough for a terminal, without what only a log needs.
+last_words() {
+  tail -n 1 "$1" 2>/dev/null | tr -cd '[:print:]' |
+    sed -E 's/^[0-9TZ:.-]+ [A-Z]+ +[a-z_:]+: //; s/^(.{120}).+/\1.../'
 }
 
 # bash speaks HTTP by itself: curl may be absent on a small machine.

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
+use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
 use crate::config::LogFormat;
@@ -45,6 +46,13 @@ pub(crate) fn place(settings: &StoreSettings) -> String {
         Database::Sqlite(path) => format!("SQLite, {}", printable(&path.display().to_string())),
         Database::Postgres(url) => format!("PostgreSQL, {}", printable(&url.without_password())),
     }
+}
+
+/// Why the database in use cannot be used: with its place, and how another is named. The default has
+/// the same words, so no setting is blamed that nobody made.
+pub(crate) fn unusable(settings: &StoreSettings, error: &StoreStartError) -> String {
+    let place = place(settings);
+    format!("{error} (it is {place}; `VR_DB_PATH` names another)")
 }
 
 impl Ready {

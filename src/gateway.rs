@@ -310,8 +310,8 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
 
 fn given_up_words(last_error: &str) -> String {
     let advice = if last_error.contains("not found") {
-        "install vLLM (`pip install vllm`), name its program with `VR_VLLM_BIN`, or use a server that \
-         runs with `--upstream`"
+        "`pip install vllm`, or name its program with `VR_VLLM_BIN`, or use a server that runs with \
+         `--upstream`"
     } else {
         "what it wrote is above"
     };
@@ -439,7 +439,7 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
     log::info!("store: opening ({place})");
     let front = cache::start(settings, opening.config.cache.clone())
         .await
-        .map_err(|error| format!("{error} (it is {place})"))?;
+        .map_err(|error| banner::unusable(&opening.config.store, &error))?;
     opening.doors.send_replace(Some(StoreDoors {
         fetch: front.clone().recipient(),
         chains: front.clone().recipient(),

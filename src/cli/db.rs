@@ -178,7 +178,7 @@ fn text<'a>(given: &'a ArgMatches, name: &str) -> &'a str {
 async fn open(inputs: &Inputs, opening: Opening) -> Result<Desk, Problem> {
     let settings = config::load_store(inputs).map_err(wrong)?;
     let desk = Desk::open(&settings, opening).await;
-    desk.map_err(|error| failed(format!("{error} (it is {})", banner::place(&settings))))
+    desk.map_err(|error| failed(banner::unusable(&settings, &error)))
 }
 
 async fn migrate(inputs: &Inputs) -> Result<String, Problem> {
@@ -189,6 +189,7 @@ async fn migrate(inputs: &Inputs) -> Result<String, Problem> {
 /// `status --json`.
 #[derive(Serialize)]
 struct Status {
+    database: String,
     responses: u64,
     live: u64,
     deleted: u64,
@@ -199,6 +200,7 @@ struct Status {
 
 async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> {
     let mut desk = open(inputs, Opening::AsItIs).await?;
+    let database = banner::place(&config::load_store(inputs).map_err(wrong)?);
     let Census {
         responses,
         live,
@@ -209,6 +211,7 @@ async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> 
     } = desk.census().await?;
     if given.get_flag("json") {
         let status = Status {
+            database,
             responses,
             live,
             deleted,
@@ -221,7 +224,7 @@ async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> 
     }
     let oldest = oldest_ms.map_or_else(|| "-".to_owned(), date);
     Ok(format!(
-        "responses  {responses}\nlive       {live}\ndeleted    {deleted}  (not yet removed)\n\
+        "database   {database}\nresponses  {responses}\nlive       {live}\ndeleted    {deleted}  (not yet removed)\n\
          expired    {expired}  (not yet removed)\nbytes      {bytes}\noldest     {oldest}\n"
     ))
 }

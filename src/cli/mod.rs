@@ -154,7 +154,12 @@ fn new_key(name: &str, file: Option<&String>) -> ExitCode {
     let key = format!("vr-{}", keys::hex(&bytes));
     if let Some(file) = file {
         return match keys::append(Path::new(file), &keys::line_for(name, &key), name) {
-            Ok(()) => answer(&format!("{key}\n")),
+            Ok(()) => {
+                complain(&[format!(
+                    "{name} is in {file}; a running gateway reads it at SIGHUP. The key, shown this once:"
+                )]);
+                answer(&format!("{key}\n"))
+            }
             Err(problem) => {
                 complain(&[format!("error: {problem}")]);
                 ExitCode::FAILURE

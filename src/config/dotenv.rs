@@ -1,4 +1,6 @@
 //! Pure reader of `.env`: `NAME=VALUE` lines, comments, one pair of quotes, no interpolation.
+//! A comment may also follow a value, behind a blank: without that `VR_DB_PATH=a.db # ours` names a
+//! file of that whole name.
 
 /// A line that is neither pair, comment nor blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +25,10 @@ pub(super) fn parse(text: &str) -> (Vec<(String, String)>, Vec<Bad>) {
         };
         match line
             .split_once('=')
-            .map(|(name, value)| (name.trim(), value.trim()))
+            .map(|(name, value)| (name.trim(), value))
         {
             Some((name, value)) if is_identifier(name) => {
-                pairs.push((name.to_owned(), unquote(value).to_owned()));
+                pairs.push((name.to_owned(), bare(value).to_owned()));
             }
             Some(_) | None => bad.push(Bad {
                 line: index + 1,
@@ -45,16 +47,52 @@ fn is_identifier(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn unquote(value: &str) -> &str {
-    ['"', '\'']
-        .into_iter()
-        .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
-        .unwrap_or(value)
+/// The value itself: without blanks around it, one pair of quotes, and a comment behind it.
+fn bare(value: &str) -> &str {
+    let trimmed = value.trim();
+    let quoted = ['"', '\''].into_iter().find_map(|quote| {
+        let inner = trimmed.strip_prefix(quote)?;
+        let (inside, behind) = inner.split_once(quote)?;
+        match behind.trim_start() {
+            "" => Some(inside),
+            rest if behind.starts_with([' ', '\t']) && rest.starts_with('#') => Some(inside),
+            // Quotes within quotes.
+            _ => inner.strip_suffix(quote),
+        }
+    });
+    quoted.unwrap_or_else(|| {
+        let marks = [" #", "\t#"].into_iter();
+        let end = marks.filter_map(|mark| value.find(mark)).min();
+        value
+            .get(..end.unwrap_or(value.len()))
+            .unwrap_or(value)
+            .trim()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_comment_behind_a_value_is_none_of_it() {
+        for (line, value) in [
+            ("A=5969 # port", "5969"),
+            ("A=5969\t# port", "5969"),
+            ("A= # nothing", ""),
+            ("A=a#b", "a#b"),
+            ("A=#b", "#b"),
+            ("A=\"a # b\"", "a # b"),
+            ("A=\"a # b\" # c \"d\"", "a # b"),
+            ("A='a' # it's", "a"),
+            ("A='it's'", "it's"),
+            ("A=a b  # c # d", "a b"),
+        ] {
+            let (pairs, bad) = parse(line);
+            assert_eq!(pairs, [("A".to_owned(), value.to_owned())], "{line}");
+            assert!(bad.is_empty(), "{line}");
+        }
+    }
 
     #[test]
     fn lines_quotes_comments_and_export() {

@@ -89,7 +89,7 @@ A value is looked for in this order; the first one found counts:
 
 1. the command line,
 2. the process environment,
-3. `.env` in the working directory (`NAME=VALUE` lines, `#` comments, one pair of quotes, no interpolation),
+3. `.env` in the working directory (`NAME=VALUE` lines, `#` comments (behind a value too, after a blank), one pair of quotes, no interpolation),
 4. the TOML file named by `--config` or `VR_CONFIG`,
 5. the default.
 

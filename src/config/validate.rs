@@ -27,7 +27,7 @@ use super::{
 const DURATION: &str = "must be a duration; write for example `30s`, `500ms`, `5m`, `2h` or `30d`";
 /// The problem of a configuration that names no model server.
 pub(crate) const NO_UPSTREAM: &str = "no upstream is configured; give the URL of a vLLM server with `--upstream URL`, with \
-     `VR_LLM_API_BASE=URL` in the environment or in `.env`, or with `url = \"URL\"` under `[upstream]` in the TOML file";
+     `VR_LLM_API_BASE=URL` in the environment or in `.env`, or with `url = \"URL\"` under `[upstream]` in the TOML file, or start one with `serve -- MODEL`";
 
 /// Judges every value.
 ///

@@ -49,6 +49,8 @@ pub(super) struct Visit {
     route: Box<str>,
     status: u16,
     caller: Option<Caller>,
+    /// Of a request that was denied, and so has no caller; its answer bears it.
+    request_id: Box<str>,
     noted: Option<Noted>,
     /// Whether all of the answer was made, and of a stream taken.
     pub(super) is_whole: bool,
@@ -66,6 +68,7 @@ impl Visit {
             route: route.into(),
             status: LEFT,
             caller: None,
+            request_id: Box::default(),
             noted: None,
             is_whole: false,
         })
@@ -84,6 +87,11 @@ impl Visit {
         };
         self.status = response.status().as_u16();
         self.caller = extensions.get::<Caller>().cloned();
+        if self.caller.is_none()
+            && let Some(id) = response.headers().get("x-request-id")
+        {
+            self.request_id = id.to_str().unwrap_or_default().into();
+        }
         self.noted = extensions.get::<Noted>().cloned().or_else(stored);
         self.is_whole = true;
     }
@@ -112,6 +120,7 @@ impl Drop for Visit {
             word("key", caller.owner.as_str());
             word("request_id", &caller.request_id);
         }
+        word("request_id", &self.request_id);
         if let Some(noted) = &self.noted {
             word("response_id", &noted.response_id);
             word("model", &noted.model);

@@ -346,6 +346,7 @@ async fn a_program_that_cannot_be_started_is_tried_again() {
     let play = Play::new(settings());
     let error = SpawnError::NotFound {
         name: "child".into(),
+        program: "no-such-program".into(),
     };
     play.stage.errors.borrow_mut().push_back(error.clone());
     play.start().await;

@@ -171,6 +171,7 @@ impl Desk {
     /// Starts one child, answers, and stays with it until it has ended.
     async fn serve_start(self, Start { spec, reply }: Start) {
         let name = spec.name.clone();
+        let program: String = spec.program.to_string_lossy().chars().take(200).collect();
         let started = tokio::time::timeout(START_LIMIT, self.launch(spec)).await;
         let refused = |reason: String| SpawnError::Refused {
             name: name.clone(),
@@ -183,7 +184,7 @@ impl Desk {
                 run.drive().await;
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                drop(reply.send(Err(SpawnError::NotFound { name })));
+                drop(reply.send(Err(SpawnError::NotFound { name, program })));
             }
             Ok(Err(error)) => drop(reply.send(Err(refused(error.to_string())))),
             Err(_) => drop(reply.send(Err(refused("its guardian does not answer".into())))),

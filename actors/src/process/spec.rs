@@ -132,10 +132,12 @@ pub struct Spawned {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpawnError {
     /// The program does not exist.
-    #[error("program of {name} not found; install it or give its full path")]
+    #[error("program `{program}` of {name} not found; install it or give its full path")]
     NotFound {
         /// The child's name.
         name: String,
+        /// What was to be started.
+        program: String,
     },
     /// The system refused, e.g. no permission or too many processes.
     #[error("cannot start {name}: {reason}")]

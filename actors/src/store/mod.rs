@@ -49,19 +49,17 @@ use rows::{ApprovalRow, Prepared};
 use settings::StoreSettings;
 use writer::{Care, Job, What, Write};
 
-/// Why the store cannot be opened. One line, naming the setting.
+/// Why the store cannot be opened. One line; the caller names the database and its setting.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreStartError {
     /// No file, no permission, no database.
-    #[error("the database of `VR_DB_PATH` cannot be opened ({0}): check path and permissions")]
+    #[error("the database cannot be opened ({0}): check path and permissions")]
     Open(String),
     /// A migration failed.
-    #[error("the database of `VR_DB_PATH` cannot be migrated: {0}")]
+    #[error("the database cannot be migrated: {0}")]
     Migration(String),
     /// A newer version made it.
-    #[error(
-        "the database of `VR_DB_PATH` belongs to a newer version of vllm-responses: start that version"
-    )]
+    #[error("the database belongs to a newer version of vllm-responses: start that version")]
     NewerSchema,
     /// The cache in front of it is set up wrongly.
     #[error("{0}")]
@@ -71,7 +69,7 @@ pub enum StoreStartError {
     OlderSchema,
     /// No server, no permission, no certificate.
     #[error(
-        "the PostgreSQL server of `VR_DB_PATH` cannot be used ({0}): check that it runs, and the \
+        "the PostgreSQL server cannot be used ({0}): check that it runs, and the \
          URL's host, port, database, user, password and `sslmode`"
     )]
     Server(String),

@@ -256,6 +256,9 @@ async fn poll(client: &Client, settings: &UpstreamSettings) -> Poll {
         Ok(Ok(answer)) => match answer.status {
             200 => Poll::Ready,
             status @ (401 | 403) => Poll::Unauthorized(status),
+            404 => Poll::NotYet(
+                "answers with status 404: is an OpenAI-compatible server at this address?".into(),
+            ),
             status => Poll::NotYet(format!("answers with status {status}")),
         },
     }

@@ -99,7 +99,8 @@ fn a_missing_program() {
         assert_eq!(
             error,
             SpawnError::NotFound {
-                name: "gone".into()
+                name: "gone".into(),
+                program: "no-such-program-here".into()
             }
         );
     });

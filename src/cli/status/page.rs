@@ -149,14 +149,15 @@ fn standing(phase: Standing) -> &'static str {
     }
 }
 
+/// Names are at most `mcp-runtime`.
 fn row(text: &mut String, name: &str, line: &str) {
     // Writing to a string does not fail.
-    writeln!(text, "  {:10} {}", printable(name), printable(line)).unwrap_or_default();
+    writeln!(text, "  {:11} {}", printable(name), printable(line)).unwrap_or_default();
 }
 
 fn note(text: &mut String, name: &str, line: Option<&str>) {
     if let Some(line) = line {
-        writeln!(text, "  {:10}   {name}: {}", "", printable(line)).unwrap_or_default();
+        writeln!(text, "  {:11}   {name}: {}", "", printable(line)).unwrap_or_default();
     }
 }
 
@@ -251,18 +252,18 @@ mod tests {
     fn the_page_says_everything_and_moves_no_cursor() {
         let expected = "\
 vllm-responses 1.2.3 at http://h: not ready
-  gateway    up 1 h 4 min, pid 11, 2 of 64 responses running
-  upstream   down, http://127.0.0.1:8457/v1, model small
-               last error: cannot be reached
-  vllm       to be started again, started again 1 time
-               last error: it ended while it was serving: signal 9
-               log: loading\u{fffd}[2J weights
-  store      ready, SQLite, 1 of 4096 places for writes taken
-  cache      off
-  python     ready, 3 processes, 2 of them idle, 0 calls waiting
-               walls: Landlock missing, seccomp there
-  tool       code_interpreter: missing
-               remedy: install it
+  gateway     up 1 h 4 min, pid 11, 2 of 64 responses running
+  upstream    down, http://127.0.0.1:8457/v1, model small
+                last error: cannot be reached
+  vllm        to be started again, started again 1 time
+                last error: it ended while it was serving: signal 9
+                log: loading\u{fffd}[2J weights
+  store       ready, SQLite, 1 of 4096 places for writes taken
+  cache       off
+  python      ready, 3 processes, 2 of them idle, 0 calls waiting
+                walls: Landlock missing, seccomp there
+  tool        code_interpreter: missing
+                remedy: install it
 ";
         assert_eq!(page("http://h", &status(), Lines::OfFailed), expected);
         let mut ready = status();

@@ -93,6 +93,7 @@ fn status_counts_and_adopt_and_purge_change_it() {
     assert_eq!(told["oldest_unix_ms"], 1_700_000_000_000_u64);
     let lines = done(&db(&place, "a.db", &["status"]));
     assert!(lines.contains("oldest     2023-11-14 22:13 UTC"), "{lines}");
+    assert!(lines.starts_with("database   SQLite, a.db\n"), "{lines}");
 
     refused(
         &db(&place, "a.db", &["adopt", "a b"]),

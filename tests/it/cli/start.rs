@@ -83,7 +83,7 @@ fn k3_a_taken_port_is_named_with_its_flag() {
 fn k3_a_database_that_cannot_be_opened_is_named_with_its_setting() {
     let flags = ["--gateway-port", "0", "--upstream", "http://127.0.0.1:9"];
     let error = fails(&flags, &[("VR_DB_PATH", "no/such/folder/a.db")]);
-    assert!(error.contains("`VR_DB_PATH`"), "{error}");
+    assert!(error.contains("`VR_DB_PATH` names another"), "{error}");
 }
 
 #[test]
@@ -137,7 +137,9 @@ fn k3_a_vllm_that_is_not_installed_is_named_with_its_setting() {
     let flags = ["--gateway-port", "0", "--", "m"];
     let error = fails(&flags, &[("VR_VLLM_BIN", "/no/such/vllm")]);
     assert!(
-        error.contains("not found; install it or give its full path"),
+        error.contains(
+            "program `/no/such/vllm` of vllm not found; install it or give its full path"
+        ) && error.contains("`VR_VLLM_BIN`"),
         "{error}"
     );
 }

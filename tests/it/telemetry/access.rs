@@ -75,6 +75,27 @@ fn each_request_is_a_line_without_what_was_said() {
     assert!(!log.contains("CANARY"), "{log}");
 }
 
+/// Who was denied asks by the id that the answer bore.
+#[test]
+fn a_denied_request_has_its_id_in_its_line() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, format!("ann {}\n", "0".repeat(64))).unwrap();
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_LOG_FORMAT", "json")
+        .env("VR_API_KEYS_FILE", keys.to_str().unwrap())
+        .start();
+    let denied = gateway.client().get("/v1/models");
+    assert_eq!(denied.status, 401);
+    let told = lines(&gateway, "/v1/models", 1);
+    assert_eq!(told[0]["status"], 401);
+    assert_eq!(
+        told[0]["request_id"].as_str(),
+        denied.header("x-request-id")
+    );
+}
+
 #[test]
 fn the_lines_of_requests_can_be_switched_off() {
     let fake = Fake::start();

@@ -110,6 +110,11 @@ impl CreateRequest {
         let Ok(text) = std::str::from_utf8(body) else {
             return Err(not_json("the request body is not valid UTF-8"));
         };
+        if text.trim_ascii().is_empty() {
+            return Err(not_json(
+                "the request body is empty; it must be a JSON object",
+            ));
+        }
         let text = scan::scan(text, rules.max_depth)?;
         let mut problems = Problems::default();
         let fields = Fields::parse(&text, &mut problems).map_err(|error| {

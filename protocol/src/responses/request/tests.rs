@@ -86,6 +86,14 @@ const ACCEPTED: &[(&str, &[&str])] = &[
 ];
 
 #[test]
+fn a_body_without_anything_is_called_empty() {
+    for body in ["", " \r\n"] {
+        let error = decode(body).unwrap_err();
+        assert!(error.message.contains("body is empty"), "{}", error.message);
+    }
+}
+
+#[test]
 fn every_member_takes_its_values_and_null() {
     for &(name, values) in ACCEPTED {
         for value in values.iter().chain(&["null"]) {
