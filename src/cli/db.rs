@@ -53,16 +53,18 @@ DATABASE.seal-key (or in VR_SEAL_KEYS). Keep a copy of that too, apart from the 
 
 Of a PostgreSQL database make the backup with pg_dump.";
 
+/// A command of `db`.
+fn sub(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).after_help(AFTER).arg(
+        Arg::new(table::CONFIG)
+            .long("config")
+            .value_name("FILE")
+            .help("TOML file with the gateway's configuration [env: VR_CONFIG]"),
+    )
+}
+
 /// The shape of `db`.
 pub(super) fn command() -> Command {
-    let sub = |name: &'static str, about: &'static str| {
-        Command::new(name).about(about).after_help(AFTER).arg(
-            Arg::new(table::CONFIG)
-                .long("config")
-                .value_name("FILE")
-                .help("TOML file with the gateway's configuration [env: VR_CONFIG]"),
-        )
-    };
     let status = sub("status", "Count responses, and what they take on disk").arg(
         Arg::new("json")
             .long("json")
@@ -102,14 +104,6 @@ pub(super) fn command() -> Command {
         "Where they are; a file path or a URL as in VR_DB_PATH",
     ))
     .arg(end("to", "Where they go; made and migrated when needed"));
-    let backup = sub("backup", "Copy an SQLite database to a file, whole")
-        .after_help(format!("{BACKUP_AFTER}\n\n{AFTER}"))
-        .arg(
-            Arg::new("file")
-                .value_name("FILE")
-                .required(true)
-                .help("Where it goes; never overwritten"),
-        );
     Command::new("db")
         .about("The database of responses: migrate, look, purge, move, back up")
         .after_help(AFTER)
@@ -123,7 +117,18 @@ pub(super) fn command() -> Command {
         .subcommand(purge)
         .subcommand(adopt)
         .subcommand(copy)
-        .subcommand(backup)
+        .subcommand(backup_command())
+}
+
+fn backup_command() -> Command {
+    sub("backup", "Copy an SQLite database to a file, whole")
+        .after_help(format!("{BACKUP_AFTER}\n\n{AFTER}"))
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .help("Where it goes; never overwritten"),
+        )
 }
 
 /// What went wrong, and the exit code.

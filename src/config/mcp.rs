@@ -102,15 +102,15 @@ pub fn named(path: &Path, env: &BTreeMap<OsString, OsString>) -> Vec<(OsString, 
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let names = text.split("${").skip(1);
     let names = names.filter_map(|rest| rest.split(['}', ':']).next());
-    let mut named: Vec<(OsString, Secret)> = names
+    let mut found: Vec<(OsString, Secret)> = names
         .filter_map(|name| {
             let value = env.get(&OsString::from(name))?.to_str()?;
             Some((name.into(), Secret::new(value)))
         })
         .collect();
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    named.dedup_by(|a, b| a.0 == b.0);
-    named
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.dedup_by(|a, b| a.0 == b.0);
+    found
 }
 
 impl Reader<'_> {

@@ -112,7 +112,7 @@ impl Drop for Visit {
             ("ms", Value::from(millis)),
         ];
         let mut word = |name, text| {
-            if text != "" {
+            if !text.is_empty() {
                 pairs.push((name, Value::from(text)));
             }
         };

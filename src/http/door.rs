@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::uri::Authority;
 use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
@@ -79,7 +80,7 @@ impl Door {
         if self.cors == CorsOrigins::Any {
             return Ok(());
         }
-        let authority = uri.authority().map(|authority| authority.as_str());
+        let authority = uri.authority().map(Authority::as_str);
         let host = authority.or_else(|| text(headers, header::HOST));
         let is_near = self.loopback || from_here;
         if is_near && !host.is_some_and(|host| self.is_ours(name_of(host))) {
@@ -174,7 +175,7 @@ fn is_loopback(name: &str) -> bool {
 /// Whether a request to a service that listens on loopback only names it so. A page that has pointed its
 /// own name here says that name.
 pub(crate) fn names_loopback(head: &RequestHead) -> bool {
-    let authority = head.uri.authority().map(|authority| authority.as_str());
+    let authority = head.uri.authority().map(Authority::as_str);
     let host = authority.or_else(|| text(&head.headers, header::HOST));
     host.is_some_and(|host| is_loopback(name_of(host).trim_end_matches('.')))
 }
@@ -266,6 +267,10 @@ mod tests {
         judged(door, &Uri::from_static("/v1/responses"), pairs, false)
     }
 
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "it is a member of what is judged"
+    )]
     fn judged(door: &Door, uri: &Uri, pairs: &[(&'static str, &str)], from_here: bool) -> bool {
         let asked = Asked {
             method: &Method::POST,

@@ -111,7 +111,7 @@ fn read_all(
             body.reserve_exact(grown - filled);
             body.resize(grown, 0);
         }
-        match decoder.read(&mut body[filled..]) {
+        match decoder.read(body.get_mut(filled..).unwrap_or_default()) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -50,7 +50,7 @@ pub(super) fn json(lines: &[u8]) -> Vec<u8> {
 /// The lines as text.
 pub(super) fn text(lines: &[u8]) -> Vec<u8> {
     let suspicious = |byte: &u8| (*byte < b' ' && !matches!(byte, b'\n' | b'\t')) || *byte >= 0x7f;
-    if !lines.iter().any(|byte| suspicious(byte)) {
+    if !lines.iter().any(suspicious) {
         return lines.to_vec();
     }
     let mut out = String::with_capacity(lines.len());

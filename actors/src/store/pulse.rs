@@ -122,6 +122,10 @@ impl StoreActor {
     }
 
     fn beat(&mut self, ctx: &mut Context<Self>) {
+        // The beat alone would keep a store alive that nobody can ask any more.
+        if !ctx.connected() {
+            return ctx.stop();
+        }
         let now = Instant::now();
         let (reads, writes) = {
             let mut pulse = self.shared.pulse.borrow_mut();

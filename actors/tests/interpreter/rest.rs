@@ -69,6 +69,7 @@ fn turns() {
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         for (before, owner) in ["a", "a", "a", "a", "b"].into_iter().enumerate() {
             let (there, sender) = (stage.clone(), sender.clone());
+            #[expect(clippy::disallowed_methods, reason = "the test ends with its system")]
             actix_rt::spawn(async move {
                 let executed = there.execute(of(owner, first("1"))).await.unwrap();
                 sender.send(owner).ok();

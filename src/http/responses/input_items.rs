@@ -98,11 +98,13 @@ async fn whole(
             items.reverse();
         }
         let mut taken = Taken::new(page);
-        items.into_iter().for_each(|item| taken.take(item));
+        for item in items {
+            taken.take(item);
+        }
         Ok(taken.list())
     };
     let (reading, list) = reading.work(bytes, write).await?;
-    answer(reading, list)
+    Ok(answer(reading, list))
 }
 
 /// Reads turn by turn from the last one, as far as the page goes: a conversation of many pictures is
@@ -154,17 +156,17 @@ async fn from_the_end(
         }
     }
     let (reading, list) = reading.work(bytes, move || Ok(taken.list())).await?;
-    answer(reading, list)
+    Ok(answer(reading, list))
 }
 
 fn answer(
     reading: Reading,
     list: Result<Result<String, ApiError>, CorruptHistory>,
-) -> Result<HttpResponse, HttpResponse> {
+) -> HttpResponse {
     match list {
-        Ok(Ok(body)) => Ok(reading.answer(body)),
-        Ok(Err(fault)) => Err(error::answer(&fault)),
-        Err(corrupt) => Err(unreadable(&reading, corrupt)),
+        Ok(Ok(body)) => reading.answer(body),
+        Ok(Err(fault)) => error::answer(&fault),
+        Err(corrupt) => unreadable(&reading, corrupt),
     }
 }
 
@@ -207,18 +209,28 @@ impl Page {
 struct Taken {
     page: Page,
     items: Vec<Item>,
-    /// Whether `after` has come, or was not asked for.
-    begun: bool,
-    /// Whether `before` has come.
-    ended: bool,
+    at: At,
     has_more: bool,
+}
+
+/// Where the coming item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// `after` has not come yet.
+    Before,
+    /// Within the page, or behind a full one.
+    Within,
+    /// `before` has come.
+    Behind,
 }
 
 impl Taken {
     fn new(page: Page) -> Self {
         Self {
-            begun: page.after.is_none(),
-            ended: false,
+            at: match page.after {
+                Some(_) => At::Before,
+                None => At::Within,
+            },
             has_more: false,
             items: Vec::new(),
             page,
@@ -226,12 +238,14 @@ impl Taken {
     }
 
     fn take(&mut self, mut item: Item) {
-        if !self.begun {
-            self.begun = self.page.after.as_deref() == Some(item.id());
+        if self.at == At::Before {
+            if self.page.after.as_deref() == Some(item.id()) {
+                self.at = At::Within;
+            }
             return;
         }
-        if self.ended || self.page.before.as_deref() == Some(item.id()) {
-            self.ended = true;
+        if self.at == At::Behind || self.page.before.as_deref() == Some(item.id()) {
+            self.at = At::Behind;
         } else if self.items.len() < self.page.limit {
             if self.page.code_outputs == CodeOutputs::Hidden {
                 item.hide_code_outputs();
@@ -245,11 +259,11 @@ impl Taken {
     /// The page as JSON.
     fn list(self) -> Result<String, ApiError> {
         // The first page again would send a pager round in circles.
-        if !self.begun {
+        if self.at == At::Before {
             return Err(unknown("after"));
         }
         // Behind a full page it may still come.
-        if self.page.before.is_some() && !self.ended && !self.has_more {
+        if self.page.before.is_some() && self.at != At::Behind && !self.has_more {
             return Err(unknown("before"));
         }
         let list = List {

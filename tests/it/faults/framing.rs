@@ -55,10 +55,10 @@ const FORMS: [Form; 3] = [Form::Stream, Form::Whole, Form::Chat];
 fn body(form: Form, words: &str) -> (&'static str, String) {
     if form == Form::Stream {
         let events = [text(words), finish("stop"), usage(7, 3)];
-        let mut out: String = events
-            .iter()
-            .map(|event| format!("data: {event}\n\n"))
-            .collect();
+        let mut out = String::new();
+        for event in events {
+            out.push_str(&format!("data: {event}\n\n"));
+        }
         out.push_str("data: [DONE]\n\n");
         return ("text/event-stream", out);
     }
@@ -78,7 +78,7 @@ fn answer(form: Form, words: &str, framing: Framing, short: bool) -> Vec<u8> {
         Framing::Chunks => "transfer-encoding: chunked\r\n".to_owned(),
         Framing::UntilClose | Framing::Old => String::new(),
     };
-    let version = if framing == Framing::Old { 0 } else { 1 };
+    let version = i32::from(framing != Framing::Old);
     let mut out = format!("HTTP/1.{version} 200 OK\r\ncontent-type: {kind}\r\n{lines}\r\n");
     if framing == Framing::Chunks {
         let (one, two) = body.split_at(body.len() / 2);

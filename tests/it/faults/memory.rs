@@ -119,7 +119,7 @@ fn shapes(bytes: usize) -> Vec<(&'static str, String)> {
             "pictures",
             format!(
                 r#"{{"model":"m","input":[{{"role":"user","content":[{}]}}]}}"#,
-                vec![&*picture; 7].join(",")
+                [&*picture; 7].join(",")
             ),
         ),
         ("text", format!(r#"{{"model":"m","input":"{long}"}}"#)),
@@ -217,10 +217,8 @@ fn c6_sixty_bombs_end_no_running_stream() {
         let events = check_stream(&stream.reply().expect("whole").text());
         assert_eq!(events.last().unwrap()["type"], "response.completed");
     }
-    assert_eq!(
-        metric(&gateway, "vllm_responses_responses_shed_total "),
-        0.0
-    );
+    let shed = metric(&gateway, "vllm_responses_responses_shed_total ");
+    assert!(shed < 1.0, "{shed}");
 }
 
 #[test]
@@ -248,8 +246,8 @@ fn c3_stalled_uploads_give_their_memory_back() {
             .map(|begun| begun.join().unwrap())
             .collect()
     });
-    let held = metric(&gateway, "vllm_responses_buffered_bytes ");
-    eprintln!("{held} bytes are held by uploads that say nothing");
+    let buffered = metric(&gateway, "vllm_responses_buffered_bytes ");
+    eprintln!("{buffered} bytes are buffered by uploads that say nothing");
     // One caller's bodies never have everything: another request is served meanwhile.
     let other = gateway
         .client()

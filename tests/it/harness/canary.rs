@@ -12,7 +12,7 @@ pub(crate) fn search(sink: &str, bytes: &[u8], canaries: &[&str]) {
     for canary in canaries {
         for form in forms(canary) {
             if let Some(at) = text.find(&form) {
-                let around: String = text[at..].chars().take(300).collect();
+                let around: String = text.split_at(at).1.chars().take(300).collect();
                 panic!("{canary} in {sink}, written as {form}: {around}");
             }
         }

@@ -209,12 +209,12 @@ fn what_refuses_to_start() {
         "{said}"
     );
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = listener.local_addr().unwrap().port().to_string();
+    let occupied = listener.local_addr().unwrap().port().to_string();
     let (code, said) = start(
         &[
             "code-interpreter",
             "--code-interpreter-port",
-            &taken,
+            &occupied,
             "--code-interpreter-bundle",
             &bundle,
         ],

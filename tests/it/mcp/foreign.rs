@@ -202,13 +202,13 @@ fn forgetful(how: usize, generation: Arc<Clock>) -> Odd {
         }
         let id = &asked.message["id"];
         match how {
-            0 => asked.error(400, -32001, "Session not found", id),
-            1 => asked.error(410, -32001, "Session not found", id),
-            2 => asked.error(500, -32001, "Session not found", id),
-            3 => asked.error(400, -32000, "that session is not known here", &Value::Null),
-            4 => asked.error(200, -32001, "Session not found", id),
+            0 => Asked::error(400, -32001, "Session not found", id),
+            1 => Asked::error(410, -32001, "Session not found", id),
+            2 => Asked::error(500, -32001, "Session not found", id),
+            3 => Asked::error(400, -32000, "that session is not known here", &Value::Null),
+            4 => Asked::error(200, -32001, "Session not found", id),
             5 => Said::text(404, "gone"),
-            _ => asked.error(404, -32000, "what?", &Value::Null),
+            _ => Asked::error(404, -32000, "what?", &Value::Null),
         }
     })
 }
@@ -282,14 +282,14 @@ fn a_version_that_is_refused_is_tried_again_with_one_that_is_named() {
             }
             match way {
                 0 => Said::json(
-                    json!({"jsonrpc": "2.0", "id": asked.message["id"], "error": {"code": -32602,
+                    &json!({"jsonrpc": "2.0", "id": asked.message["id"], "error": {"code": -32602,
                     "message": "protocol version not supported", "data": {"supported": ["2025-06-18"]}}}),
                 ),
                 1 => Said::text(
                     400,
                     "not spoken here; 2025-06-18, 2025-03-26 and 2024-11-05 are",
                 ),
-                _ => asked.error(
+                _ => Asked::error(
                     400,
                     -32000,
                     "Unsupported protocol version (supported versions: 2025-06-18)",
@@ -319,8 +319,8 @@ fn modern(asked: &Asked<'_>, polls: &Clock) -> Said {
     let version = meta["io.modelcontextprotocol/protocolVersion"].as_str();
     let id = &asked.message["id"];
     match asked.method() {
-        "initialize" | "ping" => asked.error(404, -32601, "Method not found", id),
-        _ if version != Some("2026-07-28") => asked.error(400, -32022, "Unsupported protocol version", id),
+        "initialize" | "ping" => Asked::error(404, -32601, "Method not found", id),
+        _ if version != Some("2026-07-28") => Asked::error(400, -32022, "Unsupported protocol version", id),
         "server/discover" => asked.result(&json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
             "capabilities": {"tools": {}}, "serverInfo": {"name": "new", "version": "1"},
             "ttlMs": 1000, "cacheScope": "private"})),

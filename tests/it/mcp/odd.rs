@@ -33,15 +33,15 @@ impl Asked<'_> {
 
     /// A result of this request.
     pub(super) fn result(&self, result: &Value) -> Said {
-        Said::json(json!({"jsonrpc": "2.0", "id": self.message["id"], "result": result}))
+        Said::json(&json!({"jsonrpc": "2.0", "id": self.message["id"], "result": result}))
     }
 
     /// An error of this request.
-    pub(super) fn error(&self, status: u16, code: i64, words: &str, id: &Value) -> Said {
+    pub(super) fn error(status: u16, code: i64, words: &str, id: &Value) -> Said {
         let error = json!({"code": code, "message": words});
         Said {
             status,
-            ..Said::json(json!({"jsonrpc": "2.0", "id": id, "error": error}))
+            ..Said::json(&json!({"jsonrpc": "2.0", "id": id, "error": error}))
         }
     }
 
@@ -67,7 +67,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    pub(super) fn json(body: Value) -> Self {
+    pub(super) fn json(body: &Value) -> Self {
         Self {
             status: 200,
             kind: "application/json",

@@ -147,6 +147,15 @@ fn a_json_log_is_json_in_every_line() {
 }
 
 /// X4: a terminal that is stopped, a log driver that is stuck.
+/// Lines of the log that had no room.
+fn dropped(client: Client) -> u64 {
+    let page = client.get("/metrics").text();
+    let count = page
+        .lines()
+        .find_map(|line| line.strip_prefix("vllm_responses_log_lines_dropped_total "));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
     let fake = Fake::start();
@@ -184,17 +193,8 @@ fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
     }
     // 64 KiB are in the pipe, 2 MiB in the queue; each request is logged with its 8 KiB.
     let body = json!({"model": "m", "input": "x".repeat(8192), "store": false});
-    let dropped = || {
-        let page = client.get("/metrics").text();
-        let count = page
-            .lines()
-            .find_map(|line| line.strip_prefix("vllm_responses_log_lines_dropped_total "));
-        count
-            .and_then(|count| count.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
     let mut asked = 0;
-    while dropped() == 0 {
+    while dropped(client) == 0 {
         assert!(asked < REQUESTS, "nothing is dropped");
         for _ in 0..20 {
             assert_eq!(client.create(&body).status, 200);

@@ -152,11 +152,9 @@ fn m3_long_results_are_cut_and_errors_are_errors() {
     assert_eq!(silent, Outcome::Failed { error });
 }
 
-#[test]
-fn one_broken_entry_costs_that_entry_alone() {
-    let good =
-        |name: &str| json!({"name": name, "description": "d", "inputSchema": {"type": "object"}});
-    for (odd, is_kept) in [
+/// Odd entries of a list, and whether they are usable.
+fn odd_entries() -> Vec<(Value, bool)> {
+    vec![
         (json!({"name": "odd", "inputSchema": null}), true),
         (json!({"name": "odd"}), true),
         (
@@ -200,7 +198,14 @@ fn one_broken_entry_costs_that_entry_alone() {
         (json!({"name": "odd", "inputSchema": []}), false),
         (json!({"name": "odd", "inputSchema": "{}"}), false),
         (json!([1]), false),
-    ] {
+    ]
+}
+
+#[test]
+fn one_broken_entry_costs_that_entry_alone() {
+    let good =
+        |name: &str| json!({"name": name, "description": "d", "inputSchema": {"type": "object"}});
+    for (odd, is_kept) in odd_entries() {
         let page = page(&json!({"tools": [good("a"), odd, good("z")]}));
         let told = page.bad.len();
         let listed = catalogue("s", page.tools);

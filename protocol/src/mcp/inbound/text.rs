@@ -11,11 +11,9 @@ const LOST: &str = "\\ufffd";
 
 /// The message as text: bytes that are no UTF-8, and escapes of half a surrogate pair, become U+FFFD.
 pub(super) fn mended(message: &[u8]) -> Cow<'_, str> {
+    // Some servers begin with a byte order mark.
+    let message = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message);
     let text = String::from_utf8_lossy(message);
-    let text = match text {
-        Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text)),
-        owned @ Cow::Owned(_) => owned,
-    };
     if !text.contains("\\ud") && !text.contains("\\uD") {
         return text;
     }
