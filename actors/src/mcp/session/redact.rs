@@ -21,7 +21,7 @@ pub(super) struct Redactor {
     /// Variables of a process: taken out of errors only, since results may well speak of a folder or a
     /// host that one of them names.
     variables: Vec<Box<str>>,
-    /// Of those, the ones whose names say that they are secrets: taken out of lists too.
+    /// Of those, the ones whose names say that they are secrets: taken out of lists and results too.
     named: Vec<Box<str>>,
 }
 
@@ -64,7 +64,7 @@ impl Redactor {
     pub(super) fn outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Output { text, pictures } => Outcome::Output {
-                text: without(text, &self.keys),
+                text: without(without(text, &self.keys), &self.named),
                 pictures,
             },
             Outcome::Failed {
@@ -197,5 +197,18 @@ mod tests {
         let message = told.into();
         assert_eq!(redactor.reason(reason), Reason::Rpc { code: 1, message });
         assert_eq!(format!("{redactor:?}"), "Redactor");
+    }
+
+    /// A program that prints its environment tells its key, but may speak of its folder.
+    #[test]
+    fn a_result_is_without_variables_that_are_secrets_by_name() {
+        assert!(names_secret("GITHUB_TOKEN") && names_secret("api_key") && !names_secret("ROOT"));
+        let redactor = Redactor {
+            named: secrets(["key-of-the-program"].into_iter()),
+            variables: secrets(["key-of-the-program", "/srv/folder"].into_iter()),
+            ..Redactor::default()
+        };
+        let output = redactor.outcome(Outcome::text("KEY=key-of-the-program ROOT=/srv/folder"));
+        assert_eq!(output, Outcome::text("KEY=*** ROOT=/srv/folder"));
     }
 }
