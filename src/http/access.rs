@@ -31,9 +31,11 @@ pub(super) struct Noted {
 }
 
 impl Noted {
+    /// A blank in a client's word would end it, and what follows would read as fields of ours.
     pub(super) fn new(model: &str, response_id: &str, spent: Arc<Spent>) -> Self {
+        let blankless = |letter: char| if letter.is_whitespace() { '_' } else { letter };
         Self {
-            model: model.chars().take(LONGEST_MODEL).collect(),
+            model: model.chars().take(LONGEST_MODEL).map(blankless).collect(),
             response_id: response_id.into(),
             spent,
         }
@@ -137,5 +139,16 @@ impl Drop for Visit {
         let mut record = Record::builder();
         record.level(self.level).target(ACCESS).key_values(&pairs);
         log::logger().log(&record.args(format_args!("request")).build());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_name_adds_no_fields() {
+        let noted = Noted::new("a b\u{a0}key=root\n", "", Arc::default());
+        assert_eq!(&*noted.model, "a_b_key=root_");
     }
 }
