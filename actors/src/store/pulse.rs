@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext as _, Context, Handler, Recipient, WrapFuture as _};
+use actix::{ActorContext as _, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _};
 use tokio::sync::oneshot;
 
 use super::StoreActor;
