@@ -218,6 +218,6 @@ fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
     assert_eq!(ended.code(), Some(0));
     let mut rest = Vec::new();
     stderr.read_to_end(&mut rest).unwrap();
-    // Its 16 pages, of which each line may leave a part empty.
-    assert!(rest.len() >= 32 * 1024, "{}", rest.len());
+    // A full pipe is 16 pages, none of them need be full.
+    assert!(rest.len() >= 16 * 1024, "{}", rest.len());
 }
