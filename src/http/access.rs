@@ -104,6 +104,21 @@ impl Visit {
     }
 }
 
+impl Visit {
+    /// Who asked and what was made of it; what is not known is empty.
+    fn words(&self) -> [(&'static str, &str); 5] {
+        let caller = self.caller.as_ref();
+        let noted = self.noted.as_ref();
+        [
+            ("key", caller.map_or("", |caller| caller.owner.as_str())),
+            ("request_id", caller.map_or("", |caller| &caller.request_id)),
+            ("request_id", &self.request_id),
+            ("response_id", noted.map_or("", |noted| &noted.response_id)),
+            ("model", noted.map_or("", |noted| &noted.model)),
+        ]
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -113,19 +128,10 @@ impl Drop for Visit {
             ("status", Value::from(self.status)),
             ("ms", Value::from(millis)),
         ];
-        let mut word = |name, text| {
-            if !text.is_empty() {
-                pairs.push((name, Value::from(text)));
-            }
-        };
-        if let Some(caller) = &self.caller {
-            word("key", caller.owner.as_str());
-            word("request_id", &caller.request_id);
-        }
-        word("request_id", &self.request_id);
+        let words = self.words();
+        let words = words.iter().filter(|(_, text)| !text.is_empty());
+        pairs.extend(words.map(|(name, text)| (*name, Value::from(*text))));
         if let Some(noted) = &self.noted {
-            word("response_id", &noted.response_id);
-            word("model", &noted.model);
             let (input, output) = noted.spent.tokens();
             if input > 0 || output > 0 {
                 pairs.push(("input_tokens", Value::from(input)));

@@ -1,7 +1,6 @@
 //! Stores in places of their own, records to put in them, and the four messages as functions.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use diesel::prelude::*;
 use diesel_async::AsyncPgConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
@@ -167,7 +167,7 @@ impl Place {
             Self::Postgres(_) => "BEGIN",
         };
         let (url, statements) = (self.url(), format!("{begin}; {statements};"));
-        let (started, wait) = mpsc::channel();
+        let (started, wait) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             let mut other = Other::connect(&url);
             other.run(&statements);
@@ -351,11 +351,11 @@ impl Store {
     }
 
     /// What it reports of its health from now on.
-    pub(crate) fn listen(&self) -> Arc<Mutex<mpsc::Receiver<Health>>> {
-        let (heard, reports) = mpsc::channel();
+    pub(crate) fn listen(&self) -> mpsc::Receiver<Health> {
+        let (heard, reports) = mpsc::channel(64);
         self.0
             .do_send(ReportTo(Listener(heard).start().recipient()));
-        Arc::new(Mutex::new(reports))
+        reports
     }
 
     /// Ends the store, as a gateway does that stops.
@@ -392,7 +392,7 @@ impl Handler<Report> for Listener {
     type Result = ();
     fn handle(&mut self, report: Report, _: &mut Self::Context) {
         // The test may have heard enough.
-        let _unheard: Result<(), _> = self.0.send(report.health);
+        let _unheard: Result<(), _> = self.0.try_send(report.health);
     }
 }
 

@@ -80,7 +80,7 @@ impl Said {
         Self {
             status,
             body: String::new(),
-            ..Self::json(Value::Null)
+            ..Self::json(&Value::Null)
         }
     }
 
