@@ -265,7 +265,7 @@ fn frames_that_say_nothing_fail_no_stream() {
         let odd = format!("data: {odd}\n\n").into_bytes();
         let end = b"data: [DONE] \n\n".to_vec();
         let bytes = [odd.clone(), says("hi"), odd, finish("stop"), end].concat();
-        assert_eq!(bench.bytes(&bytes), ["persist completed"]);
+        assert_eq!(bench.bytes(&bytes), ["begin", "persist completed"]);
     }
 }
 
