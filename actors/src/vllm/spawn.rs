@@ -87,13 +87,9 @@ pub fn supervise(
 /// What a vLLM of our own adds to its settings: a key that only it and we know, unless the user has
 /// given one, and the check that it is itself.
 pub fn own(upstream: UpstreamSettings, command: &VllmCommand) -> UpstreamSettings {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "it is vLLM's own variable, which it inherits as it is"
-    )]
-    let given = std::env::var(KEY_VARIABLE)
-        .ok()
-        .filter(|key| !key.is_empty());
+    // vLLM's own variable, which it inherits as it is.
+    let given = std::env::var_os(KEY_VARIABLE).and_then(|key| key.into_string().ok());
+    let given = given.filter(|key| !key.is_empty());
     let fresh = || format!("{:032x}", SystemIds.next_bits());
     UpstreamSettings {
         api_key: upstream

@@ -242,7 +242,7 @@ fn is_of_type(word: &str, value: &RawValue) -> bool {
 
 /// Whether two values are equal: numbers by value, strings by text, objects in any order of their
 /// members.
-fn same(a: &RawValue, b: &RawValue) -> bool {
+pub(super) fn same(a: &RawValue, b: &RawValue) -> bool {
     match (kind(a), kind(b)) {
         (Kind::String, Kind::String) => read::text(a) == read::text(b),
         (Kind::Number, Kind::Number) => a.get().parse::<f64>().ok() == b.get().parse::<f64>().ok(),

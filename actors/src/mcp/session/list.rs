@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rmcp::model::ListToolsResult;
-use serde_json::Value;
 use vllm_responses_protocol::mcp::catalogue::{
     Catalogue, MAX_TOOLS, MAX_TOTAL, RawTool, catalogue, left_out,
 };
@@ -38,9 +37,7 @@ impl Pages {
     pub(super) fn take(&mut self, result: ListToolsResult) -> Option<bool> {
         let mut entries = result.tools.into_iter();
         let first = entries.next()?;
-        let Some(Value::String(page)) = first.input_schema.get(PAGE) else {
-            return None;
-        };
+        let page = first.input_schema.get(PAGE)?.as_str()?;
         let page: Page = serde_json::from_str(page).ok()?;
         // The SDK has taken out those whose headers are not as the protocol wants them.
         let usable: Vec<_> = entries.map(|tool| tool.name).collect();

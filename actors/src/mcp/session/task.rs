@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rmcp::model::{CancelTaskParams, ContentBlock, GetTaskParams, JsonObject, Task, TaskPayload};
 use rmcp::{Peer, RoleClient, ServiceError};
-use serde_json::Value;
 use tokio::time::sleep;
 use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
 
@@ -66,12 +65,12 @@ fn of_result(result: &JsonObject) -> Option<Outcome> {
 }
 
 fn of_error(error: &JsonObject) -> Outcome {
-    let code = error.get("code").and_then(Value::as_i64);
-    let words = error.get("message").and_then(Value::as_str);
+    let code = || error.get("code")?.as_i64();
+    let words = || error.get("message")?.as_str();
     Outcome::Failed {
         error: CallError::protocol(
-            code.unwrap_or(SERVER_ERROR),
-            words.unwrap_or("the task failed without saying why"),
+            code().unwrap_or(SERVER_ERROR),
+            words().unwrap_or("the task failed without saying why"),
         ),
     }
 }

@@ -1,3 +1,5 @@
+//! What MCP servers send, and what is read of it.
+
 use serde_json::{Value, json};
 
 use super::*;

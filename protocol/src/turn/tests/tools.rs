@@ -484,10 +484,8 @@ proptest! {
     #[test]
     fn code_deltas_join_to_the_code_that_runs(code in "[^\u{0}]{0,40}", cut in 1_usize..5) {
         let mut turn = Loop::new(&json!({}));
-        let arguments = json!({ "code": code }).to_string();
-        let characters: Vec<char> = arguments.chars().collect();
-        for piece in characters.chunks(cut) {
-            let piece: String = piece.iter().collect();
+        let characters: Vec<char> = json!({ "code": code }).to_string().chars().collect();
+        for piece in characters.chunks(cut).map(String::from_iter) {
             let call = json!({"index": 0, "id": "u", "function": {"name": CODE.0, "arguments": piece}});
             turn.step(Input::UpstreamBytes(&delta(&json!({"tool_calls": [call]}))));
         }
