@@ -45,6 +45,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Longest body that is not large: its buffer is made at once, and it needs no part of a share.
 const AT_ONCE: usize = 64 * 1024;
 
+/// How long a body that is refused is read on.
+const PASSED_OVER: Duration = Duration::from_millis(100);
+
 /// A request's body, and its part of the memory budget.
 pub(super) struct Body {
     pub(super) bytes: Bytes,
@@ -114,6 +117,26 @@ pub(super) async fn body(
 pub(super) async fn sent_body(
     request: &HttpRequest,
     mut payload: web::Payload,
+    caller: &Caller,
+    intake: &Intake,
+) -> Result<Body, ApiError> {
+    let body = taken(request, &mut payload, caller, intake).await;
+    if body.is_err() {
+        pass_over(&mut payload).await;
+    }
+    body
+}
+
+/// Reads on for a moment. While room was waited for nothing was read, and the HTTP layer does not begin
+/// again for a body that is dropped: a client that writes before it reads would never see its answer.
+async fn pass_over(payload: &mut web::Payload) {
+    let until = Instant::now() + PASSED_OVER;
+    while let Ok(Some(Ok(_piece))) = tokio::time::timeout_at(until, payload.next()).await {}
+}
+
+async fn taken(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
     caller: &Caller,
     intake: &Intake,
 ) -> Result<Body, ApiError> {
