@@ -69,7 +69,7 @@ def test_tools(model, upstream):
     assert [call["name"] for call in first.tool_calls] == ["get_weather"]
     second = bound.invoke([question, first, *answered(first)])
     assert second.text == "The tool says: sunny in Ada"
-    assert upstream.last_body()["messages"][1]["reasoning"] == "I think for the 1. time."
+    assert upstream.last_body()["messages"][1]["reasoning_content"] == "I think for the 1. time."
 
 
 @pytest.mark.proves("tool round trip, streamed")
@@ -108,7 +108,7 @@ def test_without_retention(model, upstream):
     history = [HumanMessage("one")]
     history += [chat.invoke(history), HumanMessage("two")]
     assert chat.invoke(history).text == "TWO"
-    assert upstream.last_body()["messages"][1]["reasoning"] == "I think for the 1. time."
+    assert upstream.last_body()["messages"][1]["reasoning_content"] == "I think for the 1. time."
 
 
 @pytest.mark.proves("a prompt that is too long, as its own error")

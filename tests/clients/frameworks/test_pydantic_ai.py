@@ -48,7 +48,7 @@ def test_run(agent, upstream):
     assert result.output == "The tool says: sunny in Ada"
     messages = upstream.last_body()["messages"]
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "tool"]
-    assert messages[2]["reasoning"] == "I think for the 1. time.", "sent back with its raw text"
+    assert messages[2]["reasoning_content"] == "I think for the 1. time.", "sent back with its raw text"
 
 
 @pytest.mark.proves("run_stream with a tool")

@@ -100,7 +100,7 @@ def test_summaries_and_sealed_reasoning(client, upstream, stream):
     sealed = {"type": "reasoning", "id": thought.id, "summary": [], "encrypted_content": thought.encrypted_content}
     history = [{"role": "user", "content": "2+2?"}, sealed, first.output[1].to_dict(), {"role": "user", "content": "sure?"}]
     client.responses.create(model="reasoning", input=history, store=False)
-    assert upstream.last_body()["messages"][1]["reasoning"] == "Two and two make four."
+    assert upstream.last_body()["messages"][1]["reasoning_content"] == "Two and two make four."
 
 
 def test_references(client, upstream):

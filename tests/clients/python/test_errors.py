@@ -26,7 +26,8 @@ def refused(client, kind=BadRequestError, **request):
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_bad_field_is_named(client, upstream, request_, param, stream):
     error = refused(client, stream=stream, **request_)
-    assert error.type == "invalid_request_error" and error.code
+    # The API has no code for a choice of a tool that is not there.
+    assert error.type == "invalid_request_error" and (error.code or param == "tool_choice")
     assert error.param.startswith(param.split("[")[0]), error.param
     assert not upstream.requests, "nothing was asked of the model"
 

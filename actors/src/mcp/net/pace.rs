@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-/// Least time between two.
+/// So many are opened when the server asks for it (`retry`), as MCP wants it: a call may be answered
+/// through two streams.
+const AS_ASKED: u32 = 2;
+/// Least time between two after those.
 const LEAST: Duration = Duration::from_secs(1);
 /// Most.
 const MOST: Duration = Duration::from_secs(30);
@@ -35,6 +38,9 @@ impl Pace {
     }
 
     fn delay(self) -> Duration {
+        if self.short <= AS_ASKED {
+            return Duration::ZERO;
+        }
         let doublings = self.short.saturating_sub(BRISK).min(16);
         LEAST.saturating_mul(1 << doublings).min(MOST)
     }
