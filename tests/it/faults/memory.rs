@@ -1,8 +1,8 @@
 //! B4, C4: the budget is true. Whatever clients send and stored conversations hold, the process grows
 //! by the limit and 64 MiB at most, measured by the kernel (`VmHWM`).
 //!
-//! Mutations tried, each failed here: items that weigh nothing (shapes), a body that is unpacked
-//! without being counted (bombs), a conversation that is not weighed before it is read.
+//! Mutations to try, not tried yet: items that weigh nothing (shapes), a body that is unpacked without
+//! being counted (bombs), a conversation that is not weighed before it is read.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
