@@ -49,7 +49,7 @@ fn escape(rest: &[u8], out: &mut Vec<u8>) -> usize {
     length
 }
 
-/// The code unit of a `\uXXXX` at the beginning.
+/// The code unit of an escape at the beginning: a backslash, `u` and four hexadecimal digits.
 fn unit(rest: &[u8]) -> Option<u16> {
     let digits = rest.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
