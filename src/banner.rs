@@ -153,6 +153,17 @@ pub(crate) fn warn_of_open_door() {
     );
 }
 
+/// Why there is no vLLM any more, and what helps.
+pub(crate) fn given_up_words(last_error: &str) -> String {
+    let advice = if last_error.contains("not found") {
+        "`pip install vllm`, or name its program with `VR_VLLM_BIN`, or use a server that runs with \
+         `--upstream`"
+    } else {
+        "what it wrote is above"
+    };
+    format!("vLLM was given up: {last_error}; {advice}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

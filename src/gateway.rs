@@ -11,6 +11,7 @@ use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
 use vllm_responses_actors::ask::{ask, ask_actor};
+use vllm_responses_actors::blobs::Blobs;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{
     connections_by_descriptors, descriptor_limit, places_by_descriptors,
@@ -301,21 +302,11 @@ async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
     let failed = AwaitPhase(OwnProcess::Vllm, Phase::Failed);
     match supervisor.send(failed).await {
         Ok(reached) => Failure {
-            problem: given_up_words(&reached.last_error),
+            problem: banner::given_up_words(&reached.last_error),
             code: reached.exit.map_or(1, ExitKind::exit_code),
         },
         Err(_gone) => std::future::pending().await,
     }
-}
-
-fn given_up_words(last_error: &str) -> String {
-    let advice = if last_error.contains("not found") {
-        "`pip install vllm`, or name its program with `VR_VLLM_BIN`, or use a server that runs with \
-         `--upstream`"
-    } else {
-        "what it wrote is above"
-    };
-    format!("vLLM was given up: {last_error}; {advice}")
 }
 
 /// What changes while the gateway runs and every handler sees.
@@ -400,6 +391,7 @@ async fn open(
         chains: front.clone().recipient(),
         links: front.clone().recipient(),
         weights: front.clone().recipient(),
+        blobs: Blobs::fresh(front.clone().recipient()),
         commits: front.clone().recipient(),
         claims: front.recipient(),
         suspects: vllm.recipient(),
@@ -445,6 +437,7 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
         chains: front.clone().recipient(),
         parts: front.clone().recipient(),
         weights: front.clone().recipient(),
+        blobs: Blobs::fresh(front.clone().recipient()),
         remove: front.clone().recipient(),
         close: front.clone().recipient(),
     }));

@@ -132,6 +132,7 @@ fn behind_of(counting: &Addr<Counting>) -> Behind {
         links: counting.clone().recipient(),
         weights: counting.clone().recipient(),
         fetches: counting.clone().recipient(),
+        chunks: counting.clone().recipient(),
         removals: counting.clone().recipient(),
         claims: counting.clone().recipient(),
         epochs: counting.clone().recipient(),
@@ -376,6 +377,7 @@ pub(crate) fn record(id: &str) -> Record {
         input_items: format!(r#"[{{"id":"msg_in_{id}","text":"question \u00e9"}}]"#).into(),
         response: format!(r#"{{"id":"{id}","output":[{{"text":"answer"}}]}}"#).into(),
         settings: format!(r#"{{"instructions":"of {id}","tools":[]}}"#).into(),
+        blobs: Vec::new(),
     }
 }
 

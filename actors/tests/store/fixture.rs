@@ -410,6 +410,7 @@ pub(crate) fn record(owner: &str, id: &str) -> Record {
         input_items: format!(r#"[{{"id":"msg_in_{id}","text":"question"}}]"#).into(),
         response: format!(r#"{{"id":"{id}","output":[{{"text":"answer"}}]}}"#).into(),
         settings: SETTINGS.into(),
+        blobs: Vec::new(),
     }
 }
 
