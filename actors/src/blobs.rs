@@ -54,7 +54,7 @@ impl Blobs {
         }
         Whole::Parts(Parts {
             length: self.marks.whole_length(&text),
-            parts: parts.into(),
+            pieces: parts.into(),
             owner: owner.clone(),
             chunks: self.chunks.clone(),
         })
@@ -104,7 +104,7 @@ impl From<Whole> for Payload {
 /// A text whose data is in the store.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    parts: Arc<[Part]>,
+    pieces: Arc<[Part]>,
     length: usize,
     owner: Owner,
     chunks: Recipient<ReadChunk>,
@@ -125,7 +125,7 @@ impl Parts {
     /// Reads it from its beginning; each chunk in one of these places, where they are given.
     pub fn read(&self, places: Option<Arc<Semaphore>>) -> Pieces {
         let reader = Reader {
-            parts: self.parts.iter().cloned().collect(),
+            parts: self.pieces.iter().cloned().collect(),
             position: 0,
             left: 0,
             owner: self.owner.clone(),

@@ -36,7 +36,7 @@ pub(in crate::store) async fn keep(
     for one in new {
         let (record, _) = one.parts();
         for blob in &record.blobs {
-            let key = (record.owner.as_str(), blob.at.hash());
+            let key = (record.owner.as_str(), blob.at.digits());
             let (_, data) = wanted.entry(key).or_insert((blob.at, None));
             *data = data.or(blob.data.as_deref());
         }

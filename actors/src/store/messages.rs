@@ -33,7 +33,9 @@ pub enum StoreError {
     TooLong,
 }
 
-/// Keep this response, in its stored form, and the data that it refers to. The reply comes after the commit: from then on every replica can read it.
+/// Keep this response, in its stored form, and the data that it refers to.
+///
+/// The reply comes after the commit: from then on every replica can read it.
 /// Sender: `TurnActor`, before it writes the terminal event.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), StoreError>")]

@@ -208,7 +208,7 @@ impl Handler<ReadChunk> for StoreActor {
             let Ok(position) = i32::try_from(read.position) else {
                 return Ok(None);
             };
-            let chunk = readers.chunk(read.owner, read.blob.hash(), position);
+            let chunk = readers.chunk(read.owner, read.blob.digits(), position);
             let chunk = shared.counters.timed(chunk).await?;
             Ok(chunk.map(Bytes::from))
         })

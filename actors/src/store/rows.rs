@@ -281,7 +281,7 @@ impl UseRow {
         record.blobs.iter().map(|blob| Self {
             response: record.id.as_str().to_owned(),
             owner: record.owner.as_str().to_owned(),
-            hash: blob.at.hash(),
+            hash: blob.at.digits(),
         })
     }
 }
@@ -290,7 +290,9 @@ impl UseRow {
 pub(super) fn chunks_of(data: &str) -> impl Iterator<Item = &str> {
     let mut rest = data;
     std::iter::from_fn(move || {
-        let (chunk, more) = rest.split_at(rest.floor_char_boundary(CHUNK));
+        let most = CHUNK.min(rest.len());
+        let cut = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
+        let (chunk, more) = rest.split_at_checked(cut)?;
         rest = more;
         (!chunk.is_empty()).then_some(chunk)
     })

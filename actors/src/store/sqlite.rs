@@ -389,10 +389,6 @@ async fn present_blobs(
 }
 
 /// Nobody else can write while one transaction does.
-#[expect(
-    clippy::unused_async,
-    reason = "on PostgreSQL there is something to wait for"
-)]
 async fn lock_blobs(_: &mut Connection, _: &[(String, String)]) -> QueryResult<()> {
     Ok(())
 }

@@ -63,7 +63,7 @@ impl BlobRef {
     }
 
     /// SHA-256 of the data, in hexadecimal digits.
-    pub fn hash(&self) -> String {
+    pub fn digits(&self) -> String {
         self.to_string()
     }
 
@@ -279,7 +279,8 @@ impl Marks {
         let fence = char::from(FENCE);
         for (range, blob) in cuts {
             stored.push_str(text.get(at..range.start).unwrap_or_default());
-            stored.push_str(&format!("{fence}{KIND}{blob}:{}{fence}", blob.bytes));
+            let reference = format!("{fence}{KIND}{blob}:{}{fence}", blob.bytes);
+            stored.push_str(&reference);
             at = range.end;
         }
         stored.push_str(text.get(at..).unwrap_or_default());

@@ -169,7 +169,7 @@ proptest! {
         let text = text.unwrap();
         let mut blobs = Vec::new();
         let Some(stored) = MARKS.taken_out(&text, SMALL, &mut blobs) else {
-            prop_assert_eq!(MARKS.read(&text), text);
+            prop_assert_eq!(&*MARKS.read(&text), &*text);
             return Ok(());
         };
         prop_assert!(serde_json::from_str::<serde_json::Value>(&stored).is_err());
@@ -191,8 +191,9 @@ proptest! {
         let mark = MARKS.mark(BlobRef::of("x"));
         let text = format!("{text}{mark}{text}");
         let at = cut.index(text.len());
-        let _no_matter = MARKS.taken_out(&text[..at], 1, &mut Vec::new());
-        let _no_matter = MARKS.read(&text[..at]);
-        let _no_matter = MARKS.cut(&text.as_bytes()[..at]);
+        let text = text.get(..at).unwrap_or_default();
+        let _no_matter = MARKS.taken_out(text, 1, &mut Vec::new());
+        let _no_matter = MARKS.read(text);
+        let _no_matter = MARKS.cut(text.as_bytes());
     }
 }
