@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
 use diesel::pg::Pg as Database;
 use diesel::result::{DatabaseErrorKind as Kind, Error as DieselError};
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::{BigInt, Bool, Nullable};
 use diesel::upsert::excluded;
 use diesel::{ExpressionMethods as _, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
@@ -60,6 +61,13 @@ pub(super) mod chains;
     reason = "one text of statements, compiled for every database"
 )]
 pub(super) mod blobs;
+
+#[path = "deletions.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod deletions;
 
 #[path = "bulk.rs"]
 #[expect(
@@ -168,7 +176,8 @@ pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError
     let query = diesel::sql_query(
         "SELECT pg_total_relation_size('responses') + pg_total_relation_size('settings') \
          + pg_total_relation_size('approvals') + pg_total_relation_size('blobs') \
-         + pg_total_relation_size('blob_chunks') + pg_total_relation_size('blob_uses') AS bytes",
+         + pg_total_relation_size('blob_chunks') + pg_total_relation_size('blob_uses') \
+         + pg_total_relation_size('deletions') AS bytes",
     );
     let size: Size = query
         .get_result(connection)
@@ -322,8 +331,7 @@ async fn in_transaction<R>(
 
 /// The server's time, Unix milliseconds.
 pub(super) async fn now_ms(connection: &mut Connection) -> QueryResult<i64> {
-    let now =
-        diesel::dsl::sql::<BigInt>("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
+    let now = sql::<BigInt>("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
     diesel::select(now).get_result(connection).await
 }
 
@@ -412,7 +420,7 @@ async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> Quer
 
 async fn is_free_to_sweep(connection: &mut Connection) -> QueryResult<bool> {
     let free = format!("pg_try_advisory_xact_lock({SWEEP_LOCK})");
-    let free = diesel::select(diesel::dsl::sql::<Bool>(&free));
+    let free = diesel::select(sql::<Bool>(&free));
     free.get_result::<bool>(connection).await
 }
 
@@ -424,8 +432,8 @@ async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<
         .do_update()
         .set((
             responses::owner.eq(excluded(responses::owner)),
-            responses::expires_at.eq(excluded(responses::expires_at)),
-            responses::deleted_at.eq(excluded(responses::deleted_at)),
+            responses::expires_at.eq(sql::<Nullable<BigInt>>(deletions::EXPIRES_AT)),
+            responses::deleted_at.eq(sql::<Nullable<BigInt>>(deletions::DELETED_AT)),
         ));
     statement.execute(connection).await.map(drop)
 }

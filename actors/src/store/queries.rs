@@ -17,7 +17,9 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::chains::octet_length;
-use super::{Connection, RunQueryDsl, blobs, insert_responses, insert_settings, settled};
+use super::{
+    Connection, RunQueryDsl, blobs, deletions, insert_responses, insert_settings, settled,
+};
 use crate::store::rows::{ApprovalRow, DeadRow, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
 use crate::store::writer::{Attempt, Purged, What};
@@ -186,6 +188,7 @@ pub(in crate::store) async fn purge(
 ) -> QueryResult<Purged> {
     let mut purged = Purged::default();
     let (mut tries, mut room) = (most, PURGE_BYTES);
+    deletions::forget(connection, before_ms).await?;
     while tries > 0 && !ids.is_empty() {
         let candidates = ids.split_off(ids.len().saturating_sub(tries));
         tries -= candidates.len();
@@ -194,6 +197,7 @@ pub(in crate::store) async fn purge(
             ids.extend(left);
             break;
         }
+        deletions::note(connection, &batch, before_ms).await?;
         let gone = purge_leaves(connection, &batch, before_ms).await?;
         let went: Vec<String> = gone.iter().map(|row| row.id.clone()).collect();
         blobs::let_go(connection, &went).await?;
