@@ -163,6 +163,11 @@ impl Readers {
         read!(self, queries::epoch())
     }
 
+    /// Whether responses can be read.
+    pub(super) async fn try_read(&self) -> Result<bool, StoreError> {
+        read!(self, queries::try_read())
+    }
+
     /// The key that seals reasoning.
     pub(super) async fn seal_key(&self) -> Result<Option<String>, StoreError> {
         read!(self, queries::seal_key())
@@ -298,6 +303,7 @@ impl Engine {
             .map_err(Failure::from),
             Self::Postgres(pool) => {
                 postgres::transact(pool, async |connection: &mut postgres::Connection| {
+                    postgres::lock_as_writers(connection).await?;
                     if how == Probe::Write {
                         postgres::queries::try_write(connection).await?;
                     }

@@ -329,6 +329,13 @@ async fn in_transaction<R>(
     }
 }
 
+/// Waits for whom a writer of responses waits for.
+pub(super) async fn lock_as_writers(connection: &mut Connection) -> QueryResult<()> {
+    connection
+        .batch_execute("LOCK TABLE responses IN ROW EXCLUSIVE MODE")
+        .await
+}
+
 /// The server's time, Unix milliseconds.
 pub(super) async fn now_ms(connection: &mut Connection) -> QueryResult<i64> {
     let now = sql::<BigInt>("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");

@@ -317,6 +317,12 @@ pub(in crate::store) async fn epoch(connection: &mut Connection) -> QueryResult<
     settled(query.first(connection)).await.optional()
 }
 
+/// Looks for a response that no id names, to see whether responses can be read.
+pub(in crate::store) async fn try_read(connection: &mut Connection) -> QueryResult<bool> {
+    let nobody = responses::table.filter(responses::id.eq(""));
+    settled(diesel::select(exists(nobody)).get_result(connection)).await
+}
+
 /// Begins a new generation of cache entries.
 async fn begin_epoch(connection: &mut Connection, word: &str) -> QueryResult<()> {
     let statement = diesel::insert_into(cache_epoch::table)
