@@ -9,13 +9,13 @@ use std::time::Duration;
 use actix::Recipient;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
 use vllm_responses_protocol::blob::{BlobRef, Marks, Piece};
 use vllm_responses_protocol::ids::{IdSource as _, Owner};
 
 use crate::ask::ask;
 use crate::env::SystemIds;
 use crate::http1::{Payload, Pieces, Unread};
+use crate::memory::CallersPlaces;
 use crate::store::messages::{CHUNK, ReadChunk};
 
 /// The store's own deadlines are shorter; this one is for a store actor that died.
@@ -123,7 +123,7 @@ impl Parts {
     }
 
     /// Reads it from its beginning; each chunk in one of these places, where they are given.
-    pub fn read(&self, places: Option<Arc<Semaphore>>) -> Pieces {
+    pub fn read(&self, places: Option<CallersPlaces>) -> Pieces {
         let reader = Reader {
             parts: self.pieces.iter().cloned().collect(),
             position: 0,
@@ -146,7 +146,7 @@ struct Reader {
     left: usize,
     owner: Owner,
     chunks: Recipient<ReadChunk>,
-    places: Option<Arc<Semaphore>>,
+    places: Option<CallersPlaces>,
 }
 
 impl Reader {
@@ -176,12 +176,7 @@ impl Reader {
 
     async fn chunk(&self, blob: BlobRef) -> Result<Bytes, Unread> {
         let _place = match &self.places {
-            Some(places) => Some(
-                places
-                    .acquire()
-                    .await
-                    .map_err(|_closed| Unread::Unavailable)?,
-            ),
+            Some(places) => Some(places.take().await.ok_or(Unread::Unavailable)?),
             None => None,
         };
         let read = ReadChunk {

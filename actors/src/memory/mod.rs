@@ -8,6 +8,7 @@
 //! (fault B4). What JSON becomes is counted by the factors of [`weight`], which are measured.
 
 pub mod account;
+mod places;
 mod share;
 pub mod weight;
 
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use account::Accounts;
 pub use account::{Account, Enroll};
+pub use places::{CallersPlaces, Place, Places};
 pub use share::{Share, Shares};
 
 /// No more can be reserved above this part of the budget, in per cent.
