@@ -23,6 +23,7 @@ pub mod seal;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
+pub mod terminal;
 pub mod tls;
 pub mod token;
 pub mod tools;

@@ -3,6 +3,7 @@
 mod args;
 mod db;
 mod interpreter;
+mod keys;
 mod mcp;
 mod progress;
 mod serve;
@@ -13,14 +14,13 @@ mod tips;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 
 use crate::config::raw::{Inputs, Raw};
 use crate::config::{self, Config, render, validate};
-use crate::{keys, logging};
+use crate::logging;
 
 /// Bad configuration or usage.
 const USAGE: u8 = 2;
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 let name = given.get_one::<String>("name").map_or("", String::as_str);
-                new_key(name, given.get_one::<String>("append"))
+                keys::new(name, given.get_one::<String>("append"))
             }
             _ => ExitCode::from(USAGE),
         },
@@ -114,9 +114,18 @@ fn complain(lines: &[String]) {
 }
 
 fn answer(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = std::io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&[format!(
+                "error: standard output cannot be written ({error})"
+            )]);
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -139,35 +148,4 @@ fn check_config(inputs: &Inputs) -> ExitCode {
         let _shown: ExitCode = answer(&render::effective(&raw));
     }
     ExitCode::from(USAGE)
-}
-
-fn new_key(name: &str, file: Option<&String>) -> ExitCode {
-    if !keys::valid_name(name) {
-        complain(&["error: the name must be 1 to 64 letters, digits, `.`, `_` or `-`".to_owned()]);
-        return ExitCode::from(USAGE);
-    }
-    let mut bytes = [0u8; 32];
-    if getrandom::fill(&mut bytes).is_err() {
-        complain(&["error: the system gives no random bytes; try again".to_owned()]);
-        return ExitCode::FAILURE;
-    }
-    let key = format!("vr-{}", keys::hex(&bytes));
-    if let Some(file) = file {
-        return match keys::append(Path::new(file), &keys::line_for(name, &key), name) {
-            Ok(()) => {
-                complain(&[format!(
-                    "{name} is in {file}; a running gateway reads it at SIGHUP. The key, shown this once:"
-                )]);
-                answer(&format!("{key}\n"))
-            }
-            Err(problem) => {
-                complain(&[format!("error: {problem}")]);
-                ExitCode::FAILURE
-            }
-        };
-    }
-    answer(&format!(
-        "Key, shown this once; give it to the client:\n{key}\n\nLine for the file of VR_API_KEYS_FILE:\n{}\n",
-        keys::line_for(name, &key)
-    ))
 }

@@ -1,11 +1,13 @@
 //! Files of the configuration: read as UTF-8 text, and who else may read them.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// What editors of Windows put before UTF-8.
 const MARK: char = '\u{feff}';
+/// No file of a configuration is as large.
+const LARGEST: u64 = 16 << 20;
 /// Bits of a mode: written by the group or by everybody.
 const WRITABLE: u32 = 0o022;
 /// Read by everybody.
@@ -25,13 +27,32 @@ pub(crate) enum Guarded {
 /// # Errors
 /// Why not, in words that stand in brackets.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
+    let about = std::fs::metadata(path).map_err(|error| words(&error))?;
+    let kind = about.file_type();
+    // Reading these would wait for a writer, or never come to an end.
+    if !(kind.is_file() || kind.is_dir()) {
+        return Err(format!("it is no regular file but {}", name_of(kind)));
+    }
+    if about.len() > LARGEST {
+        return Err(format!("it is larger than {} MiB", LARGEST >> 20));
+    }
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(without_mark(text)),
         Err(error) => Err(words(&error)),
     }
 }
 
-pub(crate) fn without_mark(text: String) -> String {
+fn name_of(kind: std::fs::FileType) -> &'static str {
+    if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+fn without_mark(text: String) -> String {
     match text.strip_prefix(MARK) {
         Some(rest) => rest.to_owned(),
         None => text,
@@ -99,6 +120,17 @@ mod tests {
                 .contains("no such file")
         );
         assert_eq!(read(folder.path()).unwrap_err(), "it is a folder");
+        assert_eq!(
+            read(Path::new("/dev/zero")).unwrap_err(),
+            "it is no regular file but a device"
+        );
+        let socket = folder.path().join("socket");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(read(&socket).unwrap_err().ends_with("a socket"));
+        let large = folder.path().join("large");
+        let sparse = fs::File::create(&large).unwrap();
+        sparse.set_len(LARGEST + 1).unwrap();
+        assert!(read(&large).unwrap_err().contains("16 MiB"));
         fs::write(&path, b"\xff\xfea\0").unwrap();
         assert!(read(&path).unwrap_err().contains("UTF-8"));
     }

@@ -152,7 +152,9 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn port(&mut self, key: &str, least: u16) -> Option<u16> {
-        let rule = format!("must be a port; write a number from {least} to 65535");
+        let rule = format!(
+            "must be a port; write a number from {least} to 65535 and nothing behind it, no comment either"
+        );
         self.read(key, &rule, |text| {
             text.parse().ok().filter(|port| *port >= least)
         })

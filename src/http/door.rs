@@ -7,11 +7,13 @@
 //!
 //! - `Origin`, which browsers send with every POST: one that `gateway.cors_origins` lists, one of this
 //!   machine (`localhost`, 127.0.0.0/8, `::1`), or the gateway's own by a name that no stranger can own.
-//! - `Host`, where the gateway listens on loopback only, and of every connection from this machine itself,
-//!   since a page's own name can be made to point here: the same names.
+//! - `Host`, since a page's own name can be made to point here: the same names. Of every request where
+//!   the gateway listens on loopback only, and of every connection from this machine itself; of others,
+//!   of reads of what is kept here. Their writes have an `Origin`.
 //!
-//! Names that no stranger can own are addresses, names without a dot, names under `localhost`, the name
-//! that the gateway is bound to, and those of `gateway.allowed_hosts`.
+//! Names that no stranger can own are addresses, names without a dot, names under domains that the public
+//! does not have (`localhost`, `internal`, `local`, those of a cluster ...), the name that the gateway is
+//! bound to, and those of `gateway.allowed_hosts`.
 
 use std::net::IpAddr;
 
@@ -31,9 +33,27 @@ use super::error;
 use super::state::AppState;
 
 const HOST: &str = "this gateway is not known under the name in `Host`: use `localhost` or its address, or list \
-     the name in `VR_ALLOWED_HOSTS`";
+     the name in `VR_ALLOWED_HOSTS`; a gateway with API keys takes every name";
 const ORIGIN: &str =
     "web pages of this origin may not use the gateway: list it in `VR_CORS_ORIGINS`";
+/// Ends that no public name has: reserved, never to be given out, or of clusters and homes.
+const PRIVATE: [&str; 12] = [
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "lan",
+    "home",
+    "corp",
+    "test",
+    "svc",
+    "home.arpa",
+];
+/// What may be read under any name: nothing that anybody said is in it, and collectors and balancers
+/// call by names.
+const FREE: [&str; 2] = ["/metrics", "/v1/models"];
 /// To who calls a service on loopback by another name.
 pub(crate) const LOOPBACK_ONLY: &str = "this service listens on loopback only: call it by a name of loopback in `Host`, such as \
      `localhost` or 127.0.0.1";
@@ -83,7 +103,8 @@ impl Door {
         let authority = uri.authority().map(Authority::as_str);
         let host = authority.or_else(|| text(headers, header::HOST));
         let is_near = self.loopback || from_here;
-        if is_near && !host.is_some_and(|host| self.is_ours(name_of(host))) {
+        let judged = is_near || (is_read(method) && !FREE.contains(&uri.path()));
+        if judged && !host.is_some_and(|host| self.is_ours(name_of(host))) {
             return Err(HOST);
         }
         let mut origins = headers.get_all(header::ORIGIN);
@@ -129,18 +150,26 @@ impl Door {
     /// Whether no stranger can own this name.
     fn is_ours(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_under = |end: &&str| {
+            let rest = name.strip_suffix(end);
+            rest.is_some_and(|rest| rest.ends_with('.'))
+        };
         is_address(&name)
             || !name.contains('.')
-            || name.ends_with(".localhost")
+            || PRIVATE.iter().any(is_under)
             || self.names.contains(&name)
     }
 }
 
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 /// Browsers of today send this even where they leave the origin out.
 fn is_cross_site(method: &Method, headers: &HeaderMap) -> bool {
-    let reads = matches!(*method, Method::GET | Method::HEAD);
     let site = headers.get("sec-fetch-site");
-    !reads && site.is_some_and(|site| matches!(site.as_bytes(), b"cross-site" | b"same-site"))
+    !is_read(method)
+        && site.is_some_and(|site| matches!(site.as_bytes(), b"cross-site" | b"same-site"))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -328,6 +357,57 @@ mod tests {
         assert!(!judged(&door, &uri, &rebound, true));
         assert!(!judged(&door, &uri, &[], true));
         assert!(judged(&door, &uri, &rebound, false));
+    }
+
+    /// The fault: what a gateway on all addresses keeps could be read by a page in a browser of another
+    /// machine, under a name that its owner had pointed to the gateway.
+    #[test]
+    fn what_is_kept_is_read_under_own_names_only_from_other_machines_too() {
+        let door = door("0.0.0.0", CorsOrigins::None);
+        let reads = |path: &'static str, host: &str| {
+            let headers = headers(&[("host", host)]);
+            [Method::GET, Method::HEAD].map(|method| {
+                let asked = Asked {
+                    method: &method,
+                    uri: &Uri::from_static(path),
+                    headers: &headers,
+                    from_here: false,
+                };
+                door.judge(&asked).is_ok()
+            })
+        };
+        for path in [
+            "/v1/responses/resp_1",
+            "/v1/responses/resp_1/input_items",
+            "/v1/status",
+            "/v1/mcp/servers",
+            "/v1/containers/c/files",
+            "/",
+        ] {
+            assert_eq!(reads(path, "evil.example:5969"), [false; 2], "{path}");
+            for host in [
+                "local.evil.example",
+                "evillocal.example",
+                "1.2.in-addr.arpa",
+            ] {
+                assert_eq!(reads(path, host), [false; 2], "{path} {host}");
+            }
+            for host in [
+                "10.0.0.7:5969",
+                "[fd00::1]:5969",
+                "gpu1:5969",
+                "gpu1.local",
+                "vllm.prod.svc.cluster.local:5969",
+                "vllm.prod.svc",
+                "metadata.google.internal",
+                "gateway.corp.example",
+            ] {
+                assert_eq!(reads(path, host), [true; 2], "{path} {host}");
+            }
+        }
+        for path in ["/metrics", "/v1/models"] {
+            assert_eq!(reads(path, "gpu1.example.com"), [true; 2], "{path}");
+        }
     }
 
     #[test]
