@@ -47,7 +47,7 @@ use crate::http::door::Door;
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
-use crate::listen::listen;
+use crate::listen::{self, listen};
 use crate::mcp::wire::{self, Mcp};
 use crate::reload::{LogSource, Reload};
 use crate::shutdown::{self, Outcome, Signals};
@@ -140,6 +140,14 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state, connections)?;
+    if let Upstream::External(settings) = &config.upstream
+        && listen::is_own(&settings.base_url, &addresses)
+    {
+        return Err(Failure::from(format!(
+            "the upstream {} is this gateway itself: name the model server with `--upstream`",
+            settings.base_url
+        )));
+    }
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
         "listening: {}; /v1 answers 503 until everything behind it is up",

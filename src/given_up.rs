@@ -38,6 +38,12 @@ pub(crate) async fn given_up(supervisor: &Addr<SupervisorActor>, command: &str) 
 
 fn words(command: &str, reached: &Reached) -> String {
     let error = &reached.last_error;
+    if error.contains("cannot start") {
+        return format!(
+            "vLLM was given up: {error}; see that it is a program that this user may run, or name another \
+             with `VR_VLLM_BIN`"
+        );
+    }
     if error.contains("not found") {
         return format!(
             "vLLM was given up: {error}; `pip install vllm`, or name its program with `VR_VLLM_BIN`, or \
@@ -81,6 +87,12 @@ mod tests {
         );
         let said = words("vllm serve m", &reached(ended, &["a", "b", "c", " d "]));
         assert!(said.contains("it wrote last: b / c / d;"), "{said}");
+        let denied = reached("cannot start vllm: `/tmp`: denied", &[]);
+        let said = words("/tmp serve m", &denied);
+        assert!(
+            said.contains("`/tmp`") && said.contains("VR_VLLM_BIN"),
+            "{said}"
+        );
         let said = words(
             "vllm serve m",
             &reached("program `vllm` of vllm not found", &[]),

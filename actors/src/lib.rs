@@ -17,6 +17,7 @@ pub mod memory;
 pub mod metrics;
 pub mod origin;
 pub mod own_client;
+pub mod plain_file;
 pub mod process;
 pub mod redact;
 pub mod seal;

@@ -94,12 +94,10 @@ fn load(inputs: &Inputs) -> Result<(Raw, Config), ExitCode> {
     match judged {
         Ok(config) => Ok((raw, config)),
         Err(problems) => {
-            complain(
-                &problems
-                    .iter()
-                    .map(|problem| format!("error: {problem}"))
-                    .collect::<Vec<_>>(),
-            );
+            // A variable that is misspelt may be why one is missing.
+            let mut lines = warnings(&raw);
+            lines.extend(problems.iter().map(|problem| format!("error: {problem}")));
+            complain(&lines);
             Err(ExitCode::from(USAGE))
         }
     }
@@ -129,20 +127,23 @@ fn answer(text: &str) -> ExitCode {
     }
 }
 
+fn warnings(raw: &Raw) -> Vec<String> {
+    let notices = raw.notices.iter();
+    notices.map(|notice| format!("warning: {notice}")).collect()
+}
+
 fn check_config(inputs: &Inputs) -> ExitCode {
     let (raw, judged) = config::load(inputs);
     let Err(problems) = judged else {
-        let warnings = raw.notices.iter();
-        let warnings: Vec<_> = warnings
-            .map(|notice| format!("warning: {notice}"))
-            .collect();
+        let warnings = warnings(&raw);
         if !warnings.is_empty() {
             complain(&warnings);
         }
         return answer(&render::effective(&raw));
     };
-    let lines = problems.iter().map(|problem| format!("error: {problem}"));
-    complain(&lines.collect::<Vec<_>>());
+    let mut lines = warnings(&raw);
+    lines.extend(problems.iter().map(|problem| format!("error: {problem}")));
+    complain(&lines);
     // One that is only unfinished is shown. Bad values are not: a secret may stand in the wrong place.
     if problems == [validate::NO_UPSTREAM] {
         let _shown: ExitCode = answer(&render::effective(&raw));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
 use vllm_responses_actors::interpreter::setup::Request;
+use vllm_responses_actors::process::ignore_hangup;
 use vllm_responses_actors::terminal;
 
 use super::{complain, load, setup};
@@ -41,6 +42,8 @@ impl Install {
 
 /// Runs the gateway until it stops.
 pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
+    // It means that keys and logging are read again, which they are about to be anyway.
+    ignore_hangup();
     let (raw, config) = match load(inputs) {
         Ok(loaded) => loaded,
         Err(code) => return code,

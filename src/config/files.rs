@@ -1,15 +1,13 @@
 //! Files of the configuration: read as UTF-8 text, and who else may read them.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use vllm_responses_actors::plain_file;
 
 /// What editors of Windows put before UTF-8.
 const MARK: char = '\u{feff}';
-/// No file of a configuration is as large.
-const LARGEST: u64 = 16 << 20;
-/// Bits of a mode: written by the group or by everybody.
-const WRITABLE: u32 = 0o022;
 /// Read by everybody.
 const READABLE: u32 = 0o004;
 
@@ -27,28 +25,9 @@ pub(crate) enum Guarded {
 /// # Errors
 /// Why not, in words that stand in brackets.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
-    let about = std::fs::metadata(path).map_err(|error| words(&error))?;
-    let kind = about.file_type();
-    // Reading these would wait for a writer, or never come to an end.
-    if !(kind.is_file() || kind.is_dir()) {
-        return Err(format!("it is no regular file but {}", name_of(kind)));
-    }
-    if about.len() > LARGEST {
-        return Err(format!("it is larger than {} MiB", LARGEST >> 20));
-    }
-    match std::fs::read_to_string(path) {
+    match plain_file::read_text(path) {
         Ok(text) => Ok(without_mark(text)),
         Err(error) => Err(words(&error)),
-    }
-}
-
-fn name_of(kind: std::fs::FileType) -> &'static str {
-    if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
     }
 }
 
@@ -71,15 +50,22 @@ pub(crate) fn words(error: &std::io::Error) -> String {
         (ErrorKind::IsADirectory, "it is a folder"),
     ];
     let kind = error.kind();
+    // Words of our own.
+    if kind == ErrorKind::InvalidInput {
+        return error.to_string();
+    }
     let known = known.iter().find(|(known, _)| *known == kind);
     known.map_or_else(|| kind.to_string(), |(_, words)| (*words).to_owned())
 }
 
 /// What is wrong with a file's mode, as a notice; nothing where the file is not there.
 pub(crate) fn notice_mode(name: &str, path: &Path, guarded: Guarded) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    let others = if mode & WRITABLE != 0 {
-        "other users can change it"
+    let about = std::fs::metadata(path).ok()?;
+    let mode = about.permissions().mode() & 0o777;
+    let others = if let Some(why) = plain_file::of_others(&about) {
+        return Some(format!(
+            "{name} is not this user's alone: {why}; `chown` and `chmod 600` close it"
+        ));
     } else if guarded == Guarded::Secret && mode & READABLE != 0 {
         "every user of this machine can read the secrets in it"
     } else {
@@ -124,13 +110,6 @@ mod tests {
             read(Path::new("/dev/zero")).unwrap_err(),
             "it is no regular file but a device"
         );
-        let socket = folder.path().join("socket");
-        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        assert!(read(&socket).unwrap_err().ends_with("a socket"));
-        let large = folder.path().join("large");
-        let sparse = fs::File::create(&large).unwrap();
-        sparse.set_len(LARGEST + 1).unwrap();
-        assert!(read(&large).unwrap_err().contains("16 MiB"));
         fs::write(&path, b"\xff\xfea\0").unwrap();
         assert!(read(&path).unwrap_err().contains("UTF-8"));
     }

@@ -116,7 +116,7 @@ impl Group {
                 tasks: put(&folder, "pids.max", bounds.tasks),
             },
             Kind::Cpu => {
-                put(&folder, "cpu.shares", Some(128));
+                put(&folder, "cpu.shares", Some(512));
                 put(&folder, "cpu.cfs_period_us", Some(PERIOD));
                 put(&folder, "cpu.cfs_quota_us", bounds.cpu.map(microseconds));
                 Held::default()
@@ -222,7 +222,7 @@ fn unified(folder: &Path, bounds: Bounds) -> Held {
     let quota = bounds.cpu.map(microseconds);
     if let Some(quota) = quota {
         put_text(folder, "cpu.max", &format!("{quota} {PERIOD}"));
-        put(folder, "cpu.weight", Some(10));
+        put(folder, "cpu.weight", Some(50));
     }
     put(folder, "memory.oom.group", bounds.memory.map(|_| 1));
     put(folder, "memory.swap.max", bounds.memory.map(|_| 0));

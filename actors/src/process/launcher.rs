@@ -191,7 +191,7 @@ impl Desk {
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 drop(reply.send(Err(SpawnError::NotFound { name, program })));
             }
-            Ok(Err(error)) => drop(reply.send(Err(refused(error.to_string())))),
+            Ok(Err(error)) => drop(reply.send(Err(refused(format!("`{program}`: {error}"))))),
             Err(_) => drop(reply.send(Err(refused("its guardian does not answer".into())))),
         }
     }

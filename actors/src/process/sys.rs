@@ -310,6 +310,13 @@ pub(super) fn brace() {
     }
 }
 
+/// Lets a terminal that closes, or a reload that comes too early, end nothing. Who handles the signal
+/// later does so all the same.
+pub fn ignore_hangup() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
 /// Makes `command` start the gateway under an init, which blocks the signals that it relays. What the
 /// caller of the whole ignores (SIGHUP under `nohup`) stays ignored.
 pub(super) fn prepare_gateway(command: &mut Command) {

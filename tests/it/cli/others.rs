@@ -123,7 +123,7 @@ fn another_process_of_the_same_user_cannot_read_secrets() {
 fn no_secret_of_the_environment_is_shown_or_handed_on() {
     let secrets = [
         ("VR_OPENAI_API_KEY", "CANARY-OF-THE-UPSTREAM"),
-        ("VR_CODE_INTERPRETER_TOKEN", "CANARY-OF-THE-SERVICE"),
+        ("VR_REDIS_URL", "redis://:CANARY-OF-THE-CACHE@127.0.0.1:9"),
         ("VR_ANYTHING_ELSE", "CANARY-OF-NOBODY"),
     ];
     let folder = tempfile::tempdir().unwrap();

@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plain_file;
+
 /// The host program that every worker runs.
 pub const HARNESS: &str = include_str!("../harness/harness.mjs");
 
@@ -123,7 +125,7 @@ impl Bundle {
             path: root.to_owned(),
             reason,
         };
-        let text = match fs::read(root.join(MANIFEST)) {
+        let text = match plain_file::read(&root.join(MANIFEST)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(MANIFEST)),
             Err(error) => return Err(unreadable(error)),
@@ -147,7 +149,7 @@ impl Bundle {
             let part = part.strip_prefix(&bundle.root).unwrap_or(part);
             return Err(missing(&part.display().to_string()));
         }
-        match fs::read(bundle.harness()) {
+        match plain_file::read(&bundle.harness()) {
             Ok(text) if text == HARNESS.as_bytes() => Ok(bundle),
             Ok(_) => Err(unfit(format!("{HARNESS_FILE} is another version's"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(HARNESS_FILE)),
