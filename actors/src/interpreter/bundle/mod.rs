@@ -15,7 +15,7 @@
 //! only read it.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -275,6 +275,8 @@ pub(crate) const HOST_FLAGS: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn whole(packages: &str) -> tempfile::TempDir {
