@@ -11,6 +11,7 @@ use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
 use vllm_responses_actors::ask::{ask, ask_actor};
+use vllm_responses_actors::blobs::Blobs;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{
     connections_by_descriptors, descriptor_limit, places_by_descriptors,
@@ -394,6 +395,7 @@ async fn open(
         chains: front.clone().recipient(),
         links: front.clone().recipient(),
         weights: front.clone().recipient(),
+        blobs: Blobs::fresh(front.clone().recipient()),
         commits: front.clone().recipient(),
         claims: front.recipient(),
         suspects: vllm.recipient(),
@@ -439,6 +441,7 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
         chains: front.clone().recipient(),
         parts: front.clone().recipient(),
         weights: front.clone().recipient(),
+        blobs: Blobs::fresh(front.clone().recipient()),
         remove: front.clone().recipient(),
         close: front.clone().recipient(),
     }));

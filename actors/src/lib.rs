@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod ask;
+pub mod blobs;
 pub mod cache;
 mod cgroup;
 pub mod env;

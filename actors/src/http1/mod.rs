@@ -13,6 +13,7 @@ mod dial;
 mod exchange;
 mod frame;
 mod head;
+mod payload;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use url::Url;
 
 use dial::Origin;
 use exchange::{Exchange, Failure};
+pub use payload::{Payload, Pieces, Unread};
 use pool::Pool;
 
 pub use exchange::{Body, BodyError};
@@ -98,6 +100,9 @@ pub enum SendError {
     /// A header or the path has characters that HTTP does not allow.
     #[error("the request cannot be written as HTTP/1.1")]
     Unwritable,
+    /// A part of the body could not be read, so the request was broken off.
+    #[error("a part of the request could not be read: {0}")]
+    Unread(Unread),
 }
 
 /// A request. Its body is let go of as soon as it is sent and cannot be needed again.
@@ -106,7 +111,7 @@ pub struct Request {
     path: String,
     /// Lines with their ends.
     headers: String,
-    body: Bytes,
+    body: Payload,
     sound: bool,
 }
 
@@ -148,15 +153,15 @@ impl fmt::Debug for Check {
 impl Request {
     /// `path` begins with a slash, and may have a query.
     pub fn get(path: impl Into<String>) -> Self {
-        Self::new("GET", path.into(), Bytes::new())
+        Self::new("GET", path.into(), Payload::default())
     }
 
     /// As [`Self::get`], with a body.
-    pub fn post(path: impl Into<String>, body: Bytes) -> Self {
-        Self::new("POST", path.into(), body)
+    pub fn post(path: impl Into<String>, body: impl Into<Payload>) -> Self {
+        Self::new("POST", path.into(), body.into())
     }
 
-    fn new(method: &'static str, path: String, body: Bytes) -> Self {
+    fn new(method: &'static str, path: String, body: Payload) -> Self {
         let sound = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
         Self {
             method,
@@ -198,7 +203,7 @@ impl Request {
             "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: vllm-responses\r\n{headers}"
         );
         if *method == "POST" {
-            let _written = write!(head, "content-length: {}\r\n", body.len());
+            let _written = write!(head, "content-length: {}\r\n", body.length());
         }
         head.push_str("\r\n");
         Ok(head.into())
@@ -243,7 +248,7 @@ impl Client {
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let head = request.head(&self.origin.authority)?;
         if let Some(connection) = self.pool.take() {
-            let mut exchange = Exchange::begin(connection, head.clone(), request.body.clone());
+            let mut exchange = Exchange::begin(connection, head.clone(), request.body.begin());
             match timeout(AT_ONCE, exchange.answer(&self.pool)).await {
                 Ok(Err(Failure::Unanswered)) => {}
                 Ok(outcome) => return outcome.map_err(SendError::from),
@@ -254,7 +259,8 @@ impl Client {
             }
         }
         let connection = self.origin.dial(self.check.as_ref()).await?;
-        let mut exchange = Exchange::begin(connection, head, request.body);
+        let mut exchange = Exchange::begin(connection, head, request.body.begin());
+        drop(request);
         exchange.answer(&self.pool).await.map_err(SendError::from)
     }
 }
@@ -264,6 +270,7 @@ impl From<Failure> for SendError {
         match failure {
             Failure::Unanswered | Failure::BrokenOff => Self::BrokenOff,
             Failure::Malformed => Self::Malformed,
+            Failure::Unread(why) => Self::Unread(why),
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use vllm_responses_protocol::seal::SealKeys;
 
+use crate::blobs::Blobs;
 use crate::limits::{Asker, Limited, Quota};
 use crate::mcp::messages::ListTools;
 use crate::memory::Account;
@@ -119,6 +120,8 @@ pub struct Peers {
     pub links: Recipient<FindLinks>,
     /// The same, for how much there is to read.
     pub weights: Recipient<Weigh>,
+    /// The same, for large data.
+    pub blobs: Blobs,
     /// The same, for commits.
     pub commits: Recipient<Commit>,
     /// The same, for approvals.

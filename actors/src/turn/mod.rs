@@ -35,12 +35,13 @@ use vllm_responses_protocol::turn::Turn;
 use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
 
 use crate::ask::ask;
+use crate::blobs::Whole;
 use crate::env::{Clock as _, SystemClock};
 use crate::http1::Client;
 use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
-use crate::store::messages::Commit;
+use crate::store::messages::{Commit, StoreError};
 use crate::supervisor::messages::Permit;
 use crate::trace::{Fact, Side, Span};
 use crate::vllm::messages::Suspect;
@@ -102,7 +103,7 @@ pub enum Head {
     /// 200, and the body is an event stream.
     Stream,
     /// 200, and this is the body.
-    Whole(Bytes),
+    Whole(Whole),
     /// An error.
     Refused(Refusal),
 }
@@ -236,7 +237,7 @@ impl TurnActor {
 
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
-            Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::CallModel(body) => self.call_model(body, ctx),
             Action::Used(call) => {
                 self.uncharged = None;
                 let (prompt, completion) = (call.prompt_tokens(), call.completion_tokens());
@@ -252,7 +253,7 @@ impl TurnActor {
             }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
-            Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
+            Action::CountTokens(body) => self.count_tokens(body, ctx),
             Action::LeftOut(turns) => self.left_out(turns),
             Action::Complained(words) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
@@ -270,7 +271,8 @@ impl TurnActor {
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
-                self.answer(Head::Whole(body.into()), 200);
+                let body = self.whole(body);
+                self.answer(Head::Whole(body), 200);
             }
             Action::Refuse(refusal) => {
                 let status = refusal.error.status;
@@ -314,7 +316,12 @@ impl TurnActor {
         }
     }
 
-    fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+    /// A text of the machine's, with the data that its marks stand for.
+    fn whole(&self, text: Vec<u8>) -> Whole {
+        self.permit.peers.blobs.whole(&self.owner, text.into())
+    }
+
+    fn call_model(&mut self, body: Vec<u8>, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
         self.charge_seen();
@@ -323,16 +330,19 @@ impl TurnActor {
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.borrow().model_messages {
-            log_messages(&self.origin, "to the model", &body);
+            let marks = self.permit.peers.blobs.marks;
+            log_messages(&self.origin, "to the model", &body, marks);
         }
-        self.hold_at_least(self.load.kept + 2 * body.len());
+        let text = body.len();
+        let body = self.whole(body);
+        self.hold_at_least(self.load.kept + 2 * text + body.window());
         let call = call::call(Call {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
             origin: self.origin.clone(),
             model: self.turn.identity().model.clone(),
             delivery: self.turn.delivery(),
-            body,
+            body: body.into(),
         });
         let answered = call.into_actor(self).map(|answer, act, ctx| {
             if answer.is_ok() {
@@ -373,13 +383,19 @@ impl TurnActor {
         self.hold_at_least(self.load.kept + 2 * (record.input_items.len() + record.response.len()));
         let span = self.span.scope().span(Side::Internal, "store commit");
         let commits = self.permit.peers.commits.clone();
-        let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };
+        let memory = self.permit.account.memory().clone();
+        let marks = self.permit.peers.blobs.marks;
+        let commit = async move {
+            let stored = room::stored(record, marks, &memory).await;
+            ask(&commits, Commit(stored?), STORE_LIMIT)
+                .await
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?
+        };
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
             act.timings.stored = Some(Instant::now());
             let mut span = span;
             let kept = match outcome {
-                Ok(Ok(())) => Kept::Yes,
-                Ok(Err(error)) => act.not_kept(&error),
+                Ok(()) => Kept::Yes,
                 Err(error) => act.not_kept(&error),
             };
             if kept == Kept::No {
@@ -459,6 +475,7 @@ impl Actor for TurnActor {
                 &self.origin,
                 "from the model",
                 self.turn.output_json().as_bytes(),
+                self.permit.peers.blobs.marks,
             );
         }
     }
@@ -472,6 +489,8 @@ fn describe(fault: &UpstreamFault) -> String {
         | UpstreamFault::WrongContentType
         | UpstreamFault::TimedOut(_)
         | UpstreamFault::Reset
-        | UpstreamFault::TooLong => format!("{fault:?}"),
+        | UpstreamFault::TooLong
+        | UpstreamFault::PartGone
+        | UpstreamFault::PartUnread => format!("{fault:?}"),
     }
 }

@@ -11,6 +11,7 @@ use actix_web::{Handler, HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use log::Level;
 use vllm_responses_actors::ask::{AskError, ask_actor};
+use vllm_responses_actors::blobs::Whole;
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::http1::Client;
 use vllm_responses_actors::memory::{LARGE, weight};
@@ -29,6 +30,7 @@ use super::super::access::Noted;
 use super::super::context::Caller;
 use super::super::state::AppState;
 use super::super::stream::TurnBody;
+use super::super::whole::WholeBody;
 use super::super::{error, extract, limits};
 
 /// The supervisor answers from memory.
@@ -175,9 +177,12 @@ async fn answer(handle: TurnHandle, origin: &Origin) -> HttpResponse {
             .insert_header((header::CACHE_CONTROL, "no-cache"))
             .insert_header(("x-accel-buffering", "no"))
             .body(TurnBody::new(handle.body)),
-        Ok(Head::Whole(body)) => HttpResponse::Ok()
+        Ok(Head::Whole(Whole::Text(body))) => HttpResponse::Ok()
             .content_type("application/json")
             .body(body),
+        Ok(Head::Whole(body)) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(WholeBody::new(body, None, None)),
         Ok(Head::Refused(refusal)) => error::refusal(&refusal),
         // The turn's actor panicked: its half of the channel is gone.
         Err(_gone) => error::no_answer(origin, AskError::Unavailable),
@@ -206,6 +211,7 @@ fn job(
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let efforts = permit.peers.efforts.of(&request.model);
+    let marks = permit.peers.blobs.marks;
     let turn = Turn::new(Seed {
         purpose,
         request,
@@ -218,6 +224,7 @@ fn job(
         limits: state.loop_limits,
         seal_keys: Arc::clone(&permit.peers.seal_keys),
         efforts,
+        marks,
     });
     Job {
         turn,
