@@ -11,6 +11,7 @@
 mod call;
 mod clock;
 mod flow;
+mod large;
 mod load;
 mod outlet;
 mod room;
@@ -40,19 +41,21 @@ use crate::http1::Client;
 use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
-use crate::store::messages::Commit;
+use crate::store::{self, messages::Commit};
 use crate::supervisor::messages::Permit;
 use crate::trace::{Fact, Side, Span};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
 use flow::{Flow, Part};
+use large::{Food, Machine};
 use outlet::Outlet;
 pub use outlet::Pieces;
 pub use spent::Spent;
 use timings::{Timings, log_messages};
 
-/// The store's own deadline is 5 s; this one is for a store actor that died.
+/// The store's own deadline is 5 s, and longer for a large commit (see [`store::patience`]); this one is
+/// for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 
 /// What a turn is started with.
@@ -101,8 +104,8 @@ pub struct TurnHandle {
 pub enum Head {
     /// 200, and the body is an event stream.
     Stream,
-    /// 200, and this is the body.
-    Whole(Bytes),
+    /// 200, and this is the body, with what it takes of the memory budget until the client has it.
+    Whole(Bytes, Held),
     /// An error.
     Refused(Refusal),
 }
@@ -120,7 +123,7 @@ pub fn start(job: Job, client: Client) -> TurnHandle {
 
 /// See the module.
 pub(crate) struct TurnActor {
-    turn: Turn,
+    turn: Machine,
     effects: Effects,
     owner: Owner,
     previous: Option<ResponseId>,
@@ -167,7 +170,7 @@ impl TurnActor {
         let now = Instant::now();
         let delivery = job.turn.delivery();
         Self {
-            turn: job.turn,
+            turn: Machine::new(job.turn),
             effects: Effects::default(),
             owner: job.owner,
             previous: job.previous,
@@ -207,14 +210,23 @@ impl TurnActor {
         self.permit.peers.upstream.deadlines
     }
 
-    /// Steps the machine and does what it asks for.
-    fn feed(&mut self, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.feed_at(SystemClock.now_ms(), input, ctx);
+    /// Steps the machine and does what it asks for, at once, or where the step is large later. To be
+    /// called last: the machine may be away.
+    fn feed(&mut self, input: Input<'static>, ctx: &mut Context<Self>) {
+        self.feed_at(SystemClock.now_ms(), Food::Input(input), ctx);
     }
 
     /// As [`Self::feed`], by a clock that was read before; Unix milliseconds.
-    fn feed_at(&mut self, now_ms: i64, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.turn.step(now_ms, input, &mut self.effects);
+    fn feed_at(&mut self, now_ms: i64, food: Food, ctx: &mut Context<Self>) {
+        if self.is_large(&food) {
+            return self.step_aside(now_ms, food, ctx);
+        }
+        food.step(&mut self.turn, now_ms, &mut self.effects);
+        self.do_as_told(ctx);
+    }
+
+    /// Does what the machine asked for.
+    fn do_as_told(&mut self, ctx: &mut Context<Self>) {
         if self.effects.actions.is_empty() {
             // As after almost every token: nothing has changed that anything waits for.
             return self.wake_flow();
@@ -269,8 +281,9 @@ impl TurnActor {
             Action::FindItems(wanted) => self.find_items(wanted, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
-                let body = std::mem::take(&mut self.effects.bytes);
-                self.answer(Head::Whole(body.into()), 200);
+                let body = Bytes::from(std::mem::take(&mut self.effects.bytes));
+                let held = self.permit.account.memory().hold(body.len());
+                self.answer(Head::Whole(body, held), 200);
             }
             Action::Refuse(refusal) => {
                 let status = refusal.error.status;
@@ -369,11 +382,13 @@ impl TurnActor {
 
     fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
         self.timings.decided = Some(Instant::now());
-        // The record, and its way into the database.
-        self.hold_at_least(self.load.kept + 2 * (record.input_items.len() + record.response.len()));
+        // The record, and its way into the database: PostgreSQL is sent a copy, in a buffer that doubles.
+        let bytes = record.input_items.len() + record.response.len() + record.settings.len();
+        self.hold_at_least(self.load.kept + 3 * bytes);
+        let limit = STORE_LIMIT + store::patience(bytes);
         let span = self.span.scope().span(Side::Internal, "store commit");
         let commits = self.permit.peers.commits.clone();
-        let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };
+        let commit = async move { ask(&commits, Commit(record), limit).await };
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
             act.timings.stored = Some(Instant::now());
             let mut span = span;
@@ -439,6 +454,10 @@ impl Actor for TurnActor {
         // However the turn ended: nobody waits for its tools any more.
         self.tools.cancel();
         self.charge_seen();
+        if self.turn.is_away() {
+            // The thread ends, and with it all that runs here.
+            return;
+        }
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }

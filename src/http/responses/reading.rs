@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use vllm_responses_actors::ask::{ask, ask_actor};
 use vllm_responses_actors::memory::{Held, LARGE, Memory, Short};
@@ -17,7 +18,7 @@ use vllm_responses_actors::store::messages::{StoreError, Weigh, Weighed, Weight}
 use vllm_responses_actors::supervisor::messages::MayRead;
 
 use super::super::context::Caller;
-use super::super::state::{AppState, StoreDoors};
+use super::super::state::{AppState, Intake, StoreDoors};
 use super::super::{error, extract};
 use super::STORE_LIMIT;
 
@@ -115,12 +116,7 @@ impl Reading {
         drop(self.place);
         // Whoever wrote it counted it with what it was made of, which is gone.
         self.held.cut(body.len());
-        HttpResponse::Ok()
-            .content_type("application/json")
-            .body(Pieces {
-                rest: body.into(),
-                _held: self.held,
-            })
+        whole(body.into(), self.held)
     }
 
     /// The store's error.
@@ -135,6 +131,42 @@ impl Reading {
 
 fn no_room(short: Short, memory: &Memory) -> HttpResponse {
     error::answer(&extract::short(short, memory))
+}
+
+/// An answer whose length a model server or an MCP server has in its hand, in its caller's share of
+/// reads; `held` is what making it took.
+pub(in crate::http) fn counted(body: &impl Serialize, mut held: Held) -> HttpResponse {
+    // Strings, words and raw values: nothing here can fail to be written.
+    let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
+    if body.len() > held.bytes() && !held.try_set(body.len()) {
+        held.memory().note_refused();
+        return no_room(Short::Now, held.memory());
+    }
+    held.cut(body.len());
+    whole(body, held)
+}
+
+/// Room for so many bytes in the caller's share of reads.
+pub(in crate::http) async fn room(
+    bytes: usize,
+    caller: &Caller,
+    intake: &Intake,
+) -> Result<Held, HttpResponse> {
+    let mut held = intake.memory.hold_in(intake.reads.of(&caller.owner));
+    match held.reserve(bytes).await {
+        Ok(()) => Ok(held),
+        Err(short) => Err(no_room(short, &intake.memory)),
+    }
+}
+
+/// A whole answer, which is held until the client has taken it.
+pub(super) fn whole(body: Bytes, held: Held) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(Pieces {
+            rest: body,
+            _held: held,
+        })
 }
 
 /// A whole body in pieces.
