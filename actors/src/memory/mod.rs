@@ -184,7 +184,7 @@ impl Memory {
     pub(crate) async fn place(&self) -> Result<Place, Short> {
         let place = Arc::clone(&self.0.heavy).acquire_owned();
         match tokio::time::timeout(TURN, place).await {
-            Ok(Ok(_permit)) => Ok(Place { _permit }),
+            Ok(Ok(permit)) => Ok(Place { _permit: permit }),
             Ok(Err(_)) | Err(_) => Err(Short::Now),
         }
     }

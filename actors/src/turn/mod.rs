@@ -11,6 +11,7 @@
 mod call;
 mod clock;
 mod flow;
+mod keep;
 mod large;
 mod load;
 mod outlet;
@@ -30,20 +31,19 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
-use vllm_responses_protocol::record::{Record, Status};
+use vllm_responses_protocol::record::Status;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::Turn;
-use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
+use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Refusal};
 
-use crate::ask::ask;
+use crate::blobs::Whole;
 use crate::env::{Clock as _, SystemClock};
 use crate::http1::Client;
 use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
-use crate::store::{self, messages::Commit};
 use crate::supervisor::messages::Permit;
-use crate::trace::{Fact, Side, Span};
+use crate::trace::{Fact, Span};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
@@ -54,7 +54,7 @@ pub use outlet::Pieces;
 pub use spent::Spent;
 use timings::{Timings, log_messages};
 
-/// The store's own deadline is 5 s, and longer for a large commit (see [`store::patience`]); this one is
+/// The store's own deadline is 5 s, and longer for a large commit (see `patience`); this one is
 /// for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 
@@ -105,7 +105,7 @@ pub enum Head {
     /// 200, and the body is an event stream.
     Stream,
     /// 200, and this is the body, with what it takes of the memory budget until the client has it.
-    Whole(Bytes, Held),
+    Whole(Whole, Held),
     /// An error.
     Refused(Refusal),
 }
@@ -248,7 +248,7 @@ impl TurnActor {
 
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
-            Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::CallModel(body) => self.call_model(body, ctx),
             Action::Used(call) => {
                 self.uncharged = None;
                 let (prompt, completion) = (call.prompt_tokens(), call.completion_tokens());
@@ -264,7 +264,7 @@ impl TurnActor {
             }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
-            Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
+            Action::CountTokens(body) => self.count_tokens(body, ctx),
             Action::LeftOut(turns) => self.left_out(turns),
             Action::Complained(words) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
@@ -281,8 +281,11 @@ impl TurnActor {
             Action::FindItems(wanted) => self.find_items(wanted, ctx),
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
-                let body = Bytes::from(std::mem::take(&mut self.effects.bytes));
-                let held = self.permit.account.memory().hold(body.len());
+                let body = std::mem::take(&mut self.effects.bytes);
+                let text = body.len();
+                let body = self.whole(body);
+                let memory = self.permit.account.memory();
+                let held = memory.hold(text + body.window());
                 self.answer(Head::Whole(body, held), 200);
             }
             Action::Refuse(refusal) => {
@@ -327,7 +330,12 @@ impl TurnActor {
         }
     }
 
-    fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+    /// A text of the machine's, with the data that its marks stand for.
+    fn whole(&self, text: Vec<u8>) -> Whole {
+        self.permit.peers.blobs.whole(&self.owner, text.into())
+    }
+
+    fn call_model(&mut self, body: Vec<u8>, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
         self.charge_seen();
@@ -336,16 +344,19 @@ impl TurnActor {
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.borrow().model_messages {
-            log_messages(&self.origin, "to the model", &body);
+            let marks = self.permit.peers.blobs.marks;
+            log_messages(&self.origin, "to the model", &body, marks);
         }
-        self.hold_at_least(self.load.kept + 2 * body.len());
+        let text = body.len();
+        let body = self.whole(body);
+        self.hold_at_least(self.load.kept + 2 * text + body.window());
         let call = call::call(Call {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
             origin: self.origin.clone(),
             model: self.turn.identity().model.clone(),
             delivery: self.turn.delivery(),
-            body,
+            body: body.into(),
         });
         let answered = call.into_actor(self).map(|answer, act, ctx| {
             if answer.is_ok() {
@@ -378,38 +389,6 @@ impl TurnActor {
                 self.feed(Input::UpstreamFailed(fault), ctx);
             }
         }
-    }
-
-    fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
-        self.timings.decided = Some(Instant::now());
-        // The record, and its way into the database: PostgreSQL is sent a copy, in a buffer that doubles.
-        let bytes = record.input_items.len() + record.response.len() + record.settings.len();
-        self.hold_at_least(self.load.kept + 3 * bytes);
-        let limit = STORE_LIMIT + store::patience(bytes);
-        let span = self.span.scope().span(Side::Internal, "store commit");
-        let commits = self.permit.peers.commits.clone();
-        let commit = async move { ask(&commits, Commit(record), limit).await };
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
-            act.timings.stored = Some(Instant::now());
-            let mut span = span;
-            let kept = match outcome {
-                Ok(Ok(())) => Kept::Yes,
-                Ok(Err(error)) => act.not_kept(&error),
-                Err(error) => act.not_kept(&error),
-            };
-            if kept == Kept::No {
-                span.fail("the response was not stored");
-            }
-            drop(span);
-            act.feed(Input::Stored(kept), ctx);
-        }));
-    }
-
-    fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
-        self.permit.peers.metrics.turns().not_stored();
-        log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
-            "response not stored: {error}");
-        Kept::No
     }
 
     /// What the request's span says at its end.
@@ -478,6 +457,7 @@ impl Actor for TurnActor {
                 &self.origin,
                 "from the model",
                 self.turn.output_json().as_bytes(),
+                self.permit.peers.blobs.marks,
             );
         }
     }
@@ -491,6 +471,8 @@ fn describe(fault: &UpstreamFault) -> String {
         | UpstreamFault::WrongContentType
         | UpstreamFault::TimedOut(_)
         | UpstreamFault::Reset
-        | UpstreamFault::TooLong => format!("{fault:?}"),
+        | UpstreamFault::TooLong
+        | UpstreamFault::PartGone
+        | UpstreamFault::PartUnread => format!("{fault:?}"),
     }
 }

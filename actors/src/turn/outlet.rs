@@ -208,12 +208,16 @@ mod tests {
         let bytes = Bytes::from(vec![7; 2 * PART + 1]);
         let held = memory.hold(bytes.len());
         outlet.put(Piece { bytes, held });
-        let mut next = || match pieces.poll_next(&mut task) {
-            Poll::Ready(Some(bytes)) => (bytes.len(), memory.used()),
-            _ => (0, memory.used()),
+        let mut next = || {
+            let piece = pieces.poll_next(&mut task);
+            let length = piece.map(|piece| piece.map_or(0, |piece| piece.len()));
+            (length, memory.used())
         };
-        let all = 2 * PART + 1;
-        assert_eq!([next(), next(), next()], [(PART, all), (PART, all), (1, 0)]);
+        let (all, ready) = (2 * PART + 1, Poll::Ready);
+        assert_eq!(
+            [next(), next(), next()],
+            [(ready(PART), all), (ready(PART), all), (ready(1), 0)]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler};
+use bytes::Bytes;
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_async::AsyncPgConnection;
@@ -16,10 +17,11 @@ use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::messages::{
     ChainPart, Claim, Close, Commit, Extent, Fetch, FindLinks, LoadChain, LoadPart, Observe,
-    Remove, ReportTo, StoreError, StoreObservation, Weigh, Weighed, Weight,
+    ReadChunk, Remove, ReportTo, StoreError, StoreObservation, Weigh, Weighed, Weight,
 };
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_actors::supervisor::messages::{Health, Report};
+use vllm_responses_protocol::blob::BlobRef;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status, Stored};
 
@@ -332,6 +334,22 @@ impl Store {
             .expect("an answer")
     }
 
+    pub(crate) async fn chunk(
+        &self,
+        owner: &str,
+        blob: BlobRef,
+        position: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let message = ReadChunk {
+            owner: Owner::new(owner),
+            blob,
+            position,
+        };
+        ask_actor(&self.0, message, DEADLINE)
+            .await
+            .expect("an answer")
+    }
+
     pub(crate) async fn links(&self, owner: &str, ids: &[&str]) -> Result<Vec<String>, StoreError> {
         let message = FindLinks {
             owner: Owner::new(owner),
@@ -424,6 +442,7 @@ pub(crate) fn record(owner: &str, id: &str) -> Record {
         input_items: format!(r#"[{{"id":"msg_in_{id}","text":"question"}}]"#).into(),
         response: format!(r#"{{"id":"{id}","output":[{{"text":"answer"}}]}}"#).into(),
         settings: SETTINGS.into(),
+        blobs: Vec::new(),
     }
 }
 

@@ -8,17 +8,18 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::blob::Marks;
 use crate::ids::response_of;
 use crate::json_text::compact;
 use crate::responses::item::{Item, Output};
 use crate::responses::kept::{KeptItem, KeptRole};
 
 /// Takes the items out of the input that the history has.
-pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>) {
+pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>, marks: Marks) {
     if history.is_empty() || input.is_empty() {
         return;
     }
-    let mut known: HashSet<usize> = known_pairs(history, input);
+    let mut known: HashSet<usize> = known_pairs(history, input, marks);
     let ids: HashMap<&str, &Item> = history.iter().map(|item| (item.id(), item)).collect();
     for (index, item) in input.iter().enumerate() {
         let Some(earlier) = ids.get(item.id()).filter(|_| joint(item).is_none()) else {
@@ -26,7 +27,7 @@ pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>) {
         };
         // Some clients number their messages anew too, and people say the same thing twice.
         let is_message = matches!(item, Item::Message(_));
-        if response_of(item.id()).is_some() || (!is_message && same(earlier, item)) {
+        if response_of(item.id()).is_some() || (!is_message && same(earlier, item, marks)) {
             known.insert(index);
         }
     }
@@ -107,13 +108,16 @@ fn pairs(items: &[Item]) -> HashMap<&str, Vec<Pair<'_>>> {
 }
 
 /// Places of the input's calls and outputs that the history has.
-fn known_pairs(history: &[Item], input: &[Item]) -> HashSet<usize> {
+fn known_pairs(history: &[Item], input: &[Item], marks: Marks) -> HashSet<usize> {
     let earlier = pairs(history);
     let mut known = HashSet::new();
     for (id, sent) in pairs(input) {
         let mut earlier = earlier.get(id).map_or(&[][..], Vec::as_slice);
         for pair in sent {
-            let Some(at) = earlier.iter().position(|earlier| is_again(earlier, &pair)) else {
+            let Some(at) = earlier
+                .iter()
+                .position(|earlier| is_again(earlier, &pair, marks))
+            else {
                 continue;
             };
             let waits = earlier
@@ -129,19 +133,19 @@ fn known_pairs(history: &[Item], input: &[Item]) -> HashSet<usize> {
 
 /// Whether a pair of the input is one of the history: the same, or that of a call that waits for its
 /// output, where nothing but the id has to be right.
-fn is_again(earlier: &Pair<'_>, sent: &Pair<'_>) -> bool {
+fn is_again(earlier: &Pair<'_>, sent: &Pair<'_>, marks: Marks) -> bool {
     match (earlier.output, sent.output) {
         (None, _) => true,
-        (Some((_, earlier)), Some((_, output))) if !same_output(earlier, output) => false,
+        (Some((_, earlier)), Some((_, output))) if !same_output(earlier, output, marks) => false,
         (Some(_), _) => match (earlier.call, sent.call) {
-            (Some((_, earlier)), Some((_, call))) => same_call(earlier, call),
+            (Some((_, earlier)), Some((_, call))) => same_call(earlier, call, marks),
             (_, None) => true,
             (None, Some(_)) => false,
         },
     }
 }
 
-fn same_call(a: &Item, b: &Item) -> bool {
+fn same_call(a: &Item, b: &Item, marks: Marks) -> bool {
     match (a, b) {
         _ if a.id() == b.id() => true,
         (Item::FunctionCall(a), Item::FunctionCall(b)) => {
@@ -150,39 +154,41 @@ fn same_call(a: &Item, b: &Item) -> bool {
                 && compact(&a.arguments) == compact(&b.arguments)
         }
         (Item::CustomToolCall(a), Item::CustomToolCall(b)) => {
-            a.name == b.name && a.namespace == b.namespace && a.input == b.input
+            a.name == b.name && a.namespace == b.namespace && same(&a.input, &b.input, marks)
         }
         (Item::EmulatedCall(a), Item::EmulatedCall(b)) => a.action == b.action,
         (Item::ToolSearchCall(a), Item::ToolSearchCall(b)) => {
-            compact(a.arguments.get()) == compact(b.arguments.get())
+            marks.same(&compact(a.arguments.get()), &compact(b.arguments.get()))
         }
         _ => false,
     }
 }
 
-fn same_output(a: &Item, b: &Item) -> bool {
+fn same_output(a: &Item, b: &Item, marks: Marks) -> bool {
     match (a, b) {
         (Item::FunctionCallOutput(a), Item::FunctionCallOutput(b))
         | (Item::CustomToolCallOutput(a), Item::CustomToolCallOutput(b)) => {
             match (&a.output, &b.output) {
-                (Output::Text(a), Output::Text(b)) => a == b,
-                (a, b) => written(a) == written(b),
+                (Output::Text(a), Output::Text(b)) if a == b => true,
+                (a, b) => same(a, b, marks),
             }
         }
-        (Item::ToolSearchOutput(a), Item::ToolSearchOutput(b)) => {
-            written(&a.tools) == written(&b.tools)
-        }
+        (Item::ToolSearchOutput(a), Item::ToolSearchOutput(b)) => same(&a.tools, &b.tools, marks),
         (Item::Kept(a), Item::Kept(b)) => {
             let told = |item: &KeptItem| item.member("output").map(|raw| compact(raw.get()));
-            a.kind == b.kind && told(a) == told(b)
+            let same_told = match (told(a), told(b)) {
+                (Some(a), Some(b)) => marks.same(&a, &b),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            a.kind == b.kind && same_told
         }
         _ => false,
     }
 }
 
-/// Whether two items say the same, whatever is different about how they were sent.
-fn same(a: &Item, b: &Item) -> bool {
-    written(a) == written(b)
+/// Whether two items, or parts of them, say the same, whatever is different about how they were sent.
+fn same(a: &impl serde::Serialize, b: &impl serde::Serialize, marks: Marks) -> bool {
+    marks.same(&written(a), &written(b))
 }
 
 fn written(value: &impl serde::Serialize) -> String {

@@ -37,6 +37,7 @@ mod tools;
 
 use std::sync::Arc;
 
+use crate::blob::Marks;
 use crate::chat::finish::FinishReason;
 use crate::chat::template::Template;
 use crate::chat::usage::ChatUsage;
@@ -97,6 +98,8 @@ pub struct Seed {
     pub seal_keys: Arc<SealKeys>,
     /// Words for the effort of thinking that the model is known to take.
     pub efforts: Efforts,
+    /// What stands for large data in items of earlier turns.
+    pub marks: Marks,
 }
 
 /// One response, from request to terminal event.
@@ -122,6 +125,7 @@ pub struct Turn {
     extra_bytes: usize,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
+    marks: Marks,
     catalogue: Catalogue,
     /// What the running model call is made with.
     call: Shortening,
@@ -245,6 +249,7 @@ impl Turn {
             extra_bytes: 0,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
+            marks: seed.marks,
             catalogue: Catalogue::default(),
             call,
             history: Vec::new(),

@@ -87,7 +87,7 @@ impl Turn {
                 }
             }
         }
-        known::forget_known(&history, &mut self.request.input);
+        known::forget_known(&history, &mut self.request.input, self.marks);
         if let Err(error) = self.open_summaries(&mut history) {
             return self.refuse_unread(error, effects);
         }

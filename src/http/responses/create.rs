@@ -193,7 +193,7 @@ async fn answer(handle: TurnHandle, share: Share, origin: &Origin) -> HttpRespon
         Ok(Head::Whole(body, held)) => {
             let mut shared = held.memory().hold_in(share);
             shared.absorb(held);
-            reading::whole(body, shared)
+            reading::json(body, shared, None)
         }
         Ok(Head::Refused(refusal)) => error::refusal(&refusal),
         // The turn's actor panicked: its half of the channel is gone.
@@ -223,6 +223,7 @@ fn job(
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let efforts = permit.peers.efforts.of(&request.model);
+    let marks = permit.peers.blobs.marks;
     let turn = Turn::new(Seed {
         purpose,
         request,
@@ -235,6 +236,7 @@ fn job(
         limits: state.loop_limits,
         seal_keys: Arc::clone(&permit.peers.seal_keys),
         efforts,
+        marks,
     });
     Job {
         turn,

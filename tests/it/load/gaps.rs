@@ -14,7 +14,7 @@ use crate::harness::{TestGateway, bulk};
 const STREAMS: usize = 20;
 /// What a step of 30 MB takes several times over on the thread of the streams, and what a busy machine
 /// takes from it now and then.
-const WIDER: Duration = Duration::from_millis(500);
+const WIDER: Duration = Duration::from_secs(1);
 
 /// The largest gap between two words of so many paced streams, while this is done again and again.
 fn largest_gap(gateway: &TestGateway, meanwhile: impl Fn() + Sync) -> Duration {
