@@ -92,6 +92,15 @@ const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 /// Held while responses are removed: one gateway at a time does it.
 const SWEEP_LOCK: i64 = 7_205_918_340_112_658_012;
 
+/// Whether no response has settings: the next one in the order of the index is another's.
+///
+/// Asked for a response that has them, PostgreSQL reads a million of them in search of the first, for
+/// almost all responses have the same settings, and it takes that for a fact about every owner.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM (SELECT responses.owner, responses.settings_hash \
+     FROM responses WHERE (responses.owner, responses.settings_hash) >= (settings.owner, settings.hash) \
+     ORDER BY responses.owner, responses.settings_hash LIMIT 1) AS next \
+     WHERE next.owner = settings.owner AND next.settings_hash = settings.hash)";
+
 /// Connections of this process, and how they are to be used.
 #[derive(Clone)]
 pub(super) struct Pool {

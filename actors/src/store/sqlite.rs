@@ -68,6 +68,10 @@ use std::future::ready as settled;
 /// Reading is by primary key; more connections only wait for each other's processor time.
 const READERS: u32 = 3;
 
+/// Whether no response has settings. See PostgreSQL's, which asks otherwise.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM responses \
+     WHERE responses.owner = settings.owner AND responses.settings_hash = settings.hash)";
+
 /// How long a read may wait for a free reader.
 const READER_LIMIT: Duration = Duration::from_secs(5);
 
