@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
+use vllm_responses_actors::process;
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
@@ -145,23 +146,23 @@ struct Trial<'a> {
     stream: bool,
 }
 
+/// Whoever attached itself before the process hid stays attached, and sees everything.
+pub(crate) fn warn_of_tracer() {
+    if let Some(tracer) = process::traced_by() {
+        log::warn!(
+            tracer;
+            "another process traces this one and can read its secrets and all that passes through it; if \
+             that is no debugger of yours, end it and change the secrets"
+        );
+    }
+}
+
 /// Nobody needs a key: said once, at the start.
 pub(crate) fn warn_of_open_door() {
     log::warn!(
         "no API keys are configured (`VR_API_KEYS_FILE`): everyone who reaches this address \
          may use the gateway and read its responses"
     );
-}
-
-/// Why there is no vLLM any more, and what helps.
-pub(crate) fn given_up_words(last_error: &str) -> String {
-    let advice = if last_error.contains("not found") {
-        "`pip install vllm`, or name its program with `VR_VLLM_BIN`, or use a server that runs with \
-         `--upstream`"
-    } else {
-        "what it wrote is above"
-    };
-    format!("vLLM was given up: {last_error}; {advice}")
 }
 
 #[cfg(test)]

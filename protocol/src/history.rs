@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::blob::Marks;
 use crate::ids::CountingIds;
 use crate::json::{self, Place, Problems, kind};
+use crate::json_text;
 use crate::record::{Chain, Link};
 use crate::responses::decode::Reader;
 use crate::responses::item::{Item, Role};
@@ -236,6 +237,7 @@ pub fn parse_items(text: &str) -> Option<Vec<Item>> {
 
 /// Items as a JSON array, as the store keeps them.
 pub fn items_json(items: &[Item]) -> String {
-    // Items are strings, words and raw values: nothing here can fail to be written.
-    serde_json::to_string(items).unwrap_or_default()
+    // Items are strings, words and raw values: nothing here can fail to be written, as UTF-8.
+    let written = json_text::written(&items).unwrap_or_default();
+    String::from_utf8(written).unwrap_or_default()
 }

@@ -337,10 +337,12 @@ fn verdict(copied: &Copied) -> Result<String, Problem> {
         strange,
         strangers,
     } = copied;
-    let mut counts = format!("{written} written, {found} there before, {equal} compared and equal");
-    if *deleted > 0 {
-        counts += &format!(", {deleted} deleted as in the source");
-    }
+    let deleted = match deleted {
+        0 => String::new(),
+        some => format!(", {some} deleted as in the source"),
+    };
+    let counts =
+        format!("{written} written, {found} there before, {equal} compared and equal{deleted}");
     if !clashes.is_empty() {
         return Err(failed(format!(
             "{counts}; the target has other responses under ids of the source, such as {}: \

@@ -20,12 +20,12 @@ pub(super) struct WholeBody {
     rest: Bytes,
     more: Option<Pieces>,
     length: usize,
-    _held: Option<Held>,
+    _held: Held,
 }
 
 impl WholeBody {
     /// Holds this until it is sent; reads each chunk in one of these places.
-    pub(super) fn new(whole: Whole, held: Option<Held>, places: Option<CallersPlaces>) -> Self {
+    pub(super) fn new(whole: Whole, held: Held, places: Option<CallersPlaces>) -> Self {
         let length = whole.length();
         let (rest, more) = match whole {
             Whole::Text(text) => (text, None),

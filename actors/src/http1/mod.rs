@@ -20,6 +20,7 @@ mod tests;
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -133,9 +134,15 @@ pub struct Client {
     check: Option<Check>,
 }
 
-/// Says of a connection that has just been made whether it went to whom it should.
+/// Says of a connection that has just been made to an address whether it went to whom it should.
 #[derive(Clone)]
-struct Check(Rc<dyn Fn() -> bool>);
+struct Check(Rc<dyn Fn(SocketAddr) -> bool>);
+
+impl Check {
+    fn passes(&self, address: SocketAddr) -> bool {
+        (self.0)(address)
+    }
+}
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -226,9 +233,10 @@ impl Client {
         }
     }
 
-    /// Asks this of each new connection before anything is sent; where the answer is no, there is none.
+    /// Asks this of each new connection, by the address that it was made to, before anything is sent;
+    /// where the answer is no, there is none.
     #[must_use]
-    pub(crate) fn checked(mut self, check: impl Fn() -> bool + 'static) -> Self {
+    pub(crate) fn checked(mut self, check: impl Fn(SocketAddr) -> bool + 'static) -> Self {
         self.check = Some(Check(Rc::new(check)));
         self
     }
@@ -250,10 +258,7 @@ impl Client {
                 }
             }
         }
-        let connection = self.origin.dial().await?;
-        if self.check.as_ref().is_some_and(|check| !(check.0)()) {
-            return Err(SendError::Unreachable(Unreached::Foreign));
-        }
+        let connection = self.origin.dial(self.check.as_ref()).await?;
         let mut exchange = Exchange::begin(connection, head, request.body.begin());
         drop(request);
         exchange.answer(&self.pool).await.map_err(SendError::from)

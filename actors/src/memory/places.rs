@@ -48,7 +48,7 @@ pub struct CallersPlaces {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct CallersPlace {
     _all: OwnedSemaphorePermit,
     _own: Option<OwnedSemaphorePermit>,
 }
@@ -56,13 +56,13 @@ pub struct Place {
 impl CallersPlaces {
     /// Waits for a place of the caller's, then for one of all; `None` never comes, since nobody closes
     /// them.
-    pub async fn take(&self) -> Option<Place> {
+    pub async fn take(&self) -> Option<CallersPlace> {
         let own = match &self.own {
             Some(own) => Some(Arc::clone(own).acquire_owned().await.ok()?),
             None => None,
         };
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Place {
+        Some(CallersPlace {
             _all: all,
             _own: own,
         })

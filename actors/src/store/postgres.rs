@@ -79,7 +79,7 @@ pub(super) mod bulk;
 /// A statement is a future already.
 use std::convert::identity as settled;
 
-pub(super) use locks::drop_unused;
+pub(super) use locks::{drop_unused, lock_as_writers};
 use locks::{lock_blobs, present_blobs};
 
 /// How long a write, a read or a connection may take, retries included.
@@ -99,6 +99,15 @@ const MIGRATIONS: u32 = 30;
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 /// Held while responses are removed: one gateway at a time does it.
 const SWEEP_LOCK: i64 = 7_205_918_340_112_658_012;
+
+/// Whether no response has settings: the next one in the order of the index is another's.
+///
+/// Asked for a response that has them, PostgreSQL reads a million of them in search of the first, for
+/// almost all responses have the same settings, and it takes that for a fact about every owner.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM (SELECT responses.owner, responses.settings_hash \
+     FROM responses WHERE (responses.owner, responses.settings_hash) >= (settings.owner, settings.hash) \
+     ORDER BY responses.owner, responses.settings_hash LIMIT 1) AS next \
+     WHERE next.owner = settings.owner AND next.settings_hash = settings.hash)";
 
 /// Connections of this process, and how they are to be used.
 #[derive(Clone)]
@@ -327,13 +336,6 @@ async fn in_transaction<R>(
             Err(error)
         }
     }
-}
-
-/// Waits for whom a writer of responses waits for.
-pub(super) async fn lock_as_writers(connection: &mut Connection) -> QueryResult<()> {
-    connection
-        .batch_execute("LOCK TABLE responses IN ROW EXCLUSIVE MODE")
-        .await
 }
 
 /// The server's time, Unix milliseconds.

@@ -176,12 +176,11 @@ impl StoreActor {
                 let busy = Err::<(), _>(StoreError::Busy);
                 self.shared.note(Side::Writes, work.began, &busy);
             }
-            // It will tell, as what waits behind it will.
-            Some(_) => {}
             None if writes && self.writes.capacity() == self.writes.max_capacity() => {
                 self.probe_writes(ctx);
             }
-            None => {}
+            // What is under way will tell, as what waits will.
+            Some(_) | None => {}
         }
         self.tell(now);
     }

@@ -14,11 +14,12 @@ use diesel::prelude::{
     OptionalExtension, QueryDsl,
 };
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::Bool;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::chains::octet_length;
 use super::{
-    Connection, RunQueryDsl, blobs, deletions, insert_responses, insert_settings, settled,
+    Connection, RunQueryDsl, UNUSED, blobs, deletions, insert_responses, insert_settings, settled,
 };
 use crate::store::rows::{ApprovalRow, DeadRow, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
@@ -276,13 +277,10 @@ pub(in crate::store) async fn drop_settings(
     // One statement for all: a pair that is none of them and that nobody uses may go as well.
     let owners = candidates.iter().map(|(owner, _)| owner);
     let hashes = candidates.iter().map(|(_, hash)| hash);
-    let users = responses::table
-        .filter(responses::settings_hash.eq(settings::hash))
-        .filter(responses::owner.eq(settings::owner));
     let unused = settings::table
         .filter(settings::owner.eq_any(owners.collect::<HashSet<_>>()))
         .filter(settings::hash.eq_any(hashes.collect::<HashSet<_>>()))
-        .filter(not(exists(users)));
+        .filter(diesel::dsl::sql::<Bool>(UNUSED));
     settled(diesel::delete(unused).execute(connection))
         .await
         .map(drop)

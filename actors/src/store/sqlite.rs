@@ -34,6 +34,7 @@ use super::schema::{blobs as blobs_table, responses, settings};
 use super::settings::Synchronous;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
+use crate::plain_file;
 
 #[path = "queries.rs"]
 #[expect(
@@ -75,6 +76,10 @@ use std::future::ready as settled;
 
 /// Reading is by primary key; more connections only wait for each other's processor time.
 const READERS: u32 = 3;
+
+/// Whether no response has settings. See PostgreSQL's, which asks otherwise.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM responses \
+     WHERE responses.owner = settings.owner AND responses.settings_hash = settings.hash)";
 
 /// How long a read may wait for a free reader.
 const READER_LIMIT: Duration = Duration::from_secs(5);
@@ -225,11 +230,17 @@ fn create_private(path: &Path) -> Result<(), StoreStartError> {
         .mode(0o600)
         .open(path)
         .map_err(unopened(path))?;
-    let mode = file
-        .metadata()
-        .map_or(0, |metadata| metadata.permissions().mode());
-    if mode & 0o077 != 0 {
-        let place = path.display();
+    let about = file.metadata().map_err(unopened(path))?;
+    if !about.is_file() {
+        return Err(unopened(path)("it is no regular file"));
+    }
+    let place = path.display();
+    if let Some(why) = plain_file::of_others(&about) {
+        log::warn!(
+            "the database file is not this user's alone, {why}: whoever it is can change every response; \
+             `chown` and `chmod 600 {place}`, or name another"
+        );
+    } else if about.permissions().mode() & 0o077 != 0 {
         log::warn!(
             "the database file can be read by other users of this machine: `chmod 600 {place}`"
         );

@@ -316,6 +316,8 @@ pub struct AwaitPhase(pub OwnProcess, pub Phase);
 pub struct Reached {
     /// Its last error, its last lines behind it where it never was ready.
     pub last_error: String,
+    /// What it wrote last, oldest first; not for whoever has no key.
+    pub last_lines: Vec<String>,
     /// How it ended, in the phases that follow an end.
     pub exit: Option<ExitKind>,
 }

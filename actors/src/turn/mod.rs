@@ -11,6 +11,8 @@
 mod call;
 mod clock;
 mod flow;
+mod keep;
+mod large;
 mod load;
 mod outlet;
 mod room;
@@ -29,31 +31,31 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
-use vllm_responses_protocol::record::{Record, Status};
+use vllm_responses_protocol::record::Status;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::Turn;
-use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
+use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Refusal};
 
-use crate::ask::ask;
 use crate::blobs::Whole;
 use crate::env::{Clock as _, SystemClock};
 use crate::http1::Client;
 use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
-use crate::store::messages::{Commit, StoreError};
 use crate::supervisor::messages::Permit;
-use crate::trace::{Fact, Side, Span};
+use crate::trace::{Fact, Span};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
 use flow::{Flow, Part};
+use large::{Food, Machine};
 use outlet::Outlet;
 pub use outlet::Pieces;
 pub use spent::Spent;
 use timings::{Timings, log_messages};
 
-/// The store's own deadline is 5 s; this one is for a store actor that died.
+/// The store's own deadline is 5 s, and longer for a large commit (see `patience`); this one is
+/// for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 
 /// What a turn is started with.
@@ -102,8 +104,8 @@ pub struct TurnHandle {
 pub enum Head {
     /// 200, and the body is an event stream.
     Stream,
-    /// 200, and this is the body.
-    Whole(Whole),
+    /// 200, and this is the body, with what it takes of the memory budget until the client has it.
+    Whole(Whole, Held),
     /// An error.
     Refused(Refusal),
 }
@@ -121,7 +123,7 @@ pub fn start(job: Job, client: Client) -> TurnHandle {
 
 /// See the module.
 pub(crate) struct TurnActor {
-    turn: Turn,
+    turn: Machine,
     effects: Effects,
     owner: Owner,
     previous: Option<ResponseId>,
@@ -168,7 +170,7 @@ impl TurnActor {
         let now = Instant::now();
         let delivery = job.turn.delivery();
         Self {
-            turn: job.turn,
+            turn: Machine::new(job.turn),
             effects: Effects::default(),
             owner: job.owner,
             previous: job.previous,
@@ -208,14 +210,23 @@ impl TurnActor {
         self.permit.peers.upstream.deadlines
     }
 
-    /// Steps the machine and does what it asks for.
-    fn feed(&mut self, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.feed_at(SystemClock.now_ms(), input, ctx);
+    /// Steps the machine and does what it asks for, at once, or where the step is large later. To be
+    /// called last: the machine may be away.
+    fn feed(&mut self, input: Input<'static>, ctx: &mut Context<Self>) {
+        self.feed_at(SystemClock.now_ms(), Food::Input(input), ctx);
     }
 
     /// As [`Self::feed`], by a clock that was read before; Unix milliseconds.
-    fn feed_at(&mut self, now_ms: i64, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.turn.step(now_ms, input, &mut self.effects);
+    fn feed_at(&mut self, now_ms: i64, food: Food, ctx: &mut Context<Self>) {
+        if self.is_large(&food) {
+            return self.step_aside(now_ms, food, ctx);
+        }
+        food.step(&mut self.turn, now_ms, &mut self.effects);
+        self.do_as_told(ctx);
+    }
+
+    /// Does what the machine asked for.
+    fn do_as_told(&mut self, ctx: &mut Context<Self>) {
         if self.effects.actions.is_empty() {
             // As after almost every token: nothing has changed that anything waits for.
             return self.wake_flow();
@@ -271,8 +282,11 @@ impl TurnActor {
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
+                let text = body.len();
                 let body = self.whole(body);
-                self.answer(Head::Whole(body), 200);
+                let memory = self.permit.account.memory();
+                let held = memory.hold(text + body.window());
+                self.answer(Head::Whole(body, held), 200);
             }
             Action::Refuse(refusal) => {
                 let status = refusal.error.status;
@@ -377,42 +391,6 @@ impl TurnActor {
         }
     }
 
-    fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
-        self.timings.decided = Some(Instant::now());
-        // The record, and its way into the database.
-        self.hold_at_least(self.load.kept + 2 * (record.input_items.len() + record.response.len()));
-        let span = self.span.scope().span(Side::Internal, "store commit");
-        let commits = self.permit.peers.commits.clone();
-        let memory = self.permit.account.memory().clone();
-        let marks = self.permit.peers.blobs.marks;
-        let commit = async move {
-            let stored = room::stored(record, marks, &memory).await;
-            ask(&commits, Commit(stored?), STORE_LIMIT)
-                .await
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?
-        };
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
-            act.timings.stored = Some(Instant::now());
-            let mut span = span;
-            let kept = match outcome {
-                Ok(()) => Kept::Yes,
-                Err(error) => act.not_kept(&error),
-            };
-            if kept == Kept::No {
-                span.fail("the response was not stored");
-            }
-            drop(span);
-            act.feed(Input::Stored(kept), ctx);
-        }));
-    }
-
-    fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
-        self.permit.peers.metrics.turns().not_stored();
-        log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
-            "response not stored: {error}");
-        Kept::No
-    }
-
     /// What the request's span says at its end.
     fn note_end(&mut self) {
         if let Some(usage) = self.turn.usage() {
@@ -455,6 +433,10 @@ impl Actor for TurnActor {
         // However the turn ended: nobody waits for its tools any more.
         self.tools.cancel();
         self.charge_seen();
+        if self.turn.is_away() {
+            // The thread ends, and with it all that runs here.
+            return;
+        }
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }

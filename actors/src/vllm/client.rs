@@ -19,7 +19,7 @@ impl UpstreamSettings {
     pub(super) fn client_within(&self, connect: Duration) -> Client {
         let client = Client::new(&self.base_url, connect);
         match self.vouch.clone() {
-            Some(vouch) => client.checked(move || vouch.confirms()),
+            Some(vouch) => client.checked(move |address| vouch.confirms(address)),
             None => client,
         }
     }

@@ -4,15 +4,17 @@
 use std::time::Duration;
 
 use actix_web::HttpResponse;
+use serde::Serialize;
 use vllm_responses_actors::ask::{ask, ask_actor};
-use vllm_responses_actors::memory::{CallersPlaces, Held, LARGE, Memory, Place, Short};
+use vllm_responses_actors::blobs::Whole;
+use vllm_responses_actors::memory::{CallersPlace, CallersPlaces, Held, LARGE, Memory, Short};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::store::messages::{StoreError, Weigh, Weighed, Weight};
 use vllm_responses_actors::supervisor::messages::MayRead;
 use vllm_responses_protocol::ids::Owner;
 
 use super::super::context::Caller;
-use super::super::state::{AppState, StoreDoors};
+use super::super::state::{AppState, Intake, StoreDoors};
 use super::super::whole::WholeBody;
 use super::super::{error, extract};
 use super::STORE_LIMIT;
@@ -25,7 +27,7 @@ const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 /// The right to read, and what is held meanwhile.
 pub(super) struct Reading {
     /// Until the answer is made; the client may take its time.
-    place: Place,
+    place: CallersPlace,
     held: Held,
     pub(super) doors: StoreDoors,
     pub(super) origin: Origin,
@@ -117,10 +119,7 @@ impl Reading {
         let window = whole.window().min(whole.length());
         self.reserve(window).await?;
         drop(self.place);
-        let body = WholeBody::new(whole, Some(self.held), Some(self.readers));
-        Ok(HttpResponse::Ok()
-            .content_type("application/json")
-            .body(body))
+        Ok(json(whole, self.held, Some(self.readers)))
     }
 
     /// The store's error.
@@ -135,4 +134,38 @@ impl Reading {
 
 fn no_room(short: Short, memory: &Memory) -> HttpResponse {
     error::answer(&extract::short(short, memory))
+}
+
+/// An answer whose length a model server or an MCP server has in its hand, in its caller's share of
+/// reads; `held` is what making it took.
+pub(in crate::http) fn counted(body: &impl Serialize, mut held: Held) -> HttpResponse {
+    // Strings, words and raw values: nothing here can fail to be written.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    if body.len() > held.bytes() && !held.try_set(body.len()) {
+        held.memory().note_refused();
+        return no_room(Short::Now, held.memory());
+    }
+    held.cut(body.len());
+    json(Whole::Text(body.into()), held, None)
+}
+
+/// Room for so many bytes in the caller's share of reads.
+pub(in crate::http) async fn room(
+    bytes: usize,
+    caller: &Caller,
+    intake: &Intake,
+) -> Result<Held, HttpResponse> {
+    let mut held = intake.memory.hold_in(intake.reads.of(&caller.owner));
+    match held.reserve(bytes).await {
+        Ok(()) => Ok(held),
+        Err(short) => Err(no_room(short, &intake.memory)),
+    }
+}
+
+/// A whole answer, which is held until the client has taken it.
+pub(super) fn json(whole: Whole, held: Held, places: Option<CallersPlaces>) -> HttpResponse {
+    let body = WholeBody::new(whole, held, places);
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(body)
 }
