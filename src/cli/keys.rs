@@ -98,7 +98,7 @@ impl Addition {
             return Err("a key of this name is there already: take its line out first".to_owned());
         }
         let mut fresh = target.clone().into_os_string();
-        fresh.push(".new");
+        fresh.push(format!(".{}.new", std::process::id()));
         let addition = Self {
             fresh: fresh.into(),
             target,
@@ -118,11 +118,10 @@ impl Addition {
     /// The new file, on the disk, with the old one's owner and mode.
     fn write(&self, text: &str, old: Option<&Metadata>) -> io::Result<()> {
         let mut options = File::options();
-        // What an addition left behind that was cut off holds no key that anybody has.
+        // Never one that somebody else has put there.
         let mut fresh = options
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&self.fresh)?;
         if let Some(old) = old {
