@@ -46,7 +46,7 @@ pub use mark::{sweep_leftovers, sweep_own};
 pub use output::{outlet, write_lines_to};
 pub use plain::deceives;
 pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
-pub use sys::{Limit, LimitKind, ignore_hangup, unread};
+pub use sys::{Limit, LimitKind, ignore_hangup, outlives_terminal, unread};
 
 /// The process that traces this one, and so reads and changes its memory, secrets included.
 ///

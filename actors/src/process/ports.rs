@@ -68,9 +68,10 @@ fn spell(octets: &[u8]) -> String {
     let words = octets
         .chunks_exact(4)
         .filter_map(|word| word.try_into().ok());
-    words
+    let words: Vec<String> = words
         .map(|word| format!("{:08X}", u32::from_ne_bytes(word)))
-        .collect()
+        .collect();
+    words.concat()
 }
 
 /// Sockets that listen on this port, with their addresses. The kernel lists sockets that listen before
@@ -96,11 +97,27 @@ fn listeners(table: impl BufRead, port: u16) -> Vec<(String, Socket)> {
         .collect()
 }
 
-/// Whether each of these sockets is open in this process or below it.
-pub fn are_of(sockets: &[Socket], root: u32) -> bool {
-    let Ok(root) = i32::try_from(root) else {
-        return false;
-    };
+/// A socket that is known to be open in some process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    inode: u64,
+    /// Its entry among that process's descriptors.
+    entry: PathBuf,
+}
+
+impl Open {
+    /// Whether it still is. This is one look, where a table may have tens of thousands of lines, put there
+    /// by anybody.
+    pub fn is_still(&self) -> bool {
+        let target = fs::read_link(&self.entry);
+        target.is_ok_and(|target| socket_inode(&target) == Some(self.inode))
+    }
+}
+
+/// Where each of these sockets is open in this process or below it; `None` unless all are.
+pub fn held_by(sockets: &[Socket], root: u32) -> Option<Vec<Open>> {
+    let root = i32::try_from(root).ok()?;
+    let mut found = Vec::new();
     let mut missing: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     let below = tree::descendants(root)
         .into_iter()
@@ -109,20 +126,22 @@ pub fn are_of(sockets: &[Socket], root: u32) -> bool {
         if missing.is_empty() {
             break;
         }
-        for target in descriptors(pid) {
-            if let Some(inode) = socket_inode(&target) {
-                missing.remove(&inode);
+        for entry in descriptors(pid) {
+            let target = fs::read_link(&entry).ok();
+            let inode = target.and_then(|target| socket_inode(&target));
+            if let Some(inode) = inode.filter(|inode| missing.remove(inode)) {
+                found.push(Open { inode, entry });
             }
         }
     }
-    missing.is_empty()
+    missing.is_empty().then_some(found)
 }
 
 fn descriptors(pid: i32) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten();
-    entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 fn socket_inode(target: &std::path::Path) -> Option<u64> {
@@ -143,12 +162,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let sockets = listening(address).unwrap();
         assert_eq!(sockets.len(), 1);
-        assert!(are_of(&sockets, std::process::id()));
+        let open = held_by(&sockets, std::process::id()).unwrap();
+        assert!(open.len() == 1 && open[0].is_still());
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
-        assert!(!are_of(&sockets, other.id()));
+        assert_eq!(held_by(&sockets, other.id()), None);
         other.kill().unwrap();
         other.wait().unwrap();
         drop(listener);
+        assert!(!open[0].is_still());
         assert_eq!(listening(address), Some(Vec::new()));
     }
 

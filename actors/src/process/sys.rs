@@ -246,6 +246,9 @@ fn stand_first_in_line(score: u64) {
 /// The soft limit of descriptors that this process was started with.
 static STARTED_WITH: OnceLock<u64> = OnceLock::new();
 
+/// Whether SIGHUP was ignored when this process was started.
+static HANGUP_IGNORED: OnceLock<bool> = OnceLock::new();
+
 /// What a process of ours does to itself first: nobody but root may read its memory, its environment
 /// or its descriptors, and it leaves no core file. Its secrets would be in each of these.
 pub(super) fn hide() {
@@ -314,7 +317,13 @@ pub(super) fn brace() {
 /// later does so all the same.
 pub fn ignore_hangup() {
     // SAFETY: ignoring a signal runs no code of ours.
-    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    HANGUP_IGNORED.get_or_init(|| before == libc::SIG_IGN);
+}
+
+/// Whether whoever started this process wants it to outlive its terminal, as `nohup` does.
+pub fn outlives_terminal() -> bool {
+    HANGUP_IGNORED.get().copied().unwrap_or(false)
 }
 
 /// Makes `command` start the gateway under an init, which blocks the signals that it relays. What the

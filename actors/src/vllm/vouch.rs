@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 
-use crate::process::ports::{self, Socket};
+use crate::process::ports::{self, Open};
 
 /// What is known of the present child's sockets. Clones know the same.
 #[derive(Clone, Debug)]
@@ -24,8 +24,8 @@ pub struct Vouch {
 enum Known {
     /// No socket of our child has been seen.
     Nothing,
-    /// These are our child's.
-    Ours(Vec<Socket>),
+    /// At these addresses our child listens, with these sockets.
+    Ours(Vec<(SocketAddr, Vec<Open>)>),
     /// Somebody else's.
     Others,
     /// This kernel does not show who listens.
@@ -55,7 +55,9 @@ impl Vouch {
         let addresses = lookup_host((&*self.host, self.port)).await;
         let addresses =
             addresses.map_err(|_error| "the name of its `--host` is not known".to_owned())?;
-        let Some(found) = addresses.map(ports::listening).collect::<Option<Vec<_>>>() else {
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let seen = |address: &SocketAddr| Some((*address, ports::listening(*address)?));
+        let Some(found) = addresses.iter().map(seen).collect::<Option<Vec<_>>>() else {
             let before = self.known.send_replace(Known::Hidden);
             if before != Known::Hidden {
                 log::warn!(
@@ -66,17 +68,16 @@ impl Vouch {
             }
             return Ok(());
         };
-        let is_known = |sockets: &Vec<Socket>| {
-            matches!(&*self.known.borrow(), Known::Ours(known)
-                if sockets.iter().all(|one| known.contains(one)))
-        };
-        let (ours, others): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .filter(|sockets| !sockets.is_empty())
-            .partition(|sockets| is_known(sockets) || ports::are_of(sockets, child));
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        for (address, sockets) in found.into_iter().filter(|(_, sockets)| !sockets.is_empty()) {
+            match ports::held_by(&sockets, child) {
+                Some(open) => ours.push((address, open)),
+                None => others.push(sockets),
+            }
+        }
         // A name may have several addresses, of which vLLM has one.
         if !ours.is_empty() {
-            self.known.send_replace(Known::Ours(ours.concat()));
+            self.known.send_replace(Known::Ours(ours));
             return Ok(());
         }
         if others.is_empty() {
@@ -99,14 +100,15 @@ impl Vouch {
         Err(reason)
     }
 
-    /// Whether a connection that has just been made to this address went to our child. Its socket was
-    /// seen before and still listens, so it listened in between.
+    /// Whether a connection that has just been made to this address went to our child. Its socket was seen
+    /// before and is still open, so it listened in between: nobody else could bind the address.
     pub(super) fn confirms(&self, address: SocketAddr) -> bool {
         match &*self.known.borrow() {
             Known::Nothing | Known::Others => false,
             Known::Hidden => true,
-            Known::Ours(known) => ports::listening(address)
-                .is_some_and(|now| !now.is_empty() && now.iter().all(|one| known.contains(one))),
+            Known::Ours(known) => known.iter().any(|(known, open)| {
+                *known == address && !open.is_empty() && open.iter().all(Open::is_still)
+            }),
         }
     }
 }

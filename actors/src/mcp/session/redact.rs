@@ -259,21 +259,18 @@ fn unescaped(text: &str) -> String {
         let code = behind.strip_prefix('u').and_then(|digits| digits.get(..4));
         let code = code.and_then(|digits| u32::from_str_radix(digits, 16).ok());
         let letter = code.and_then(char::from_u32);
-        match letter.filter(|letter| letter.is_ascii_graphic() && !matches!(letter, '"' | '\\')) {
-            Some(letter) => {
-                out.push(letter);
-                rest = behind.get(5..).unwrap_or_default();
-            }
-            None => {
-                // A backslash that is escaped itself begins nothing.
-                let taken = behind.chars().next();
-                out.push('\\');
-                out.extend(taken);
-                rest = behind
-                    .get(taken.map_or(0, char::len_utf8)..)
-                    .unwrap_or_default();
-            }
-        }
+        let is_plain = |letter: &char| letter.is_ascii_graphic() && !matches!(letter, '"' | '\\');
+        let length = if let Some(letter) = letter.filter(is_plain) {
+            out.push(letter);
+            5
+        } else {
+            // A backslash that is escaped itself begins nothing.
+            let taken = behind.chars().next();
+            out.push('\\');
+            out.extend(taken);
+            taken.map_or(0, char::len_utf8)
+        };
+        rest = behind.get(length..).unwrap_or_default();
     }
     out.push_str(rest);
     out
