@@ -187,6 +187,10 @@ impl Identity {
 
     /// Appends the whole resource to `buffer`.
     pub fn write_resource(&self, state: &State<'_>, buffer: &mut Vec<u8>) {
+        if state.status == Status::InProgress && self.settings.len() > LARGE {
+            // Two events begin a stream.
+            buffer.reserve_exact(2 * (self.settings.len() + LARGE));
+        }
         self.write_core(state, buffer);
         self.append_settings(buffer);
     }
@@ -196,8 +200,8 @@ impl Identity {
         let members = self.settings.strip_prefix('{').unwrap_or("}");
         buffer.pop();
         if members.len() > LARGE {
-            // A buffer that doubles is there twice while it is copied. Two events begin a stream.
-            buffer.reserve_exact(2 * members.len() + LARGE);
+            // A buffer that doubles is there twice while it is copied.
+            buffer.reserve_exact(members.len() + 1);
         }
         if members.len() > 1 {
             buffer.push(b',');
