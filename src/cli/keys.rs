@@ -1,6 +1,6 @@
 //! `keys new`: makes a key, and puts its line into the keys file where that is asked for.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
@@ -75,13 +75,11 @@ impl Addition {
     /// # Errors
     /// Why nothing can be added.
     fn prepare(file: &Path, line: &str, name: &str) -> Result<Self, String> {
-        let is_new =
-            matches!(fs::metadata(file), Err(error) if error.kind() == ErrorKind::NotFound);
         // A link stays one: what it leads to is replaced.
-        let target = if is_new {
-            file.to_owned()
-        } else {
-            fs::canonicalize(file).map_err(|error| unreadable(&files::words(&error)))?
+        let target = match fs::canonicalize(file) {
+            Ok(target) => target,
+            Err(error) if error.kind() == ErrorKind::NotFound => file.to_owned(),
+            Err(error) => return Err(unreadable(&files::words(&error))),
         };
         let place = match target.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -89,17 +87,18 @@ impl Addition {
         };
         let folder = File::open(place).and_then(|folder| folder.lock().map(|()| folder));
         let folder = folder.map_err(|error| unwritable(&error))?;
-        let text = if is_new {
-            String::new()
-        } else {
-            files::read(&target).map_err(|why| unreadable(&why))?
+        // Only now: another addition may just have made it.
+        let old = fs::metadata(&target).ok();
+        let text = match &old {
+            Some(_) => files::read(&target).map_err(|why| unreadable(&why))?,
+            None => String::new(),
         };
         let mut lines = text.lines();
         if lines.any(|line| line.split_whitespace().next() == Some(name)) {
             return Err("a key of this name is there already: take its line out first".to_owned());
         }
         let mut fresh = target.clone().into_os_string();
-        fresh.push(".new");
+        fresh.push(format!(".{}.new", std::process::id()));
         let addition = Self {
             fresh: fresh.into(),
             target,
@@ -111,23 +110,21 @@ impl Addition {
         } else {
             "\n"
         };
-        let written = addition.write(&format!("{text}{gap}{line}\n"), is_new);
+        let written = addition.write(&format!("{text}{gap}{line}\n"), old.as_ref());
         written.map_err(|error| unwritable(&error))?;
         Ok(addition)
     }
 
     /// The new file, on the disk, with the old one's owner and mode.
-    fn write(&self, text: &str, is_new: bool) -> io::Result<()> {
+    fn write(&self, text: &str, old: Option<&Metadata>) -> io::Result<()> {
         let mut options = File::options();
-        // What an addition left behind that was cut off holds no key that anybody has.
+        // Never one that somebody else has put there.
         let mut fresh = options
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&self.fresh)?;
-        if !is_new {
-            let old = fs::metadata(&self.target)?;
+        if let Some(old) = old {
             let new = fresh.metadata()?;
             if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
                 fchown(&fresh, Some(old.uid()), Some(old.gid()))?;

@@ -86,13 +86,7 @@ pub(super) fn command() -> Command {
                     .conflicts_with("export"),
                 )
                 .arg(force)
-                .arg(
-                    Arg::new("yes")
-                        .long("yes")
-                        .short('y')
-                        .action(ArgAction::SetTrue)
-                        .help("Do not ask at a terminal before the download"),
-                )
+                .arg(yes_flag())
                 .arg(prune_flag())
                 .arg(url(
                     "registry",
@@ -103,6 +97,14 @@ pub(super) fn command() -> Command {
                     format!("Where the packages of `science` lie [default: {PACKAGES_URL}]"),
                 )),
         )
+}
+
+fn yes_flag() -> Arg {
+    Arg::new("yes")
+        .long("yes")
+        .short('y')
+        .action(ArgAction::SetTrue)
+        .help("Do not ask at a terminal before the download")
 }
 
 fn prune_flag() -> Arg {

@@ -60,10 +60,14 @@ pub(super) async fn servers(caller: Caller, state: web::Data<AppState>) -> HttpR
             ServerPhase::Starting | ServerPhase::Available => None,
         },
     });
-    HttpResponse::Ok().json(ServerList {
+    let list = ServerList {
         object: "list",
         data: data.collect(),
-    })
+    };
+    match reading::room(0, &caller, &state.intake).await {
+        Ok(held) => reading::counted(&list, held),
+        Err(refused) => refused,
+    }
 }
 
 #[derive(Debug, Serialize)]

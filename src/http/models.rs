@@ -6,6 +6,7 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use vllm_responses_actors::http1::Client;
+use vllm_responses_actors::memory::Held;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
@@ -40,11 +41,11 @@ pub(super) async fn list(
     state: web::Data<AppState>,
     client: web::ThinData<Client>,
 ) -> HttpResponse {
-    let held = match reading::room(COPIES * MAX_LIST, &caller, &state.intake).await {
+    let mut held = match reading::room(COPIES * MAX_LIST, &caller, &state.intake).await {
         Ok(held) => held,
         Err(refused) => return refused,
     };
-    match fetch(&state.upstream, &client).await {
+    match fetch(&state.upstream, &client, &mut held).await {
         Ok(list) => reading::counted(&list, held),
         Err(fault) => error::answer(&fault),
     }
@@ -57,11 +58,11 @@ pub(super) async fn one(
     client: web::ThinData<Client>,
     id: web::Path<String>,
 ) -> HttpResponse {
-    let held = match reading::room(COPIES * MAX_LIST, &caller, &state.intake).await {
+    let mut held = match reading::room(COPIES * MAX_LIST, &caller, &state.intake).await {
         Ok(held) => held,
         Err(refused) => return refused,
     };
-    let list = match fetch(&state.upstream, &client).await {
+    let list = match fetch(&state.upstream, &client, &mut held).await {
         Ok(list) => list,
         Err(fault) => return error::answer(&fault),
     };
@@ -75,7 +76,11 @@ pub(super) async fn one(
     reading::counted(model, held)
 }
 
-async fn fetch(upstream: &UpstreamSettings, client: &Client) -> Result<List, ApiError> {
+async fn fetch(
+    upstream: &UpstreamSettings,
+    client: &Client,
+    held: &mut Held,
+) -> Result<List, ApiError> {
     let unavailable = |message: &str| ApiError::new(ApiErrorCode::UpstreamUnavailable, message);
     let answered = async {
         let answer = client
@@ -87,9 +92,13 @@ async fn fetch(upstream: &UpstreamSettings, client: &Client) -> Result<List, Api
                 "the upstream model server does not list its models",
             ));
         }
-        answer.body.whole(MAX_LIST).await.map_err(|_broken| {
-            unavailable("the upstream model server broke off while listing its models")
-        })
+        answer
+            .body
+            .whole_in(MAX_LIST, held)
+            .await
+            .map_err(|_broken| {
+                unavailable("the upstream model server broke off while listing its models")
+            })
     };
     let body = tokio::time::timeout(LIMIT, answered)
         .await

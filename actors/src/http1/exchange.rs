@@ -58,6 +58,9 @@ pub enum BodyError {
     /// Longer than its reader takes.
     #[error("the answer is too long")]
     TooLong,
+    /// The memory budget has no room for it.
+    #[error("there is no memory for the answer")]
+    NoRoom,
 }
 
 impl Connection {

@@ -30,6 +30,7 @@ use http::HeaderMap;
 use tokio::time::timeout;
 use url::Url;
 
+use crate::memory::Held;
 use dial::Origin;
 use exchange::{Exchange, Failure};
 pub use payload::{Payload, Pieces, Unread};
@@ -283,20 +284,38 @@ impl Answer {
 }
 
 impl Body {
-    /// All of it, or nothing when there are more than `most` bytes or it breaks off.
-    pub async fn whole(mut self, most: usize) -> Result<Bytes, BodyError> {
-        let Some(first) = self.next().await.transpose()? else {
-            return Ok(Bytes::new());
+    /// All of it, or nothing when there are more than `most` bytes or it breaks off. For one who asks
+    /// alone: what requests cause is gathered by [`Self::whole_in`].
+    pub async fn whole(self, most: usize) -> Result<Bytes, BodyError> {
+        self.gather(most, |_| true).await
+    }
+
+    /// As [`Self::whole`], as far as there is room in the memory budget. The buffer doubles, and is
+    /// held so.
+    pub async fn whole_in(self, most: usize, held: &mut Held) -> Result<Bytes, BodyError> {
+        let room = |bytes: usize| {
+            let more = (2 * bytes).saturating_sub(held.bytes());
+            more == 0 || held.try_grow(more)
         };
-        let mut body = BytesMut::from(first);
-        loop {
-            if body.len() > most {
+        self.gather(most, room).await
+    }
+
+    async fn gather(
+        mut self,
+        most: usize,
+        mut room: impl FnMut(usize) -> bool,
+    ) -> Result<Bytes, BodyError> {
+        let mut body = BytesMut::new();
+        while let Some(more) = self.next().await.transpose()? {
+            let with_it = body.len() + more.len();
+            if with_it > most {
                 return Err(BodyError::TooLong);
             }
-            match self.next().await.transpose()? {
-                Some(more) => body.extend_from_slice(&more),
-                None => return Ok(body.freeze()),
+            if !room(with_it) {
+                return Err(BodyError::NoRoom);
             }
+            body.extend_from_slice(&more);
         }
+        Ok(body.freeze())
     }
 }

@@ -8,6 +8,8 @@
 //! (fault B4). What JSON becomes is counted by the factors of [`weight`], which are measured.
 
 pub mod account;
+#[expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
+pub mod allocator;
 mod share;
 pub mod weight;
 

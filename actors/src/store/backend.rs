@@ -150,6 +150,16 @@ impl Readers {
         read!(self, chains::weight_of_some(&owner, &ids, now_ms))
     }
 
+    /// How much [`Self::fetch`] gives: one response and its bytes, or nothing.
+    pub(super) async fn weight_of_resource(
+        &self,
+        owner: Owner,
+        id: ResponseId,
+        now_ms: i64,
+    ) -> Result<(i64, i64), StoreError> {
+        read!(self, chains::weight_of_resource(&owner, &id, now_ms))
+    }
+
     /// The settings of a response that is there, live or not.
     pub(super) async fn settings_of(
         &self,

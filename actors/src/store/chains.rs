@@ -6,7 +6,9 @@
 
 use diesel::QueryResult;
 use diesel::dsl::sum;
-use diesel::prelude::{ExpressionMethods, QueryDsl};
+use diesel::prelude::{
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl,
+};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Nullable, Text};
 use vllm_responses_protocol::ids::{Owner, ResponseId};
@@ -14,7 +16,7 @@ use vllm_responses_protocol::ids::{Owner, ResponseId};
 use super::queries::live;
 use super::{Connection, Database, RunQueryDsl, settled};
 use crate::store::rows::{LinkRow, MAX_LINKS};
-use crate::store::schema::responses;
+use crate::store::schema::{responses, settings};
 
 #[diesel::declare_sql_function]
 extern "SQL" {
@@ -99,6 +101,33 @@ pub(in crate::store) async fn weight_of_some(
     let (links, taken, made): (i64, Option<i64>, Option<i64>) =
         settled(query.get_result(connection)).await?;
     Ok((links, taken.unwrap_or_default() + made.unwrap_or_default()))
+}
+
+/// Whether this response is live, as a count, and how many bytes it has with its settings, without its
+/// input.
+pub(in crate::store) async fn weight_of_resource(
+    connection: &mut Connection,
+    owner: &Owner,
+    id: &ResponseId,
+    now_ms: i64,
+) -> QueryResult<(i64, i64)> {
+    let query = responses::table
+        .inner_join(
+            settings::table.on(settings::owner
+                .eq(responses::owner)
+                .and(settings::hash.eq(responses::settings_hash))),
+        )
+        .filter(responses::id.eq(id.as_str()))
+        .filter(responses::owner.eq(owner.as_str()))
+        .filter(live(now_ms))
+        .select((
+            octet_length(responses::response),
+            octet_length(settings::json),
+        ));
+    let found: Option<(i32, i32)> = settled(query.first(connection)).await.optional()?;
+    Ok(found.map_or((0, 0), |(made, settings)| {
+        (1, i64::from(made) + i64::from(settings))
+    }))
 }
 
 /// The way from a live response to its first ancestor, which only has to be there.

@@ -120,6 +120,8 @@ pub enum Weighed {
     Chain(ResponseId),
     /// These responses, without their ancestors.
     Links(Vec<ResponseId>),
+    /// What a [`Fetch`] of this one reads: its settings too, and not its input.
+    Resource(ResponseId),
 }
 
 /// What [`Weigh`] gives.

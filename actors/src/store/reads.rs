@@ -164,6 +164,8 @@ async fn weigh(readers: &Readers, owner: Owner, what: Weighed) -> Result<(i64, i
     match what {
         Weighed::Chain(id) if is_impossible(&id) => Ok((0, 0)),
         Weighed::Chain(id) => readers.weight(owner, id, now_ms).await,
+        Weighed::Resource(id) if is_impossible(&id) => Ok((0, 0)),
+        Weighed::Resource(id) => readers.weight_of_resource(owner, id, now_ms).await,
         Weighed::Links(ids) => {
             let mut sum = (0, 0);
             for some in possible(&ids).chunks(IDS) {

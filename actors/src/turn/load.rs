@@ -13,7 +13,7 @@ use vllm_responses_protocol::turn::effect::{Claimed, Input};
 
 use super::{Load, STORE_LIMIT, TurnActor, room};
 use crate::ask::ask;
-use crate::memory::Memory;
+use crate::memory::{Memory, weight};
 use crate::origin::Origin;
 use crate::store::messages::{Claim, Extent, FindLinks, LoadChain, StoreError, Weigh, Weighed};
 use crate::supervisor::messages::Peers;
@@ -48,6 +48,7 @@ impl TurnActor {
                 act.take_load(load);
                 if let Some(settings) = settings {
                     act.turn.inherit(&settings)?;
+                    act.keep(weight::settings(act.turn.identity().settings.len()));
                 }
                 Ok(Input::History(history))
             });
@@ -63,9 +64,10 @@ impl TurnActor {
         let client = self.client.clone();
         let upstream = self.permit.peers.upstream.clone();
         let mut span = self.span.scope().span(Side::Client, "tokenize");
+        let held = self.permit.account.hold(0);
         let count = async move {
-            let count =
-                tokenize::count(&client, &upstream, body.into(), span.scope().context()).await;
+            let trace = span.scope().context();
+            let count = tokenize::count(&client, &upstream, body.into(), trace, held).await;
             if count.is_none() {
                 span.fail("the model server did not count");
             }
@@ -139,7 +141,14 @@ async fn history(
         owner: asked.owner.clone(),
         what: Weighed::Chain(asked.id.clone()),
     };
-    let held = room::reserve(memory, &peers.weights, weigh, 1).await?;
+    let mut held = room::reserve(memory, &peers.weights, weigh, 1).await?;
+    if asked.extent == Extent::WithSettings {
+        let weigh = Weigh {
+            owner: asked.owner.clone(),
+            what: Weighed::Resource(asked.id.clone()),
+        };
+        held.absorb(room::reserve(memory, &peers.weights, weigh, 1).await?);
+    }
     let chain = chain(&peers.chains, asked, origin).await?;
     let Some(mut chain) = chain else {
         return Err(about_previous(

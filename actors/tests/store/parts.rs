@@ -5,7 +5,7 @@
 use vllm_responses_actors::store::messages::{StoreError, Weighed, Weight};
 use vllm_responses_protocol::ids::ResponseId;
 
-use crate::fixture::{Place, Store, child, record};
+use crate::fixture::{Place, SETTINGS, Store, child, record};
 
 /// A chain of so many links, r0 first.
 async fn chain(store: &Store, links: usize) {
@@ -114,6 +114,15 @@ pub(crate) async fn a_chain_is_weighed_without_being_read(place: Place) {
     assert_eq!(store.weight("alice", asked).await, Some(weight));
     assert_eq!(store.weight("bob", some(&["r3"])).await, None);
     assert_eq!(store.weight("alice", some(&[])).await, None);
+
+    let resource = |id: &str| Weighed::Resource(ResponseId::new(id));
+    let weight = Weight {
+        links: 1,
+        bytes: chain.links[3].response.len() + SETTINGS.len(),
+    };
+    assert_eq!(store.weight("alice", resource("r3")).await, Some(weight));
+    assert_eq!(store.weight("bob", resource("r3")).await, None);
+    assert_eq!(store.weight("alice", resource("none\0")).await, None);
 }
 
 pub(crate) async fn a_missing_ancestor_is_an_error(place: Place) {

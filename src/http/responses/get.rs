@@ -60,7 +60,7 @@ async fn fetch(
     state: &AppState,
 ) -> Result<(Reading, Stored), HttpResponse> {
     let (origin, id) = (caller.origin(id), ResponseId::new(id));
-    let what = Weighed::Links(vec![id.clone()]);
+    let what = Weighed::Resource(id.clone());
     let mut reading = Reading::begin(state, &caller, origin, what).await?;
     reading.reserve(weight::rows(reading.weight.bytes)).await?;
     let fetch = Fetch {
@@ -73,8 +73,6 @@ async fn fetch(
         Ok(Err(fault)) => return Err(reading.fault(&fault)),
         Err(gone) => return Err(error::no_answer(&reading.origin, gone)),
     };
-    // They are kept elsewhere, and were not weighed.
-    reading.reserve(2 * stored.settings.len()).await?;
     Ok((reading, stored))
 }
 

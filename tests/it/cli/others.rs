@@ -187,6 +187,61 @@ fn strangers_that_do_not_speak_http_are_counted_in_one_line() {
     );
 }
 
+/// Nobody sees a gateway whose terminal is closed, and its model server holds a GPU.
+#[test]
+fn a_gateway_ends_with_its_terminal_unless_it_is_to_outlive_it() {
+    let fake = Fake::start();
+    for (before, stays) in [("", false), ("trap '' HUP; ", true)] {
+        let (place, port) = (Place::new(), free_port());
+        let program = env!("CARGO_BIN_EXE_vllm-responses");
+        let line = format!(
+            "{before}exec {program} serve --upstream {} --gateway-host 127.0.0.1 --gateway-port {port} \
+             --code-interpreter disabled",
+            fake.url()
+        );
+        // The terminal is there as long as this runs.
+        let terminal = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(place.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let terminal = Ended(terminal);
+        let client = crate::harness::Client {
+            address: ([127, 0, 0, 1], port).into(),
+        };
+        let is_there = || {
+            client
+                .try_send("GET", "/health/ready", &[], b"")
+                .is_ok_and(|reply| reply.status == 200)
+        };
+        until("the gateway is ready", is_there);
+        let gateway = processes::descendants(terminal.0.id());
+        drop(terminal);
+        if stays {
+            thread::sleep(Duration::from_secs(2));
+            assert!(is_there());
+            for pid in gateway {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+        } else {
+            until("it has ended", || !is_there());
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_is_the_gateway_itself_is_refused() {
+    let (place, port) = (Place::new(), free_port().to_string());
+    let upstream = format!("http://localhost:{port}");
+    let args = ["serve", "--upstream", &upstream, "--gateway-port", &port];
+    let output = place.run(&args, &[("VR_CODE_INTERPRETER_MODE", "disabled")]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is this gateway itself"), "{said}");
+}
+
 #[test]
 fn too_few_descriptors_are_an_error_with_a_remedy() {
     let place = Place::new();
