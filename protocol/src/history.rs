@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::ids::CountingIds;
-use crate::json::{self, Place, Problems, kind};
+use crate::json::{self, Problems, kind};
 use crate::record::{Chain, Link};
 use crate::responses::decode::Reader;
 use crate::responses::item::{Item, Role};
@@ -213,7 +213,7 @@ fn read_items(raw: &RawValue) -> Option<Vec<Item>> {
         ids: &mut CountingIds::default(),
         problems: &mut Problems::default(),
     };
-    Some(reader.items(raw, &Place::Root))
+    Some(reader.stored_items(raw))
 }
 
 /// Reads the items of one stored turn's input, as [`items_json`] wrote them.

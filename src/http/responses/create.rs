@@ -201,6 +201,7 @@ fn job(
         created_at_ms: now,
         metadata: request.metadata.clone(),
         settings: request.settings.echo(),
+        input_transformations: Vec::new(),
     };
     let expires_at_ms = state
         .retention

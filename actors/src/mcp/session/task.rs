@@ -23,12 +23,14 @@ pub(super) enum Stop {
     Failed(ServiceError),
 }
 
-/// The outcome that stands in a result.
+/// The outcome that stands in a result: `inbound` wrote it, and lets no content of a server's through.
+/// A result without any has nothing to say.
 pub(super) fn outcome(content: &[ContentBlock]) -> Option<Outcome> {
-    let [ContentBlock::Text(text)] = content else {
-        return None;
-    };
-    serde_json::from_str(&text.text).ok()
+    match content {
+        [] => Some(Outcome::text("")),
+        [ContentBlock::Text(text)] => serde_json::from_str(&text.text).ok(),
+        [_, ..] => None,
+    }
 }
 
 /// Asks for a task until it has ended.
