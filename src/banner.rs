@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
+use vllm_responses_actors::process;
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::settings::{Database, StoreSettings};
 
@@ -143,6 +144,17 @@ struct Trial<'a> {
     model: &'a str,
     input: &'a str,
     stream: bool,
+}
+
+/// Whoever attached itself before the process hid stays attached, and sees everything.
+pub(crate) fn warn_of_tracer() {
+    if let Some(tracer) = process::traced_by() {
+        log::warn!(
+            tracer;
+            "another process traces this one and can read its secrets and all that passes through it; if \
+             that is no debugger of yours, end it and change the secrets"
+        );
+    }
 }
 
 /// Nobody needs a key: said once, at the start.

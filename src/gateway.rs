@@ -11,6 +11,7 @@ use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
 use vllm_responses_actors::ask::{ask, ask_actor};
+use vllm_responses_actors::blobs::Blobs;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{
     connections_by_descriptors, descriptor_limit, places_by_descriptors,
@@ -18,9 +19,9 @@ use vllm_responses_actors::env::{
 use vllm_responses_actors::mcp::client::McpActor;
 use vllm_responses_actors::mcp::messages::{Leaving, ListServers};
 use vllm_responses_actors::metrics::Metrics;
+use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
-use vllm_responses_actors::process::{self, ExitKind};
 use vllm_responses_actors::seal;
 use vllm_responses_actors::store::messages::{Close, ReportTo};
 use vllm_responses_actors::supervisor::gate::{FindGate, Gate};
@@ -42,11 +43,12 @@ use vllm_responses_protocol::responses::request::Rules;
 
 use crate::banner::{self, Ready};
 use crate::config::{Config, ReasoningEvents, Strictness, Upstream};
+use crate::given_up;
 use crate::http::door::Door;
 use crate::http::state::{AppState, Intake, McpDoors, Observers, StoreDoors};
 use crate::interpreter::wire::{Interpreter, until_ready};
 use crate::keys::{KeyRing, Keys};
-use crate::listen::listen;
+use crate::listen::{self, listen};
 use crate::mcp::wire::{self, Mcp};
 use crate::reload::{LogSource, Reload};
 use crate::shutdown::{self, Outcome, Signals};
@@ -88,6 +90,7 @@ pub fn run(config: Config, log: LogSource) -> Result<Outcome, Failure> {
              least: raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
         )));
     }
+    banner::warn_of_tracer();
     tls::install();
     System::new().block_on(serve(config, log))
 }
@@ -138,6 +141,14 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state, connections)?;
+    if let Upstream::External(settings) = &config.upstream
+        && listen::is_own(&settings.base_url, &addresses)
+    {
+        return Err(Failure::from(format!(
+            "the upstream {} is this gateway itself: name the model server with `--upstream`",
+            settings.base_url
+        )));
+    }
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
         "listening: {}; /v1 answers 503 until everything behind it is up",
@@ -161,6 +172,11 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
         exporter.finish(FLUSH_LIMIT).await;
     }
     control.stop();
+    // Whoever has killed its guardian may have got away from every stop.
+    let escaped = process::sweep_own().await;
+    if escaped > 0 {
+        log::warn!(escaped; "processes that had left their guardians were ended");
+    }
     outcome?
 }
 
@@ -239,11 +255,12 @@ async fn open_and_serve(
         exposed: addresses.iter().any(|address| !address.ip().is_loopback()),
         took_ms: 0,
     };
+    let command = given_up::command_of(&opening.config.upstream);
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
     tokio::select! {
         opened = open(opening, tools, control) => (ready.model, ready.tools) = opened?,
-        error = given_up(&supervisor) => return Err(error),
+        error = given_up::given_up(&supervisor, &command) => return Err(error),
         _ = signals.next() => return Ok(Outcome::Clean),
     }
     ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -253,7 +270,7 @@ async fn open_and_serve(
     ready.announce(format);
     tokio::select! {
         outcome = shutdown::wait_and_drain(signals, lifecycle, &supervisor) => Ok(outcome),
-        error = given_up(&supervisor), if stops_with_vllm => Err(error),
+        error = given_up::given_up(&supervisor, &command), if stops_with_vllm => Err(error),
     }
 }
 
@@ -294,28 +311,6 @@ async fn spawn_vllm(
         .observers
         .send_modify(|observers| observers.children.push(("vllm", observed)));
     Ok(Some(vllm))
-}
-
-/// Resolves when a vLLM of ours is given up; never without one.
-async fn given_up(supervisor: &Addr<SupervisorActor>) -> Failure {
-    let failed = AwaitPhase(OwnProcess::Vllm, Phase::Failed);
-    match supervisor.send(failed).await {
-        Ok(reached) => Failure {
-            problem: given_up_words(&reached.last_error),
-            code: reached.exit.map_or(1, ExitKind::exit_code),
-        },
-        Err(_gone) => std::future::pending().await,
-    }
-}
-
-fn given_up_words(last_error: &str) -> String {
-    let advice = if last_error.contains("not found") {
-        "`pip install vllm`, or name its program with `VR_VLLM_BIN`, or use a server that runs with \
-         `--upstream`"
-    } else {
-        "what it wrote is above"
-    };
-    format!("vLLM was given up: {last_error}; {advice}")
 }
 
 /// What changes while the gateway runs and every handler sees.
@@ -400,6 +395,7 @@ async fn open(
         chains: front.clone().recipient(),
         links: front.clone().recipient(),
         weights: front.clone().recipient(),
+        blobs: Blobs::fresh(front.clone().recipient()),
         commits: front.clone().recipient(),
         claims: front.recipient(),
         suspects: vllm.recipient(),
@@ -445,6 +441,7 @@ async fn open_store(opening: &Opening) -> Result<Addr<CacheActor>, String> {
         chains: front.clone().recipient(),
         parts: front.clone().recipient(),
         weights: front.clone().recipient(),
+        blobs: Blobs::fresh(front.clone().recipient()),
         remove: front.clone().recipient(),
         close: front.clone().recipient(),
     }));

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -208,37 +206,6 @@ pub fn valid_name(name: &str) -> bool {
 /// The line of the keys file for a key.
 pub fn line_for(name: &str, key: &str) -> String {
     format!("{name} {}", hex(&Sha256::digest(key.as_bytes())))
-}
-
-/// Adds a line to a keys file, or makes the file for its user alone. It stays whole: a name that is
-/// there already is refused.
-///
-/// # Errors
-/// Why nothing was added.
-pub fn append(file: &Path, line: &str, name: &str) -> Result<(), String> {
-    let text = match files::read(file) {
-        Ok(text) => text,
-        Err(_) if !file.exists() => String::new(),
-        Err(why) => return Err(format!("the keys file cannot be read ({why})")),
-    };
-    let names = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
-    if names.into_iter().any(|other| other == name) {
-        return Err("a key of this name is there already: take its line out first".to_owned());
-    }
-    let gap = if text.is_empty() || text.ends_with('\n') {
-        ""
-    } else {
-        "\n"
-    };
-    let open = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(file);
-    open.and_then(|mut open| open.write_all(format!("{gap}{line}\n").as_bytes()))
-        .map_err(|error| format!("the keys file cannot be written ({error})"))
 }
 
 /// Lower-case hexadecimal.

@@ -11,6 +11,7 @@ mod bearer;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+mod given_up;
 pub mod http;
 pub mod interpreter;
 pub mod keys;

@@ -1,7 +1,7 @@
 //! The HTTP server: its sockets, its bounds, and what every worker starts with.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
@@ -13,6 +13,7 @@ use actix_web::dev::{AppConfig, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use socket2::{Domain, Socket, Type};
+use url::Url;
 
 use crate::config::GatewaySettings;
 use crate::http;
@@ -64,6 +65,25 @@ fn refused(gateway: &GatewaySettings, error: &io::Error) -> String {
          `--gateway-port`",
         gateway.host, gateway.port
     )
+}
+
+/// Whether a URL leads to one of these addresses that are listened on: requests would go round for ever.
+pub(crate) fn is_own(url: &Url, listening: &[SocketAddr]) -> bool {
+    let Ok(targets) = url.socket_addrs(|| None) else {
+        return false;
+    };
+    let reaches = |target: &SocketAddr, own: &SocketAddr| {
+        let is_there =
+            own.ip() == target.ip() || (own.ip().is_unspecified() && is_of_here(target.ip()));
+        own.port() == target.port() && is_there
+    };
+    let mut targets = targets.iter();
+    targets.any(|target| listening.iter().any(|own| reaches(target, own)))
+}
+
+/// Whether an address is one of this machine's: only such can be bound.
+fn is_of_here(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Every address of the name. One of a family that this machine does not have is left out, unless
@@ -140,4 +160,33 @@ fn worker(
         async move { Ok((connection, Protocol::Http1, peer)) }
     })
     .and_then(service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_knows_its_own_address() {
+        let own = |url: &str, listening: &str| {
+            let listening: SocketAddr = listening.parse().unwrap();
+            is_own(&Url::parse(url).unwrap(), &[listening])
+        };
+        for (url, listening) in [
+            ("http://127.0.0.1:5969/v1", "127.0.0.1:5969"),
+            ("http://localhost:5969/v1", "127.0.0.1:5969"),
+            ("http://127.0.0.1:5969/v1", "0.0.0.0:5969"),
+            ("http://0.0.0.0:5969", "0.0.0.0:5969"),
+            ("http://127.9.9.9:5969", "0.0.0.0:5969"),
+        ] {
+            assert!(own(url, listening), "{url} {listening}");
+        }
+        for (url, listening) in [
+            ("http://127.0.0.1:8000/v1", "0.0.0.0:5969"),
+            ("http://127.0.0.2:5969/v1", "127.0.0.1:5969"),
+            ("http://192.0.2.1:5969/v1", "0.0.0.0:5969"),
+        ] {
+            assert!(!own(url, listening), "{url} {listening}");
+        }
+    }
 }

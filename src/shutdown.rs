@@ -11,10 +11,12 @@ use actix_web::dev::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use vllm_responses_actors::ask::ask_actor;
+use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::Stop;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave, Observe};
+use vllm_responses_actors::terminal;
 
 use crate::config::Lifecycle;
 use crate::reload::Reload;
@@ -41,6 +43,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Whether the gateway ends with the terminal that it was started at.
+    ends_with_terminal: bool,
     /// Run at SIGHUP.
     reload: Reload,
 }
@@ -57,17 +61,24 @@ impl Signals {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
             hangup: open(SignalKind::hangup())?,
+            ends_with_terminal: terminal::is_controlled() && !process::outlives_terminal(),
             reload,
         })
     }
 
-    /// The next one that stops the gateway. SIGHUP does not: it reads keys and logging again.
+    /// The next one that stops the gateway. SIGHUP reads keys and logging again, unless it is the terminal
+    /// that was closed: nobody sees the gateway any more, and its model server holds a GPU.
     pub(crate) async fn next(&mut self) -> Caught {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Caught(143),
                 _ = self.interrupt.recv() => return Caught(130),
-                _ = self.hangup.recv() => self.reload.run(),
+                _ = self.hangup.recv() => {
+                    if self.ends_with_terminal && !terminal::is_controlled() {
+                        return Caught(129);
+                    }
+                    self.reload.run();
+                }
             }
         }
     }

@@ -85,6 +85,7 @@ impl Store {
             input_items: format!("[{}]", item("user", "input_text")).into(),
             response: format!(r#"{{"output":[{}]}}"#, item("assistant", "output_text")).into(),
             settings: r#"{"tools":[]}"#.into(),
+            blobs: Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod ask;
+pub mod blobs;
 pub mod cache;
 mod cgroup;
 pub mod env;
@@ -17,12 +18,14 @@ pub mod memory;
 pub mod metrics;
 pub mod origin;
 pub mod own_client;
+pub mod plain_file;
 pub mod process;
 pub mod redact;
 pub mod seal;
 pub mod secret;
 pub mod store;
 pub mod supervisor;
+pub mod terminal;
 pub mod tls;
 pub mod token;
 pub mod tools;

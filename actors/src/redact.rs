@@ -105,7 +105,7 @@ impl fmt::Debug for Secrets {
 
 /// The secret as it is, and as JSON writers spell it that escape more than they must: PHP's `/`, and
 /// .NET's `+` and what HTML has a meaning for. Words of an error are read only behind this.
-fn spellings(secret: &str) -> Vec<String> {
+pub(crate) fn spellings(secret: &str) -> Vec<String> {
     let coded = |spell: fn(u32) -> String| {
         let parts = secret.chars().map(|char| match char {
             '+' | '&' | '<' | '>' | '\'' | '`' | '"' => spell(u32::from(char)),
@@ -119,12 +119,41 @@ fn spellings(secret: &str) -> Vec<String> {
         secret.replace('\\', "\\\\").replace('"', "\\\""),
         coded(|code| format!("\\u{code:04X}")),
         coded(|code| format!("\\u{code:04x}")),
+        percent(secret, |byte| format!("%{byte:02X}")),
+        percent(secret, |byte| format!("%{byte:02x}")),
+        html(secret),
     ] {
         if !all.contains(&other) {
             all.push(other);
         }
     }
     all
+}
+
+/// As a URL has it.
+fn percent(secret: &str, spell: fn(u8) -> String) -> String {
+    let parts = secret.bytes().map(|byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            char::from(byte).to_string()
+        } else {
+            spell(byte)
+        }
+    });
+    parts.collect()
+}
+
+/// As a page of errors has it.
+fn html(secret: &str) -> String {
+    let spelt = [
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("\"", "&quot;"),
+    ];
+    let secret = secret.to_owned();
+    spelt
+        .iter()
+        .fold(secret, |text, (letter, name)| text.replace(letter, name))
 }
 
 fn replaced(finder: &Finder<'_>, text: &[u8]) -> BytesMut {
@@ -241,6 +270,8 @@ mod tests {
             ("ab+cd/efgh1=", r"ab\u002Bcd/efgh1="),
             ("ab+cd&efgh1=", r"ab\u002bcd\u0026efgh1="),
             (r#"ab"cd\efgh1"#, r#"ab\"cd\\efgh1"#),
+            ("ab+cd/efgh1=", "ab%2Bcd%2Fefgh1%3D"),
+            ("ab&cd<efgh1", "ab&amp;cd&lt;efgh1"),
         ] {
             let secrets = Secrets::of(Some(&Secret::new(key)));
             let text = format!(r#"{{"message":"key {spelt}."}}"#);

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use actix::Recipient;
 use vllm_responses_protocol::seal::SealKeys;
 
 use crate::ask::ask;
+use crate::plain_file;
 use crate::secret::Secret;
 use crate::store::messages::KeepSealKey;
 use crate::store::settings::Database;
@@ -99,8 +100,11 @@ fn beside(database: &Path) -> PathBuf {
 /// The key in this file; made if there is none. Of several processes that start at once, one makes
 /// it: a file appears whole or not at all.
 fn kept(file: &Path) -> io::Result<[u8; KEY]> {
-    match fs::read_to_string(file) {
-        Ok(text) => return read(&text),
+    match plain_file::read_own(file) {
+        Ok(text) => {
+            warn_of_readers(file);
+            return read(&text);
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -108,7 +112,7 @@ fn kept(file: &Path) -> io::Result<[u8; KEY]> {
     match keep(file, key) {
         Ok(()) => Ok(key),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            read(&fs::read_to_string(file)?)
+            read(&plain_file::read_own(file)?)
         }
         // Where no file can be made there is no database either, and that says it better.
         Err(error) => {
@@ -140,7 +144,17 @@ fn write(file: &Path, key: [u8; KEY]) -> io::Result<()> {
     out.sync_all()
 }
 
-fn read(text: &str) -> io::Result<[u8; KEY]> {
+/// Whoever has the key opens and forges what it seals.
+fn warn_of_readers(file: &Path) {
+    let mode = fs::metadata(file).map_or(0, |about| about.permissions().mode());
+    if mode & 0o044 != 0 {
+        let place = file.display();
+        log::warn!("the key that seals reasoning can be read by others: `chmod 600 {place}`");
+    }
+}
+
+fn read(text: &[u8]) -> io::Result<[u8; KEY]> {
+    let text = std::str::from_utf8(text).unwrap_or_default();
     parse(text.trim()).ok_or_else(|| io::Error::other("it holds no key of 64 hexadecimal digits"))
 }
 

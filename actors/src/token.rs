@@ -13,10 +13,11 @@ use url::{Host, Url};
 use vllm_responses_protocol::ids::IdSource as _;
 
 use crate::env::SystemIds;
+use crate::plain_file;
 use crate::secret::Secret;
 
 /// Longest token file that is read.
-const LONGEST: u64 = 1024;
+const LONGEST: usize = 1024;
 
 /// Makes a token for the service that listens on this port, and leaves it where [`find`] looks.
 ///
@@ -52,9 +53,8 @@ pub fn find(service: &str, url: &Url) -> Option<Secret> {
         Host::Ipv6(address) => address.is_loopback(),
     };
     let file = place(service, url.port_or_known_default().filter(|_| is_here)?)?;
-    let is_short = fs::metadata(&file).is_ok_and(|about| about.len() <= LONGEST);
-    let text = is_short.then(|| fs::read_to_string(&file).ok())??;
-    Some(Secret::new(text.trim()))
+    let text = String::from_utf8(plain_file::read_own(&file).ok()?).ok()?;
+    (text.len() <= LONGEST).then(|| Secret::new(text.trim()))
 }
 
 fn place(service: &str, port: u16) -> Option<PathBuf> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::chat::chunk::Chunk;
 use vllm_responses_protocol::chat::template::Template;
 use vllm_responses_protocol::history;
@@ -65,6 +66,7 @@ fn turn(body: &str) -> Turn {
         limits: LoopLimits::default(),
         seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
         efforts: Efforts::AsAsked,
+        marks: Marks::new(0),
     })
 }
 
@@ -160,7 +162,7 @@ fn rehydrate(bencher: Bencher<'_, '_>) {
     let chain = chain();
     bencher
         .counter(ItemsCount::new(2 * TURNS))
-        .bench_local(|| history::from_chain(black_box(&chain)).unwrap());
+        .bench_local(|| history::from_chain(black_box(&chain), Marks::new(0)).unwrap());
 }
 
 /// From the client's bytes to the body of the model call, without and with a history.
@@ -168,7 +170,7 @@ fn rehydrate(bencher: Bencher<'_, '_>) {
 fn request_to_upstream_body(bencher: Bencher<'_, '_>, turns: usize) {
     let mut chain = chain();
     chain.links.truncate(turns);
-    let items: Vec<Item> = history::from_chain(&chain).unwrap();
+    let items: Vec<Item> = history::from_chain(&chain, Marks::new(0)).unwrap();
     bencher
         .counter(ItemsCount::new(2 * turns + 1))
         .with_inputs(|| items.clone())

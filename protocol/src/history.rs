@@ -7,8 +7,10 @@ use std::hash::BuildHasher;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::blob::Marks;
 use crate::ids::CountingIds;
 use crate::json::{self, Problems, kind};
+use crate::json_text;
 use crate::record::{Chain, Link};
 use crate::responses::decode::Reader;
 use crate::responses::item::{Item, Role};
@@ -39,24 +41,25 @@ struct Typed<'a> {
     kind: Cow<'a, str>,
 }
 
-/// All items of a chain: each turn's input and then its output, oldest first.
-pub fn from_chain(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+/// All items of a chain: each turn's input and then its output, oldest first. Large data has marks in
+/// its place, here and below.
+pub fn from_chain(chain: &Chain, marks: Marks) -> Result<Vec<Item>, CorruptHistory> {
     let mut items = Vec::new();
     for (position, link) in chain.links.iter().enumerate() {
-        append(link, &mut items).ok_or(CorruptHistory { position })?;
+        append(link, &mut items, marks).ok_or(CorruptHistory { position })?;
     }
     Ok(items)
 }
 
 /// The effective input of the chain's last response: all earlier turns, then its own input.
-pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
+pub fn effective_input(chain: &Chain, marks: Marks) -> Result<Vec<Item>, CorruptHistory> {
     let mut items = Vec::new();
     let last = chain.links.len().saturating_sub(1);
     for (position, link) in chain.links.iter().enumerate() {
         let read = if position < last {
-            append(link, &mut items).map(|_has_summary| ())
+            append(link, &mut items, marks).map(|_has_summary| ())
         } else {
-            parse_items(&link.input_items).map(|input| items.extend(input))
+            parse_items(&marks.read(&link.input_items)).map(|input| items.extend(input))
         };
         read.ok_or(CorruptHistory { position })?;
     }
@@ -65,8 +68,9 @@ pub fn effective_input(chain: &Chain) -> Result<Vec<Item>, CorruptHistory> {
 
 /// Reads an effective input from its end, one turn after the other: who wants its last items need not
 /// read the whole chain.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backwards {
+    marks: Marks,
     /// Turns read.
     read: usize,
     /// Whether a later turn has a summary of everything before it.
@@ -74,6 +78,15 @@ pub struct Backwards {
 }
 
 impl Backwards {
+    /// Nothing is read yet.
+    pub fn new(marks: Marks) -> Self {
+        Self {
+            marks,
+            read: 0,
+            summed_up: false,
+        }
+    }
+
     /// The items of the turn before the last one read, oldest first; the first time of the chain's last
     /// response, whose input only is part of its effective input.
     ///
@@ -86,10 +99,10 @@ impl Backwards {
         let is_last = self.read == 0;
         self.read += 1;
         if is_last {
-            return parse_items(&link.input_items).ok_or(corrupt);
+            return parse_items(&self.marks.read(&link.input_items)).ok_or(corrupt);
         }
         let mut items = Vec::new();
-        let has_summary = append(link, &mut items).ok_or(corrupt)?;
+        let has_summary = append(link, &mut items, self.marks).ok_or(corrupt)?;
         if self.summed_up {
             items.retain(outlives_summary);
         }
@@ -101,7 +114,7 @@ impl Backwards {
 /// Takes the items of a chain that are wanted, by their ids, out of all that its responses took in and
 /// made; what is found is not wanted any more.
 pub fn take_items(
-    chain: &Chain,
+    (chain, marks): (&Chain, Marks),
     wanted: &mut HashSet<Box<str>, impl BuildHasher>,
     found: &mut Vec<Item>,
 ) -> Result<(), CorruptHistory> {
@@ -110,7 +123,7 @@ pub fn take_items(
             return Ok(());
         }
         let mut items = Vec::new();
-        append(link, &mut items).ok_or(CorruptHistory { position })?;
+        append(link, &mut items, marks).ok_or(CorruptHistory { position })?;
         items.retain(|item| wanted.remove(item.id()));
         found.append(&mut items);
     }
@@ -156,9 +169,10 @@ fn without_outputs(raw: &RawValue) -> Cow<'_, str> {
 
 /// Appends one turn's items; `None` when its row is no row at all. Says whether it summed up what came
 /// before.
-fn append(link: &Link, items: &mut Vec<Item>) -> Option<bool> {
-    let stored: Stored<'_> = serde_json::from_str(&link.response).ok()?;
-    let mut input = parse_items(&link.input_items)?;
+fn append(link: &Link, items: &mut Vec<Item>, marks: Marks) -> Option<bool> {
+    let response = marks.read(&link.response);
+    let stored: Stored<'_> = serde_json::from_str(&response).ok()?;
+    let mut input = parse_items(&marks.read(&link.input_items))?;
     let mut output = read_items(stored.output)?;
     if let Some(said) = stored.said {
         said::give_back(said, input.iter_mut().chain(&mut output));
@@ -223,6 +237,7 @@ pub fn parse_items(text: &str) -> Option<Vec<Item>> {
 
 /// Items as a JSON array, as the store keeps them.
 pub fn items_json(items: &[Item]) -> String {
-    // Items are strings, words and raw values: nothing here can fail to be written.
-    serde_json::to_string(items).unwrap_or_default()
+    // Items are strings, words and raw values: nothing here can fail to be written, as UTF-8.
+    let written = json_text::written(&items).unwrap_or_default();
+    String::from_utf8(written).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! Writing JSON into buffers.
 
+use std::io::{self, Write};
+
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -30,6 +32,58 @@ pub(crate) fn append<T: Serialize>(buffer: &mut Vec<u8>, value: &T) {
     let before = buffer.len();
     if serde_json::to_writer(&mut *buffer, value).is_err() {
         buffer.truncate(before);
+    }
+}
+
+/// `value` as JSON, in a buffer that is not much larger. A large one that doubled would be there three
+/// times while it is copied; here it is gathered in pieces, each of which goes as it is copied.
+pub(crate) fn written<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut pieces = Pieces::default();
+    serde_json::to_writer(&mut pieces, value)?;
+    Ok(pieces.join())
+}
+
+/// Pieces of a text that is being written.
+#[derive(Default)]
+struct Pieces {
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+/// A buffer of this size is not made larger.
+const PIECE: usize = 1 << 20;
+
+impl Pieces {
+    fn join(self) -> Vec<u8> {
+        let Self { mut full, last } = self;
+        if full.is_empty() {
+            return last;
+        }
+        full.push(last);
+        let length = full.iter().map(Vec::len).sum();
+        let mut whole = Vec::with_capacity(length);
+        for piece in full {
+            whole.extend_from_slice(&piece);
+        }
+        whole
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.last.len() + bytes.len() > PIECE && !self.last.is_empty() {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        if bytes.len() > PIECE {
+            self.full.push(bytes.to_vec());
+        } else {
+            self.last.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -90,6 +144,23 @@ impl<'de> Visitor<'de> for Readable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_in_pieces_is_the_same_text() {
+        for lengths in [
+            vec![],
+            vec![1, 2],
+            vec![PIECE + 7],
+            vec![PIECE / 3; 7],
+            vec![1, PIECE, 1, 3 * PIECE, 2, PIECE / 2, PIECE / 2],
+        ] {
+            let text = |length| "a\"b".repeat(length / 3 + 1);
+            let texts: Vec<String> = lengths.into_iter().map(text).collect();
+            let written = written(&texts).unwrap();
+            assert!(written == serde_json::to_vec(&texts).unwrap());
+            assert!(written.capacity() - written.len() <= PIECE);
+        }
+    }
 
     #[test]
     fn readable_json_is_read_by_everybody() {

@@ -5,6 +5,7 @@
 //! plain unit test. `vllm-responses-actors` feeds it bytes and performs the effects it asks for.
 #![forbid(unsafe_code)]
 
+pub mod blob;
 pub mod chat;
 pub mod compose;
 pub mod error;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::{Blob, Marks};
 use crate::history;
 use crate::ids::{Owner, ResponseId};
 use crate::responses::item::CodeOutputs;
@@ -92,6 +93,8 @@ pub struct Record {
     /// Tools, instructions and the other echoed settings: a JSON object, stored once per distinct
     /// content and owner. Credentials never enter it.
     pub settings: Arc<str>,
+    /// What the two texts refer to, each once. Empty while they are whole: see [`Marks::store`].
+    pub blobs: Vec<Blob>,
 }
 
 /// One response of a chain as it comes back for rehydration.
@@ -101,9 +104,9 @@ pub struct Link {
     pub id: ResponseId,
     /// Terminal status.
     pub status: Status,
-    /// As in [`Record::input_items`].
+    /// As in [`Record::input_items`], as it is stored: [`crate::blob`].
     pub input_items: Box<str>,
-    /// As in [`Record::response`].
+    /// As in [`Record::response`], as it is stored.
     pub response: Box<str>,
 }
 
@@ -140,9 +143,10 @@ pub struct Stored {
 impl Stored {
     /// The public resource: one JSON object with the members of both parts, byte for byte what the
     /// client was sent (the response writes its settings last for this reason), with the outputs of
-    /// the code interpreter for those who ask for them.
-    pub fn resource(&self, code_outputs: CodeOutputs) -> String {
-        let public = said::public(&self.response);
+    /// the code interpreter for those who ask for them. Large data has marks in its place.
+    pub fn resource(&self, code_outputs: CodeOutputs, marks: Marks) -> String {
+        let marked = marks.read(&self.response);
+        let public = said::public(&marked);
         let response = match code_outputs {
             CodeOutputs::Shown => public,
             CodeOutputs::Hidden => match history::without_code_outputs(&public) {
@@ -173,7 +177,7 @@ mod tests {
                 response: response.into(),
                 settings: settings.into(),
             }
-            .resource(CodeOutputs::Shown)
+            .resource(CodeOutputs::Shown, Marks::new(0))
         };
         assert_eq!(
             join(r#"{"id":"a"}"#, r#"{"tools":[]}"#),

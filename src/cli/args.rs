@@ -112,7 +112,7 @@ fn yes() -> Arg {
     Arg::new("yes")
         .long("yes")
         .action(ArgAction::SetTrue)
-        .help("Install what is missing (the code interpreter, 50 MB) without a terminal, too")
+        .help("Install what is missing (the code interpreter, 50 MB) without asking")
 }
 
 fn configured(name: &'static str, about: &'static str) -> Command {

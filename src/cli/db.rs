@@ -199,6 +199,8 @@ struct Status {
     live: u64,
     deleted: u64,
     expired: u64,
+    blobs: u64,
+    blob_bytes: u64,
     bytes: u64,
     oldest_unix_ms: Option<i64>,
 }
@@ -211,6 +213,8 @@ async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> 
         live,
         deleted,
         expired,
+        blobs,
+        blob_bytes,
         bytes,
         oldest_ms,
     } = desk.census().await?;
@@ -221,6 +225,8 @@ async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> 
             live,
             deleted,
             expired,
+            blobs,
+            blob_bytes,
             bytes,
             oldest_unix_ms: oldest_ms,
         };
@@ -230,7 +236,7 @@ async fn status(inputs: &Inputs, given: &ArgMatches) -> Result<String, Problem> 
     let oldest = oldest_ms.map_or_else(|| "-".to_owned(), date);
     Ok(format!(
         "database   {database}\nresponses  {responses}\nlive       {live}\ndeleted    {deleted}  (not yet removed)\n\
-         expired    {expired}  (not yet removed)\nbytes      {bytes}\noldest     {oldest}\n"
+         expired    {expired}  (not yet removed)\nblobs      {blobs}  ({blob_bytes} bytes)\nbytes      {bytes}\noldest     {oldest}\n"
     ))
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod db;
 mod interpreter;
+mod keys;
 mod mcp;
 mod progress;
 mod serve;
@@ -13,14 +14,13 @@ mod tips;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 
 use crate::config::raw::{Inputs, Raw};
 use crate::config::{self, Config, render, validate};
-use crate::{keys, logging};
+use crate::logging;
 
 /// Bad configuration or usage.
 const USAGE: u8 = 2;
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
         Some(("keys", given)) => match given.subcommand() {
             Some(("new", given)) => {
                 let name = given.get_one::<String>("name").map_or("", String::as_str);
-                new_key(name, given.get_one::<String>("append"))
+                keys::new(name, given.get_one::<String>("append"))
             }
             _ => ExitCode::from(USAGE),
         },
@@ -94,12 +94,10 @@ fn load(inputs: &Inputs) -> Result<(Raw, Config), ExitCode> {
     match judged {
         Ok(config) => Ok((raw, config)),
         Err(problems) => {
-            complain(
-                &problems
-                    .iter()
-                    .map(|problem| format!("error: {problem}"))
-                    .collect::<Vec<_>>(),
-            );
+            // A variable that is misspelt may be why one is missing.
+            let mut lines = warnings(&raw);
+            lines.extend(problems.iter().map(|problem| format!("error: {problem}")));
+            complain(&lines);
             Err(ExitCode::from(USAGE))
         }
     }
@@ -114,60 +112,41 @@ fn complain(lines: &[String]) {
 }
 
 fn answer(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = std::io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&[format!(
+                "error: standard output cannot be written ({error})"
+            )]);
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn warnings(raw: &Raw) -> Vec<String> {
+    let notices = raw.notices.iter();
+    notices.map(|notice| format!("warning: {notice}")).collect()
 }
 
 fn check_config(inputs: &Inputs) -> ExitCode {
     let (raw, judged) = config::load(inputs);
     let Err(problems) = judged else {
-        let warnings = raw.notices.iter();
-        let warnings: Vec<_> = warnings
-            .map(|notice| format!("warning: {notice}"))
-            .collect();
+        let warnings = warnings(&raw);
         if !warnings.is_empty() {
             complain(&warnings);
         }
         return answer(&render::effective(&raw));
     };
-    let lines = problems.iter().map(|problem| format!("error: {problem}"));
-    complain(&lines.collect::<Vec<_>>());
+    let mut lines = warnings(&raw);
+    lines.extend(problems.iter().map(|problem| format!("error: {problem}")));
+    complain(&lines);
     // One that is only unfinished is shown. Bad values are not: a secret may stand in the wrong place.
     if problems == [validate::NO_UPSTREAM] {
         let _shown: ExitCode = answer(&render::effective(&raw));
     }
     ExitCode::from(USAGE)
-}
-
-fn new_key(name: &str, file: Option<&String>) -> ExitCode {
-    if !keys::valid_name(name) {
-        complain(&["error: the name must be 1 to 64 letters, digits, `.`, `_` or `-`".to_owned()]);
-        return ExitCode::from(USAGE);
-    }
-    let mut bytes = [0u8; 32];
-    if getrandom::fill(&mut bytes).is_err() {
-        complain(&["error: the system gives no random bytes; try again".to_owned()]);
-        return ExitCode::FAILURE;
-    }
-    let key = format!("vr-{}", keys::hex(&bytes));
-    if let Some(file) = file {
-        return match keys::append(Path::new(file), &keys::line_for(name, &key), name) {
-            Ok(()) => {
-                complain(&[format!(
-                    "{name} is in {file}; a running gateway reads it at SIGHUP. The key, shown this once:"
-                )]);
-                answer(&format!("{key}\n"))
-            }
-            Err(problem) => {
-                complain(&[format!("error: {problem}")]);
-                ExitCode::FAILURE
-            }
-        };
-    }
-    answer(&format!(
-        "Key, shown this once; give it to the client:\n{key}\n\nLine for the file of VR_API_KEYS_FILE:\n{}\n",
-        keys::line_for(name, &key)
-    ))
 }

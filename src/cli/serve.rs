@@ -1,9 +1,12 @@
 //! `serve`: configuration first, then the log, then the gateway.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vllm_responses_actors::interpreter::settings::{Chosen, CodeInterpreterSettings, Mode};
+use vllm_responses_actors::interpreter::setup::Request;
+use vllm_responses_actors::process::ignore_hangup;
+use vllm_responses_actors::terminal;
 
 use super::{complain, load, setup};
 use crate::config::raw::Inputs;
@@ -12,29 +15,35 @@ use crate::reload::LogSource;
 use crate::shutdown::Outcome;
 use crate::{listen, logging};
 
+/// A terminal at which nobody sits must not keep a gateway from starting.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 /// Whether what is missing may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Install {
     /// `--yes`.
     Always,
-    /// Where a person looks on, and can stop it.
-    OnTerminal,
+    /// Where a person at the terminal says so.
+    Asked,
 }
 
 impl From<bool> for Install {
     fn from(yes: bool) -> Self {
-        if yes { Self::Always } else { Self::OnTerminal }
+        if yes { Self::Always } else { Self::Asked }
     }
 }
 
 impl Install {
-    fn allowed(self) -> bool {
-        self == Self::Always || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
+    fn allows(self, request: &Request) -> bool {
+        self == Self::Always
+            || (terminal::has_person() && setup::agreed(request, Some(ANSWER_WITHIN)))
     }
 }
 
 /// Runs the gateway until it stops.
 pub(super) fn run(inputs: &Inputs, install: Install) -> ExitCode {
+    // It means that keys and logging are read again, which they are about to be anyway.
+    ignore_hangup();
     let (raw, config) = match load(inputs) {
         Ok(loaded) => loaded,
         Err(code) => return code,
@@ -73,11 +82,14 @@ fn provide_interpreter(settings: &CodeInterpreterSettings, inputs: &Inputs, inst
     if spawn.chosen == Chosen::ByUser || spawn.bundle().is_ok() {
         return;
     }
-    if let Some(cache) = spawn.cache.clone().filter(|_| install.allowed()) {
-        log::info!(
-            "the code interpreter is not there yet and is being installed; Ctrl-C stops that"
-        );
-        match setup::install(&setup::default_request(inputs, cache)) {
+    let request = spawn
+        .cache
+        .clone()
+        .map(|cache| setup::default_request(inputs, cache))
+        .filter(|request| install.allows(request));
+    if let Some(request) = request {
+        log::info!("the code interpreter is being installed; Ctrl-C stops that");
+        match setup::install(&request) {
             Ok(_) => return,
             Err(error) => log::warn!("the code interpreter could not be installed: {error}"),
         }

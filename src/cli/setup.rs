@@ -4,25 +4,28 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use actix_rt::System;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use url::Url;
 use vllm_responses_actors::interpreter::bundle::Packages;
 use vllm_responses_actors::interpreter::setup::pins::{PACKAGES_URL, REGISTRY_URL, Release};
 use vllm_responses_actors::interpreter::setup::{
     self, Existing, Mirrors, Origin, Outcome, Request, SetupError,
 };
-use vllm_responses_actors::tls;
+use vllm_responses_actors::{terminal, tls};
 
 use super::progress::Shown;
 use super::{USAGE, answer, complain};
 use crate::config::interpreter;
 use crate::config::raw::{self, Inputs};
+use crate::logging;
 
 const AFTER: &str = "\
 Downloads Deno and Pyodide (about 50 MB; science about 60 MB more) from the npm registry, checks
 them against checksums in this program, and builds the interpreter: about a minute, 150 MB of disk.
-Nothing is needed on the machine; where a proxy or a token is, npm is asked if it is installed.
+At a terminal it asks first, unless --yes is given. Nothing is needed on the machine; where a proxy or a token is, npm is asked if it is installed.
 
 Without a network:
   elsewhere:  vllm-responses setup code-interpreter --export parts.tar
@@ -83,6 +86,13 @@ pub(super) fn command() -> Command {
                     .conflicts_with("export"),
                 )
                 .arg(force)
+                .arg(
+                    Arg::new("yes")
+                        .long("yes")
+                        .short('y')
+                        .action(ArgAction::SetTrue)
+                        .help("Do not ask at a terminal before the download"),
+                )
                 .arg(prune_flag())
                 .arg(url(
                     "registry",
@@ -125,6 +135,10 @@ pub(super) fn run(given: &ArgMatches, inputs: &Inputs) -> ExitCode {
             let target = inputs.directory.join(target);
             export(&request, &target).map(|()| answer(&format!("{}\n", target.display())))
         }
+        None if !given.get_flag("yes") && !agreed(&request, None) => {
+            complain(&["nothing was downloaded or installed".to_owned()]);
+            return ExitCode::FAILURE;
+        }
         None => install(&request).map(|outcome| tell(&outcome)),
     };
     done.unwrap_or_else(|error| {
@@ -136,6 +150,48 @@ pub(super) fn run(given: &ArgMatches, inputs: &Inputs) -> ExitCode {
 /// There is no place to install to.
 const NO_FOLDER: &str =
     "there is no folder for the code interpreter; set `VR_PYODIDE_CACHE_DIR`, or `HOME`";
+
+/// Whether a person at the terminal lets this be downloaded. Where nobody is there the command itself is
+/// the word for it, and where nothing is to be downloaded there is nothing to ask.
+pub(super) fn agreed(request: &Request, limit: Option<Duration>) -> bool {
+    let Some(bytes) = setup::download_bytes(request).filter(|_| terminal::has_person()) else {
+        return true;
+    };
+    let within = limit.map_or_else(String::new, |limit| {
+        format!("; no answer within {} s means no", limit.as_secs())
+    });
+    ask(&format!(
+        "The code interpreter (Python in a sandbox) is not installed.\n\
+         Download {} MB from {}, checked against checksums in this program,\n\
+         and build it in {} (about a minute, 150 MB of disk)? [Y/n{within}] ",
+        bytes / 1_000_000,
+        source(&request.origin),
+        request.cache.display(),
+    ));
+    let answer = terminal::line_within(limit);
+    if answer.is_none() {
+        ask("\n");
+    }
+    answer.is_some_and(|answer| matches!(&*answer.to_ascii_lowercase(), "" | "y" | "yes"))
+}
+
+/// Words to the terminal, behind what the log has said so far.
+fn ask(text: &str) {
+    logging::say(text);
+    logging::finish();
+}
+
+/// Host of the registry: its URL may have a password in it.
+fn source(origin: &Origin) -> String {
+    match origin {
+        Origin::Network(mirrors) => {
+            let url = Url::parse(&mirrors.registry).ok();
+            let host = url.as_ref().and_then(Url::host_str);
+            host.unwrap_or("the npm registry").to_owned()
+        }
+        Origin::Local(path) => path.display().to_string(),
+    }
+}
 
 /// Installs, telling how it goes on stderr.
 ///

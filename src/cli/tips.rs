@@ -32,6 +32,23 @@ const ELSEWHERE: [(&str, &str); 8] = [
 /// Words that people try for `serve`.
 const START: [&str; 6] = ["start", "run", "up", "server", "launch", "gateway"];
 
+/// What is seen to with an editor.
+const KEYS: &str =
+    "keys are lines of the file of `VR_API_KEYS_FILE`: edit it, then `kill -HUP` the gateway";
+/// Commands that people try, and what does it here.
+const COMMANDS: [(&str, &str); 7] = [
+    ("list", KEYS),
+    ("ls", KEYS),
+    ("rm", KEYS),
+    ("remove", KEYS),
+    ("revoke", KEYS),
+    ("delete", KEYS),
+    (
+        "version",
+        "the version is told by `vllm-responses --version`",
+    ),
+];
+
 /// Commands that help does not show.
 const HIDDEN: &str = "mcp-probe";
 
@@ -47,6 +64,10 @@ pub(super) fn add(mut error: clap::Error) -> clap::Error {
         if START.contains(&word.as_str()) {
             let meant = ContextValue::Strings(vec!["serve".to_owned()]);
             error.insert(ContextKind::SuggestedSubcommand, meant);
+        } else if let Some((_, tip)) = COMMANDS.iter().find(|(other, _)| *other == word) {
+            error.remove(ContextKind::SuggestedSubcommand);
+            let tips = ContextValue::StyledStrs(vec![(*tip).into()]);
+            error.insert(ContextKind::Suggested, tips);
         }
     } else if error.kind() == ErrorKind::UnknownArgument {
         tell_argument(&mut error);
@@ -60,6 +81,9 @@ fn tell_argument(error: &mut clap::Error) {
     let known = ELSEWHERE.iter().find(|(other, _)| *other == flag);
     let tip = match known {
         Some((_, tip)) => (*tip).to_owned(),
+        None if is_short(flag) => {
+            "flags have two dashes and whole names: `--upstream`, see `--help`".to_owned()
+        }
         None if !word.starts_with('-') => {
             "to start vLLM with a model, put it behind `--`: `vllm-responses serve -- MODEL`"
                 .to_owned()
@@ -70,6 +94,10 @@ fn tell_argument(error: &mut clap::Error) {
     error.remove(ContextKind::TrailingArg);
     let tips = ContextValue::StyledStrs(vec![tip.into()]);
     error.insert(ContextKind::Suggested, tips);
+}
+
+fn is_short(flag: &str) -> bool {
+    flag.len() == 2 && flag.starts_with('-') && flag != "--"
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> String {
@@ -103,6 +131,9 @@ mod tests {
             (&["serve", "Qwen/Qwen3-0.6B"], "serve -- MODEL", "zzz"),
             (&["start"], "'serve'", "'status'"),
             (&["serve", "--upstrem", "x"], "--upstream", "zzz"),
+            (&["serve", "-upstream", "x"], "two dashes", "-- -u"),
+            (&["keys", "list"], "kill -HUP", "zzz"),
+            (&["version"], "--version", "zzz"),
         ] {
             let told = told(words);
             assert!(

@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use vllm_responses_actors::plain_file;
+
 /// What editors of Windows put before UTF-8.
 const MARK: char = '\u{feff}';
-/// Bits of a mode: written by the group or by everybody.
-const WRITABLE: u32 = 0o022;
 /// Read by everybody.
 const READABLE: u32 = 0o004;
 
@@ -25,13 +25,13 @@ pub(crate) enum Guarded {
 /// # Errors
 /// Why not, in words that stand in brackets.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
-    match std::fs::read_to_string(path) {
+    match plain_file::read_text(path) {
         Ok(text) => Ok(without_mark(text)),
         Err(error) => Err(words(&error)),
     }
 }
 
-pub(crate) fn without_mark(text: String) -> String {
+fn without_mark(text: String) -> String {
     match text.strip_prefix(MARK) {
         Some(rest) => rest.to_owned(),
         None => text,
@@ -50,15 +50,22 @@ pub(crate) fn words(error: &std::io::Error) -> String {
         (ErrorKind::IsADirectory, "it is a folder"),
     ];
     let kind = error.kind();
+    // Words of our own.
+    if kind == ErrorKind::InvalidInput {
+        return error.to_string();
+    }
     let known = known.iter().find(|(known, _)| *known == kind);
     known.map_or_else(|| kind.to_string(), |(_, words)| (*words).to_owned())
 }
 
 /// What is wrong with a file's mode, as a notice; nothing where the file is not there.
 pub(crate) fn notice_mode(name: &str, path: &Path, guarded: Guarded) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    let others = if mode & WRITABLE != 0 {
-        "other users can change it"
+    let about = std::fs::metadata(path).ok()?;
+    let mode = about.permissions().mode() & 0o777;
+    let others = if let Some(why) = plain_file::of_others(&about) {
+        return Some(format!(
+            "{name} is not this user's alone: {why}; `chown` and `chmod 600` close it"
+        ));
     } else if guarded == Guarded::Secret && mode & READABLE != 0 {
         "every user of this machine can read the secrets in it"
     } else {
@@ -99,6 +106,10 @@ mod tests {
                 .contains("no such file")
         );
         assert_eq!(read(folder.path()).unwrap_err(), "it is a folder");
+        assert_eq!(
+            read(Path::new("/dev/zero")).unwrap_err(),
+            "it is no regular file but a device"
+        );
         fs::write(&path, b"\xff\xfea\0").unwrap();
         assert!(read(&path).unwrap_err().contains("UTF-8"));
     }

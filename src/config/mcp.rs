@@ -81,7 +81,7 @@ pub fn read_file(path: &Path, env: &BTreeMap<OsString, OsString>) -> Result<McpF
 
 /// What `${NAME}` in an `mcp.json` may name: the environment, and below it `.env`.
 pub fn surroundings(inputs: &Inputs) -> BTreeMap<OsString, OsString> {
-    let text = std::fs::read_to_string(inputs.directory.join(".env")).unwrap_or_default();
+    let text = files::read(&inputs.directory.join(".env")).unwrap_or_default();
     let (pairs, _) = dotenv::parse(&text);
     let pairs = pairs
         .into_iter()
@@ -99,7 +99,7 @@ pub fn surroundings(inputs: &Inputs) -> BTreeMap<OsString, OsString> {
 /// The variables that a file names, with their values: the runtime has neither `.env` nor those that
 /// begin with `VR_`.
 pub fn named(path: &Path, env: &BTreeMap<OsString, OsString>) -> Vec<(OsString, Secret)> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = files::read(path).unwrap_or_default();
     let names = text.split("${").skip(1);
     let names = names.filter_map(|rest| rest.split(['}', ':']).next());
     let mut found: Vec<(OsString, Secret)> = names

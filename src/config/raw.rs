@@ -198,18 +198,19 @@ fn env_layer(env: &BTreeMap<OsString, OsString>, raw: &mut Raw) -> Layer {
 
 fn dotenv_layer(inputs: &Inputs, raw: &mut Raw) -> Layer {
     let mut layer = Layer::default();
-    let text = match std::fs::read_to_string(inputs.directory.join(".env")) {
+    let path = inputs.directory.join(".env");
+    let text = match files::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return layer,
-        Err(error) => {
+        // One that is not there is none; a link that leads nowhere is neither.
+        Err(_) if !path.is_symlink() && !path.exists() => return layer,
+        Err(why) => {
             raw.problems.push(format!(
-                "`.env`: cannot be read ({}); repair or remove it",
-                files::words(&error)
+                "`.env`: cannot be read ({why}); repair or remove it"
             ));
             return layer;
         }
     };
-    let (pairs, bad_lines) = dotenv::parse(&files::without_mark(text));
+    let (pairs, bad_lines) = dotenv::parse(&text);
     for Bad { line, is_ours } in bad_lines {
         if is_ours {
             raw.problems.push(format!(

@@ -100,7 +100,7 @@ pub const TABLE: &[Row] = &[
     Row::new("gateway.body_timeout", "VR_BODY_TIMEOUT", "30s", Duration).means("How long a request body may come more slowly than a kibibyte a second; 10 s without a byte end it too."),
     Row::new("gateway.write_stall", "VR_WRITE_STALL", "60s", Duration).means("How long a client may take no bytes of its answer before it is cut off."),
     Row::new("gateway.cors_origins", "VR_CORS_ORIGINS", "", Text).means("Web pages that may use the gateway: origins such as `https://app.example.com` with commas between, or `*`; unset lets none."),
-    Row::new("gateway.allowed_hosts", "VR_ALLOWED_HOSTS", "", Text).means("Names that a gateway without keys may be called by from its own machine, with commas between, besides `localhost`, addresses and names without a dot."),
+    Row::new("gateway.allowed_hosts", "VR_ALLOWED_HOSTS", "", Text).means("Names that a gateway without keys may be called by, with commas between, besides addresses, names without a dot and names of private domains such as `.internal`."),
 
     Row::new("upstream.url", "VR_LLM_API_BASE", "", Text).flag("--upstream").means("URL of a running vLLM server; `/v1` at its end is optional."),
     Row::new("upstream.api_key", "VR_OPENAI_API_KEY", "", Text).secret().means("Bearer token that the upstream asks for."),

@@ -152,7 +152,9 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn port(&mut self, key: &str, least: u16) -> Option<u16> {
-        let rule = format!("must be a port; write a number from {least} to 65535");
+        let rule = format!(
+            "must be a port; write a number from {least} to 65535 and nothing behind it, no comment either"
+        );
         self.read(key, &rule, |text| {
             text.parse().ok().filter(|port| *port >= least)
         })
@@ -287,6 +289,16 @@ impl<'a> Reader<'a> {
             (!text.is_empty()).then(|| text.to_owned())
         });
         let command = command.ok()?;
+        let own = self
+            .value("gateway.port")
+            .map_or("5969", |own| own.text.as_str());
+        if own == command.port.to_string() {
+            self.problems.push(
+                "`--port` after `--` is the gateway's own port: give vLLM another, or the gateway with \
+                 `--gateway-port`"
+                    .to_owned(),
+            );
+        }
         let spawn = SpawnSettings {
             program: program?,
             startup_timeout: startup_timeout?,

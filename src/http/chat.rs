@@ -130,7 +130,7 @@ async fn answered(
         )
     })?
     .map_err(|error| match error {
-        SendError::Unreachable(_) | SendError::Unwritable => {
+        SendError::Unreachable(_) | SendError::Unwritable | SendError::Unread(_) => {
             unavailable("the upstream model server cannot be reached")
         }
         SendError::BrokenOff => {

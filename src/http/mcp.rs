@@ -13,6 +13,7 @@ use vllm_responses_protocol::mcp::wire::ServerPhase;
 
 use super::context::Caller;
 use super::error;
+use super::responses::reading;
 use super::state::AppState;
 
 /// The answer comes from memory; a server that is starting is waited for.
@@ -103,12 +104,16 @@ pub(super) async fn tools(
         description: &tool.description,
         input_schema: &tool.input_schema,
     });
-    HttpResponse::Ok().json(ToolList {
+    let list = ToolList {
         server_label: &label,
         available: true,
         tools: tools.collect(),
         notices: &listed.tools.notices,
-    })
+    };
+    match reading::room(0, &caller, &state.intake).await {
+        Ok(held) => reading::counted(&list, held),
+        Err(refused) => refused,
+    }
 }
 
 fn refused(failure: &ListFailure) -> HttpResponse {

@@ -20,6 +20,7 @@ mod responses;
 pub mod state;
 mod status;
 mod stream;
+mod whole;
 
 pub(crate) use context::trace_context;
 

@@ -9,13 +9,17 @@ use vllm_responses_actors::http1::Client;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
+use super::context::Caller;
 use super::error;
+use super::responses::reading;
 use super::state::AppState;
 
 /// The list comes from memory upstream.
 const LIMIT: Duration = Duration::from_secs(10);
-/// A list of thousands of models is far below this.
-const MAX_LIST: usize = 8 * 1024 * 1024;
+/// A list of thousands of models is below this.
+const MAX_LIST: usize = 2 * 1024 * 1024;
+/// What a list takes while it is read and written.
+const COPIES: usize = 3;
 
 /// The upstream's list; each model as it came.
 #[derive(Debug, Deserialize, Serialize)]
@@ -32,21 +36,31 @@ struct Model {
 
 /// All models.
 pub(super) async fn list(
+    caller: Caller,
     state: web::Data<AppState>,
     client: web::ThinData<Client>,
 ) -> HttpResponse {
+    let held = match reading::room(COPIES * MAX_LIST, &caller, &state.intake).await {
+        Ok(held) => held,
+        Err(refused) => return refused,
+    };
     match fetch(&state.upstream, &client).await {
-        Ok(list) => HttpResponse::Ok().json(list),
+        Ok(list) => reading::counted(&list, held),
         Err(fault) => error::answer(&fault),
     }
 }
 
 /// One model.
 pub(super) async fn one(
+    caller: Caller,
     state: web::Data<AppState>,
     client: web::ThinData<Client>,
     id: web::Path<String>,
 ) -> HttpResponse {
+    let held = match reading::room(COPIES * MAX_LIST, &caller, &state.intake).await {
+        Ok(held) => held,
+        Err(refused) => return refused,
+    };
     let list = match fetch(&state.upstream, &client).await {
         Ok(list) => list,
         Err(fault) => return error::answer(&fault),
@@ -58,7 +72,7 @@ pub(super) async fn one(
         let missing = ApiError::new(ApiErrorCode::ModelNotFound, "the model does not exist");
         return error::answer(&missing.with_param("model"));
     };
-    HttpResponse::Ok().json(model)
+    reading::counted(model, held)
 }
 
 async fn fetch(upstream: &UpstreamSettings, client: &Client) -> Result<List, ApiError> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Addr, Recipient};
 use tokio::sync::{Semaphore, watch};
+use vllm_responses_actors::blobs::Blobs;
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::limits::Asker;
@@ -156,6 +157,8 @@ pub struct StoreDoors {
     pub parts: Recipient<LoadPart>,
     /// How much there is to read.
     pub weights: Recipient<Weigh>,
+    /// Large data of responses.
+    pub blobs: Blobs,
     /// Deletion.
     pub remove: Recipient<Remove>,
     /// The end of the store.

@@ -1,14 +1,11 @@
 //! Lines of child processes on their way to stderr, in the shape of the log. Pure.
 //!
-//! They come as `NAME| LINE`. As text they stay so, without control characters that could move a
-//! terminal's cursor (colours pass). In a log of JSON each becomes an object that says whose it is, so
-//! that a child cannot write a line in the gateway's name.
-
-use std::fmt::Write as _;
+//! They come as `NAME| LINE`, already without control sequences and letters that deceive: whoever reads
+//! them from the child takes those out. As text they stay as they are. In a log of JSON each becomes an
+//! object that says whose it is, so that a child cannot write a line in the gateway's name.
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
-use vllm_responses_actors::process::deceives;
 
 use super::line;
 
@@ -38,27 +35,13 @@ pub(super) fn json(lines: &[u8]) -> Vec<u8> {
                 level: "INFO",
                 target: "child",
                 component: &name,
-                message: &plain(&text, Colours::Go),
+                message: &text,
             };
             out.extend_from_slice(&serde_json::to_vec(&object).unwrap_or_default());
         }
         out.push(b'\n');
     }
     out
-}
-
-/// The lines as text.
-pub(super) fn text(lines: &[u8]) -> Vec<u8> {
-    let suspicious = |byte: &u8| (*byte < b' ' && !matches!(byte, b'\n' | b'\t')) || *byte >= 0x7f;
-    if !lines.iter().any(suspicious) {
-        return lines.to_vec();
-    }
-    let mut out = String::with_capacity(lines.len());
-    for (name, text) in split(lines) {
-        // Writing to a string does not fail.
-        writeln!(out, "{name}| {}", plain(&text, Colours::Stay)).unwrap_or_default();
-    }
-    out.into_bytes()
 }
 
 fn split(lines: &[u8]) -> impl Iterator<Item = (String, String)> {
@@ -76,48 +59,6 @@ fn split(lines: &[u8]) -> impl Iterator<Item = (String, String)> {
 
 fn is_object(text: &str) -> bool {
     text.starts_with("{\"time\":") && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-/// What becomes of `ESC [ ... m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Colours {
-    Stay,
-    Go,
-}
-
-/// Without control characters.
-fn plain(text: &str, colours: Colours) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(letter) = rest.chars().next() {
-        if letter == '\u{1b}'
-            && let Some(length) = colour(rest)
-        {
-            let (sequence, behind) = rest.split_at(length);
-            if colours == Colours::Stay {
-                out.push_str(sequence);
-            }
-            rest = behind;
-            continue;
-        }
-        if letter != '\t' && deceives(letter) {
-            out.extend(letter.escape_default());
-        } else {
-            out.push(letter);
-        }
-        rest = rest.get(letter.len_utf8()..).unwrap_or_default();
-    }
-    out
-}
-
-/// Length of the colour sequence at the front.
-fn colour(text: &str) -> Option<usize> {
-    let body = text.strip_prefix("\u{1b}[")?;
-    let digits = body
-        .bytes()
-        .take_while(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':'))
-        .count();
-    (body.as_bytes().get(digits) == Some(&b'm')).then_some(digits + 3)
 }
 
 #[cfg(test)]
@@ -141,8 +82,7 @@ mod tests {
     fn every_line_is_an_object_and_nobody_speaks_for_another() {
         let own = r#"mcp-runtime| {"time":"t","level":"WARN","target":"x","message":"own"}"#;
         let forged = r#"vllm| {"time":"t","level":"ERROR","message":"forged"}"#;
-        let lines =
-            format!("vllm| a \u{1b}[32mgreen\u{1b}[0m\n{forged}\n{own}\nmcp-runtime| panicked\n");
+        let lines = format!("vllm| a green\n{forged}\n{own}\nmcp-runtime| panicked\n");
         let message = r#"{"time":"t","level":"ERROR","message":"forged"}"#;
         let expected = [
             ("vllm", "a green"),
@@ -156,14 +96,5 @@ mod tests {
             objects(b"x| \xff\n"),
             [("x".to_owned(), "\u{fffd}".to_owned())]
         );
-    }
-
-    #[test]
-    fn text_keeps_colours_and_moves_no_cursor() {
-        let plain = b"vllm| one\nvllm| two\tthree\n";
-        assert_eq!(text(plain), plain);
-        let lines = "v| \u{1b}[31;1mred\u{1b}[0m \u{1b}[2J\u{1b}]0;title\u{7} \u{202e}x\n";
-        let expected = "v| \u{1b}[31;1mred\u{1b}[0m \\u{1b}[2J\\u{1b}]0;title\\u{7} \\u{202e}x\n";
-        assert_eq!(String::from_utf8(text(lines.as_bytes())).unwrap(), expected);
     }
 }

@@ -11,8 +11,13 @@ use vllm_responses_actors::process::deceives;
 
 /// The time as the log writes it: UTC, to the millisecond.
 pub(super) fn now() -> String {
-    let millis = u64::try_from(SystemClock.now_ms()).unwrap_or_default();
+    let millis = now_ms();
     stamp(millis / 1000, millis % 1000)
+}
+
+/// The time in milliseconds.
+pub(super) fn now_ms() -> u64 {
+    u64::try_from(SystemClock.now_ms()).unwrap_or_default()
 }
 
 /// Days to a date by Howard Hinnant's `civil_from_days`, for the years from 1970 on.

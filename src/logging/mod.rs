@@ -3,6 +3,7 @@
 mod children;
 mod line;
 mod queue;
+mod strangers;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,6 +17,7 @@ use vllm_responses_actors::process;
 
 use crate::config::{LogFormat, Logging};
 use queue::Queue;
+use strangers::Strangers;
 
 /// Whom no filter lets through: the SDK quotes messages of MCP servers.
 const SILENT: [&str; 2] = ["rmcp", "sse_stream"];
@@ -30,6 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A log is a process's only one, as the `log` crate has it: so are its queue and its shape.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 static IS_JSON: AtomicBool = AtomicBool::new(false);
+static STRANGERS: Strangers = Strangers::new();
 
 /// The running log, whose settings can be changed.
 #[derive(Debug)]
@@ -71,7 +74,9 @@ impl Log for Current {
             let words = format_args!("[{lost} lines of the log dropped: stderr was not read]");
             logger.log(&notice.args(words).build());
         }
-        logger.log(record);
+        if !STRANGERS.take(record, line::now_ms(), &*logger) {
+            logger.log(record);
+        }
     }
 
     fn flush(&self) {
@@ -145,12 +150,11 @@ struct ChildLines;
 
 impl Write for ChildLines {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        let shaped = if IS_JSON.load(Relaxed) {
-            children::json(lines)
+        if IS_JSON.load(Relaxed) {
+            io::stderr().write_all(&children::json(lines))?;
         } else {
-            children::text(lines)
-        };
-        io::stderr().write_all(&shaped)?;
+            io::stderr().write_all(lines)?;
+        }
         Ok(lines.len())
     }
 

@@ -50,6 +50,7 @@ async fn serve(
     file: McpFile,
     env: BTreeMap<OsString, OsString>,
 ) -> Result<(), String> {
+    crate::banner::warn_of_tracer();
     let handed = socket::handed_over();
     if handed.is_none() && config.token.is_none() {
         config.token = Some(left_token(config.port)?);

@@ -5,7 +5,7 @@ use actix::{Addr, Message, Recipient};
 use crate::store::StoreActor;
 use crate::store::messages::{
     BeginEpoch, Claim, Close, Commit, Fetch, FindLinks, KeepSealKey, LoadChain, LoadPart, Observe,
-    ReadEpoch, Remove, ReportTo, StoreError, Weigh,
+    ReadChunk, ReadEpoch, Remove, ReportTo, StoreError, Weigh,
 };
 
 /// Who answers what the cache does not.
@@ -23,6 +23,8 @@ pub struct Behind {
     pub weights: Recipient<Weigh>,
     /// Reads single responses.
     pub fetches: Recipient<Fetch>,
+    /// Reads large data.
+    pub chunks: Recipient<ReadChunk>,
     /// Deletes.
     pub removals: Recipient<Remove>,
     /// Takes approvals.
@@ -50,6 +52,7 @@ impl From<Addr<StoreActor>> for Behind {
             links: store.clone().recipient(),
             weights: store.clone().recipient(),
             fetches: store.clone().recipient(),
+            chunks: store.clone().recipient(),
             removals: store.clone().recipient(),
             claims: store.clone().recipient(),
             epochs: store.clone().recipient(),

@@ -70,13 +70,14 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use actix_rt::Arbiter;
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use crate::secret::Secret;
 use crate::store::messages::{
     self as store, ChainPart, Claim, Commit, Fetch, FindLinks, KeepSealKey, LoadChain, LoadPart,
-    Remove, StoreError, StoreObservation, Weigh, Weight,
+    ReadChunk, Remove, StoreError, StoreObservation, Weigh, Weight,
 };
 use crate::store::settings::StoreSettings;
 use crate::store::{StoreActor, StoreStartError};
@@ -245,6 +246,15 @@ impl Handler<Fetch> for CacheActor {
 
     fn handle(&mut self, message: Fetch, _: &mut Self::Context) -> Self::Result {
         pass_on(&self.store.fetches, message)
+    }
+}
+
+/// Many at once, bounded by the store. Never in Redis.
+impl Handler<ReadChunk> for CacheActor {
+    type Result = ResponseFuture<Result<Option<Bytes>, StoreError>>;
+
+    fn handle(&mut self, message: ReadChunk, _: &mut Self::Context) -> Self::Result {
+        pass_on(&self.store.chunks, message)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::exchange::Connection;
-use super::{SendError, Unreached};
+use super::{Check, SendError, Unreached};
 use crate::tls;
 
 /// Where a client's requests go.
@@ -58,14 +58,14 @@ impl Origin {
         }
     }
 
-    /// A fresh connection, within the limit.
-    pub(super) async fn dial(&self) -> Result<Connection, SendError> {
-        let dialled = timeout(self.limit, self.connect()).await;
+    /// A fresh connection that passes the check, within the limit.
+    pub(super) async fn dial(&self, check: Option<&Check>) -> Result<Connection, SendError> {
+        let dialled = timeout(self.limit, self.connect(check)).await;
         let dialled = dialled.unwrap_or(Err(Unreached::TimedOut));
         dialled.map_err(SendError::Unreachable)
     }
 
-    async fn connect(&self) -> Result<Connection, Unreached> {
+    async fn connect(&self, check: Option<&Check>) -> Result<Connection, Unreached> {
         let (name, addresses) = match &self.host {
             Host::Domain(domain) => {
                 let found = tokio::net::lookup_host((domain.as_str(), self.port)).await;
@@ -76,7 +76,7 @@ impl Origin {
             Host::Ipv4(ip) => self.at(IpAddr::V4(*ip)),
             Host::Ipv6(ip) => self.at(IpAddr::V6(*ip)),
         };
-        let stream = self.reach(&addresses).await?;
+        let stream = self.reach(&addresses, check).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
             return Ok(Connection::new(stream));
@@ -90,12 +90,19 @@ impl Origin {
         (name, vec![SocketAddr::new(ip, self.port)])
     }
 
-    /// The first address that answers. One that is silent leaves time for the others.
-    async fn reach(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Unreached> {
+    /// The first address that answers and passes. One that is silent leaves time for the others.
+    async fn reach(
+        &self,
+        addresses: &[SocketAddr],
+        check: Option<&Check>,
+    ) -> Result<TcpStream, Unreached> {
         let share = self.limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let mut last = Unreached::Name;
         for address in addresses {
             match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(_)) if check.is_some_and(|check| !check.passes(*address)) => {
+                    last = Unreached::Foreign;
+                }
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error.into(),
                 Err(_elapsed) => last = Unreached::TimedOut,

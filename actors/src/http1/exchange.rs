@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::buf::Chain;
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
@@ -15,6 +14,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use super::Answer;
 use super::frame::{Framing, Next};
 use super::head::{HeadReader, Malformed};
+use super::payload::{Rest, Unread};
 use super::pool::Pool;
 
 /// How much is read at once. What a reader holds keeps a buffer of this size.
@@ -42,6 +42,8 @@ pub(super) enum Failure {
     /// It ended within the head.
     BrokenOff,
     Malformed,
+    /// A part of the request was not read.
+    Unread(Unread),
 }
 
 /// Why a body ended before its end.
@@ -95,11 +97,13 @@ impl fmt::Debug for Connection {
 /// A request on its way.
 #[derive(Debug)]
 enum Upload {
-    Writing(Chain<Bytes, Bytes>),
+    Writing(Rest),
     Flushing,
     Sent,
     /// The server takes no more; it may have answered before.
     Failed,
+    /// A part of it was not read: the server waits for ever.
+    Unread(Unread),
 }
 
 impl Upload {
@@ -107,14 +111,21 @@ impl Upload {
     fn advance(&mut self, io: &mut Box<dyn Io>, task: &mut Context<'_>) {
         loop {
             let step = match self {
-                Self::Sent | Self::Failed => return,
-                Self::Writing(rest) if !rest.has_remaining() => {
-                    *self = Self::Flushing;
-                    continue;
-                }
-                Self::Writing(rest) => {
-                    poll_write_buf(Pin::new(io), task, rest).map_ok(|count| count > 0)
-                }
+                Self::Sent | Self::Failed | Self::Unread(_) => return,
+                Self::Writing(rest) => match rest.poll_ready(task) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(Some(mut ready))) => {
+                        poll_write_buf(Pin::new(io), task, &mut ready).map_ok(|count| count > 0)
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        *self = Self::Flushing;
+                        continue;
+                    }
+                    Poll::Ready(Err(why)) => {
+                        *self = Self::Unread(why);
+                        return;
+                    }
+                },
                 Self::Flushing => Pin::new(&mut *io).poll_flush(task).map_ok(|()| true),
             };
             match step {
@@ -137,9 +148,9 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn begin(connection: Connection, head: Bytes, body: Bytes) -> Self {
+    pub(super) fn begin(connection: Connection, head: Bytes, body: Rest) -> Self {
         Self {
-            line: Some((connection, Upload::Writing(head.chain(body)))),
+            line: Some((connection, Upload::Writing(body.behind(head)))),
             heads: HeadReader::default(),
             heard: false,
         }
@@ -159,6 +170,9 @@ impl Exchange {
             return Poll::Ready(Err(Failure::BrokenOff));
         };
         upload.advance(&mut connection.io, task);
+        if let Upload::Unread(why) = upload {
+            return Poll::Ready(Err(Failure::Unread(*why)));
+        }
         let head = loop {
             match self.heads.read(&mut connection.read) {
                 Ok(Some(head)) => break head,
@@ -243,6 +257,9 @@ impl Stream for Body {
                 Err(Malformed) => return self.fail(BodyError::Malformed),
             }
             reading.upload.advance(&mut reading.connection.io, task);
+            if matches!(reading.upload, Upload::Unread(_)) {
+                return self.fail(BodyError::BrokenOff);
+            }
             if ready!(reading.connection.poll_fill(task)) {
                 continue;
             }

@@ -13,12 +13,14 @@ mod dial;
 mod exchange;
 mod frame;
 mod head;
+mod payload;
 mod pool;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ use url::Url;
 
 use dial::Origin;
 use exchange::{Exchange, Failure};
+pub use payload::{Payload, Pieces, Unread};
 use pool::Pool;
 
 pub use exchange::{Body, BodyError};
@@ -97,6 +100,9 @@ pub enum SendError {
     /// A header or the path has characters that HTTP does not allow.
     #[error("the request cannot be written as HTTP/1.1")]
     Unwritable,
+    /// A part of the body could not be read, so the request was broken off.
+    #[error("a part of the request could not be read: {0}")]
+    Unread(Unread),
 }
 
 /// A request. Its body is let go of as soon as it is sent and cannot be needed again.
@@ -105,7 +111,7 @@ pub struct Request {
     path: String,
     /// Lines with their ends.
     headers: String,
-    body: Bytes,
+    body: Payload,
     sound: bool,
 }
 
@@ -128,9 +134,15 @@ pub struct Client {
     check: Option<Check>,
 }
 
-/// Says of a connection that has just been made whether it went to whom it should.
+/// Says of a connection that has just been made to an address whether it went to whom it should.
 #[derive(Clone)]
-struct Check(Rc<dyn Fn() -> bool>);
+struct Check(Rc<dyn Fn(SocketAddr) -> bool>);
+
+impl Check {
+    fn passes(&self, address: SocketAddr) -> bool {
+        (self.0)(address)
+    }
+}
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,15 +153,15 @@ impl fmt::Debug for Check {
 impl Request {
     /// `path` begins with a slash, and may have a query.
     pub fn get(path: impl Into<String>) -> Self {
-        Self::new("GET", path.into(), Bytes::new())
+        Self::new("GET", path.into(), Payload::default())
     }
 
     /// As [`Self::get`], with a body.
-    pub fn post(path: impl Into<String>, body: Bytes) -> Self {
-        Self::new("POST", path.into(), body)
+    pub fn post(path: impl Into<String>, body: impl Into<Payload>) -> Self {
+        Self::new("POST", path.into(), body.into())
     }
 
-    fn new(method: &'static str, path: String, body: Bytes) -> Self {
+    fn new(method: &'static str, path: String, body: Payload) -> Self {
         let sound = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
         Self {
             method,
@@ -191,7 +203,7 @@ impl Request {
             "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: vllm-responses\r\n{headers}"
         );
         if *method == "POST" {
-            let _written = write!(head, "content-length: {}\r\n", body.len());
+            let _written = write!(head, "content-length: {}\r\n", body.length());
         }
         head.push_str("\r\n");
         Ok(head.into())
@@ -221,9 +233,10 @@ impl Client {
         }
     }
 
-    /// Asks this of each new connection before anything is sent; where the answer is no, there is none.
+    /// Asks this of each new connection, by the address that it was made to, before anything is sent;
+    /// where the answer is no, there is none.
     #[must_use]
-    pub(crate) fn checked(mut self, check: impl Fn() -> bool + 'static) -> Self {
+    pub(crate) fn checked(mut self, check: impl Fn(SocketAddr) -> bool + 'static) -> Self {
         self.check = Some(Check(Rc::new(check)));
         self
     }
@@ -235,7 +248,7 @@ impl Client {
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let head = request.head(&self.origin.authority)?;
         if let Some(connection) = self.pool.take() {
-            let mut exchange = Exchange::begin(connection, head.clone(), request.body.clone());
+            let mut exchange = Exchange::begin(connection, head.clone(), request.body.begin());
             match timeout(AT_ONCE, exchange.answer(&self.pool)).await {
                 Ok(Err(Failure::Unanswered)) => {}
                 Ok(outcome) => return outcome.map_err(SendError::from),
@@ -245,11 +258,9 @@ impl Client {
                 }
             }
         }
-        let connection = self.origin.dial().await?;
-        if self.check.as_ref().is_some_and(|check| !(check.0)()) {
-            return Err(SendError::Unreachable(Unreached::Foreign));
-        }
-        let mut exchange = Exchange::begin(connection, head, request.body);
+        let connection = self.origin.dial(self.check.as_ref()).await?;
+        let mut exchange = Exchange::begin(connection, head, request.body.begin());
+        drop(request);
         exchange.answer(&self.pool).await.map_err(SendError::from)
     }
 }
@@ -259,6 +270,7 @@ impl From<Failure> for SendError {
         match failure {
             Failure::Unanswered | Failure::BrokenOff => Self::BrokenOff,
             Failure::Malformed => Self::Malformed,
+            Failure::Unread(why) => Self::Unread(why),
         }
     }
 }

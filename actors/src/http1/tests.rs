@@ -11,7 +11,7 @@ use super::exchange::{Connection, Exchange, Failure};
 use super::frame::Framing;
 use super::head::{HeadReader, Malformed};
 use super::pool::Pool;
-use super::{Request, SendError};
+use super::{Payload, Request, SendError, Unread};
 
 fn head(text: &str) -> Result<Option<(u16, Framing, bool)>, Malformed> {
     let mut bytes = BytesMut::from(text);
@@ -213,7 +213,11 @@ async fn exchanged(bytes: &[u8], cuts: &[usize]) -> (Option<Vec<u8>>, bool) {
     let (ours, mut theirs) = duplex(100);
     let pool = Rc::new(Pool::default());
     let request = Bytes::from_static(b"request");
-    let mut exchange = Exchange::begin(Connection::new(ours), request.clone(), request);
+    let mut exchange = Exchange::begin(
+        Connection::new(ours),
+        request.clone(),
+        Payload::from(request).begin(),
+    );
     let peer = async {
         let mut asked = [0; 14];
         drop(theirs.read_exact(&mut asked).await);
@@ -264,7 +268,11 @@ async fn an_end_without_an_answer_is_told_from_a_broken_one() {
         let (ours, mut theirs) = duplex(1000);
         theirs.write_all(bytes.as_bytes()).await.unwrap();
         drop(theirs);
-        let mut exchange = Exchange::begin(Connection::new(ours), Bytes::new(), Bytes::new());
+        let mut exchange = Exchange::begin(
+            Connection::new(ours),
+            Bytes::new(),
+            Payload::default().begin(),
+        );
         let outcome = exchange.answer(&Rc::default()).await.map(|_| ());
         assert_eq!(outcome, Err(expected), "{bytes}");
     }
@@ -294,4 +302,65 @@ fn chunks_that_are_none() {
     }
     let mut long = BytesMut::from("1;".repeat(5000).as_str());
     assert_eq!(Framing::chunked().next(&mut long), Err(Malformed));
+}
+
+/// A body of these pieces, that says it is so long.
+fn in_pieces(length: usize, pieces: &'static [Result<&'static [u8], Unread>]) -> Payload {
+    let read = move || {
+        let pieces = pieces.iter().map(|piece| piece.map(Bytes::from_static));
+        futures_util::stream::iter(pieces).boxed_local()
+    };
+    Payload::Pieces {
+        length,
+        read: Rc::new(read),
+    }
+}
+
+/// What a server gets of a body, and what its client makes of that.
+async fn sent(body: Payload, answer: &'static [u8]) -> (Vec<u8>, Result<u16, Failure>) {
+    let (ours, mut theirs) = duplex(1 << 16);
+    let server = async move {
+        theirs.write_all(answer).await.unwrap();
+        let mut got = Vec::new();
+        // The client closes when it has its outcome.
+        drop(theirs.read_to_end(&mut got).await);
+        got
+    };
+    let client = async move {
+        let head = Bytes::from_static(b"head ");
+        let mut exchange = Exchange::begin(Connection::new(ours), head, body.begin());
+        exchange
+            .answer(&Rc::default())
+            .await
+            .map(|answer| answer.status)
+    };
+    let (got, outcome) = futures_util::future::join(server, client).await;
+    (got, outcome)
+}
+
+#[actix_rt::test]
+async fn a_body_in_pieces_is_sent_whole_or_the_request_is_broken_off() {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let whole = in_pieces(5, &[Ok(b"ab"), Ok(b""), Ok(b"cde")]);
+    assert_eq!(whole.length(), 5);
+    assert_eq!(sent(whole, OK).await, (b"head abcde".to_vec(), Ok(200)));
+    for (broken, got) in [
+        (in_pieces(5, &[Ok(b"ab"), Err(Unread::Gone)]), "head ab"),
+        (in_pieces(5, &[Ok(b"ab")]), "head ab"),
+        (in_pieces(5, &[Ok(b"ab"), Ok(b"cdef")]), "head ab"),
+    ] {
+        let outcome = (got.as_bytes().to_vec(), Err(Failure::Unread(Unread::Gone)));
+        assert_eq!(sent(broken, b"").await, outcome);
+    }
+}
+
+#[actix_rt::test]
+async fn a_server_that_answers_before_it_has_the_pieces_is_heard() {
+    let endless = || futures_util::stream::pending().boxed_local();
+    let body = Payload::Pieces {
+        length: 5,
+        read: Rc::new(endless),
+    };
+    let early = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(sent(body, early).await, (b"head ".to_vec(), Ok(413)));
 }

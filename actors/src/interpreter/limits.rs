@@ -24,6 +24,10 @@ pub const IMAGES: usize = 10;
 pub const IMAGE_BYTES: usize = 5 * 1024 * 1024;
 /// Open descriptors of the process.
 pub const OPEN_FILES: u64 = 64;
+/// Threads of the process. The runtime has about one for each processor and at most two dozen.
+pub const TASKS: u64 = 64;
+/// Hundredths of a processor: Python runs on one thread, compiling and collecting beside it.
+pub const CPU_HUNDREDTHS: u64 = 200;
 /// The longest code that is taken.
 pub const CODE_BYTES: usize = 1024 * 1024;
 

@@ -100,7 +100,7 @@ pub fn start_here(
     arbiter: &ArbiterHandle,
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
     let bundle = spawn.bundle()?;
-    let walls = Walls::of_this_machine();
+    let walls = Walls::of_this_machine().with_group();
     if !walls.are_complete() {
         if settings.os_sandbox == OsSandbox::Required {
             return Err(StartError::Walls(walls));

@@ -98,6 +98,7 @@ pub fn spec(bundle: &Bundle, limits: &Limits) -> ChildSpec {
         stdin: Stdin::Piped,
         output: Output::Exchange,
         grace: Duration::ZERO,
+        secrets: Vec::new(),
         limits: vec![
             limit(
                 LimitKind::Data,
@@ -109,6 +110,10 @@ pub fn spec(bundle: &Bundle, limits: &Limits) -> ChildSpec {
             // Where memory or the processor is short, model code gives way.
             limit(LimitKind::OomScore, 1000),
             limit(LimitKind::Niceness, 10),
+            // What no limit of one process holds, where a group can be made.
+            limit(LimitKind::GroupMemory, data),
+            limit(LimitKind::GroupTasks, limits::TASKS),
+            limit(LimitKind::GroupCpu, limits::CPU_HUNDREDTHS),
         ],
         sandbox: Some(sandbox(bundle)),
     }
@@ -288,10 +293,13 @@ impl Worker {
             self.send(&ToWorker::Warm { modules: &[] }).await?;
             self.receive().await
         };
-        matches!(
+        let answered = matches!(
             timeout(limits::REST, sign).await,
             Ok(Ok(FromWorker::Warmed { .. }))
-        )
+        );
+        // Where no group bounds them, native code that broke out could leave threads behind.
+        let tasks = self.child.tasks();
+        answered && tasks.is_none_or(|tasks| tasks <= limits::TASKS)
     }
 
     /// Sends the call and gathers what comes until its end. Interrupting this loses nothing gathered.

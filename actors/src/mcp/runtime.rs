@@ -73,6 +73,7 @@ pub fn supervise(
         stdin: Stdin::Null,
         output: Output::Prefixed,
         grace: GRACE,
+        secrets: Vec::new(),
         limits: Vec::new(),
         sandbox: None,
     };

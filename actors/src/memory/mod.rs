@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use account::Accounts;
 pub use account::{Account, Enroll};
@@ -170,24 +170,23 @@ impl Memory {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Short> {
+        let place = self.place().await;
+        place
+            .inspect_err(|_short| self.note_refused())?
+            .work(work)
+            .await
+    }
+
+    /// Waits for a place among the few who work on large texts.
+    ///
+    /// # Errors
+    /// Its turn does not come.
+    pub(crate) async fn place(&self) -> Result<Place, Short> {
         let place = Arc::clone(&self.0.heavy).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(TURN, place).await else {
-            self.note_refused();
-            return Err(Short::Now);
-        };
-        // A thread of its own, that ends: what it made is freed by others, and the allocator keeps
-        // that for the thread which made it. Threads that wait for more work held hundreds of
-        // megabytes of nothing.
-        let (told, done) = tokio::sync::oneshot::channel();
-        let run = move || {
-            let done = work();
-            drop(place);
-            // Nobody waits any more: the client has left.
-            let _left = told.send(done);
-        };
-        let thread = std::thread::Builder::new().name("large-text".to_owned());
-        let _runs = thread.spawn(run).map_err(|_no_thread| Short::Now)?;
-        done.await.map_err(|_panicked| Short::Now)
+        match tokio::time::timeout(TURN, place).await {
+            Ok(Ok(permit)) => Ok(Place { _permit: permit }),
+            Ok(Err(_)) | Err(_) => Err(Short::Now),
+        }
     }
 
     /// Adds to what is used if the sum is no more than can be reserved.
@@ -203,6 +202,34 @@ impl Memory {
         u64::try_from(self.0.began.elapsed().as_millis())
             .unwrap_or(u64::MAX)
             .max(1)
+    }
+}
+
+/// A place among those who work on large texts.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// See [`Memory::work`].
+    pub(crate) async fn work<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Short> {
+        // A thread of its own, that ends: what it made is freed by others, and the allocator keeps
+        // that for the thread which made it. Threads that wait for more work held hundreds of
+        // megabytes of nothing.
+        let (told, done) = tokio::sync::oneshot::channel();
+        let run = move || {
+            let done = work();
+            drop(self);
+            // Nobody waits any more: the client has left.
+            let _left = told.send(done);
+        };
+        let thread = std::thread::Builder::new().name("large-text".to_owned());
+        let _runs = thread.spawn(run).map_err(|_no_thread| Short::Now)?;
+        done.await.map_err(|_panicked| Short::Now)
     }
 }
 

@@ -12,6 +12,8 @@ const COPIES: usize = 4;
 const READ_COPIES: usize = 3;
 /// Copies that are left while the model answers, and when the record is made.
 const KEPT: usize = 2;
+/// Copies of the settings in what is written for the client.
+const ECHOES: usize = 2;
 /// An item's own size, its identifier, its parts, its stored form.
 const ITEM: usize = 640;
 /// Any other value.
@@ -36,6 +38,13 @@ pub fn request(weight: Weight) -> usize {
 #[must_use]
 pub fn kept(weight: Weight) -> usize {
     of(weight, KEPT)
+}
+
+/// Bytes to hold through a response whose settings are echoed with so many: two events have them at its
+/// beginning, one at its end.
+#[must_use]
+pub fn settings(bytes: usize) -> usize {
+    bytes.saturating_mul(ECHOES)
 }
 
 /// Bytes to reserve for rows of so many bytes before they are read from the store.

@@ -200,5 +200,6 @@ fn fault_word(fault: &UpstreamFault) -> &'static str {
         UpstreamFault::TimedOut(_) => "timed_out",
         UpstreamFault::Reset => "reset",
         UpstreamFault::TooLong => "too_long",
+        UpstreamFault::PartGone | UpstreamFault::PartUnread => "not_sent",
     }
 }

@@ -28,6 +28,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use super::group::{Bounds, Group};
 use super::sandbox::{Prepared, Sandbox};
 use super::spec::ChildSpec;
 use super::sys::{self, ChildSetup, Confine, Limit, LimitKind};
@@ -157,6 +158,7 @@ struct Guardian {
     control: UnixStream,
     signals: SignalFd,
     child: Pid,
+    group: Group,
 }
 
 impl Guardian {
@@ -164,13 +166,14 @@ impl Guardian {
     fn start(mut control: UnixStream, order: Order) -> Result<Self, ()> {
         let started = arm(&order.name).and_then(|signals| Ok((signals, start_child(order)?)));
         match started {
-            Ok((signals, child)) => {
+            Ok((signals, (child, group))) => {
                 release_standard_streams();
                 tell(&mut control, &format!("started {child}\n"));
                 Ok(Self {
                     control,
                     signals,
                     child,
+                    group,
                 })
             }
             Err(error) => {
@@ -189,12 +192,18 @@ impl Guardian {
                 break;
             }
             if signal && let Some(code) = self.on_signal() {
-                tree::end_descendants();
+                self.end_all();
                 return code;
             }
         }
-        tree::end_descendants();
+        self.end_all();
         ExitCode::from(UNUSABLE)
+    }
+
+    /// Ends whatever is left below, at once where there is a group, and waits for each.
+    fn end_all(&self) {
+        self.group.kill();
+        tree::end_descendants();
     }
 
     /// Blocks until the socket or a signal is ready and says which.
@@ -317,7 +326,7 @@ fn arm(name: &str) -> io::Result<SignalFd> {
 }
 
 /// Starts the child from this, the only thread, to which its death signal is tied.
-fn start_child(order: Order) -> io::Result<Pid> {
+fn start_child(order: Order) -> io::Result<(Pid, Group)> {
     let mut command = Command::new(order.program);
     command.args(order.args);
     let confine = match &order.sandbox {
@@ -328,16 +337,30 @@ fn start_child(order: Order) -> io::Result<Pid> {
         }
         None => None,
     };
+    let group = Group::make(bounds(&order.limits));
     let setup = ChildSetup {
         parent: Pid::this(),
         limits: order.limits,
+        entrances: group.entrances(),
         confine,
     };
     sys::prepare_child(&mut command, setup);
     let child = command.spawn()?;
-    i32::try_from(child.id())
-        .map(Pid::from_raw)
-        .map_err(io::Error::other)
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok((Pid::from_raw(pid), group))
+}
+
+/// What of the limits a group has to hold.
+fn bounds(limits: &[Limit]) -> Bounds {
+    let of = |kind| {
+        let limit = limits.iter().find(|limit| limit.kind == kind);
+        limit.map(|limit| limit.value)
+    };
+    Bounds {
+        memory: of(LimitKind::GroupMemory),
+        tasks: of(LimitKind::GroupTasks),
+        cpu: of(LimitKind::GroupCpu),
+    }
 }
 
 /// Lets go of the child's streams: the gateway must see end-of-file when the child's tree is gone.
@@ -377,6 +400,7 @@ mod tests {
                 stdin: Stdin::Null,
                 output: Output::Captured,
                 grace: Duration::ZERO,
+                secrets: Vec::new(),
                 limits: LimitKind::ALL
                     .map(|kind| Limit { kind, value: 12 })
                     .to_vec(),

@@ -95,6 +95,11 @@ impl Child {
         tree::cpu(i32::try_from(self.pid).ok()?)
     }
 
+    /// Its threads; `None` once it is gone.
+    pub fn tasks(&self) -> Option<u64> {
+        tree::tasks(i32::try_from(self.pid).ok()?)
+    }
+
     /// Its newest lines, oldest first.
     pub fn last_lines(&self) -> Vec<String> {
         self.lines.borrow().clone()
@@ -186,7 +191,7 @@ impl Desk {
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 drop(reply.send(Err(SpawnError::NotFound { name, program })));
             }
-            Ok(Err(error)) => drop(reply.send(Err(refused(error.to_string())))),
+            Ok(Err(error)) => drop(reply.send(Err(refused(format!("`{program}`: {error}"))))),
             Err(_) => drop(reply.send(Err(refused("its guardian does not answer".into())))),
         }
     }
@@ -213,6 +218,7 @@ impl Desk {
             Output::PrefixedWithout(hidden) => pump.without(hidden),
             Output::Prefixed | Output::Captured | Output::Protocol | Output::Exchange => pump,
         };
+        let pump = pump.masking(spec.secrets);
         let (orders, received) = mpsc::channel(ORDERS);
         let (report, exit) = watch::channel(None);
         let (held, given) = match spec.stdin {

@@ -11,9 +11,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::sys;
 use super::tree::{self, Process};
 
 /// Top ten bits of an owner value, so that a limit someone else set is not taken for ours.
@@ -24,6 +24,8 @@ const PID_BITS: u32 = 22;
 const START_BITS: u32 = 32;
 /// How long a sweep goes on killing before it gives up on processes that do not die.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+/// How long what was stopped may take to be gone.
+const SETTLE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 
 /// Names a process of ours that owns others.
@@ -107,9 +109,11 @@ impl Mark {
     }
 }
 
-/// Kills what remains of one child after its guardian was lost. Returns how many were found.
+/// Kills what remains of one child after its guardian was lost, and of every other child of this owner
+/// whose guardian is gone: whoever ends one guardian may have ended several. Returns how many were found.
 pub(super) async fn sweep_child(mark: Mark) -> usize {
-    sweep(|found| found == mark).await
+    sweep(|found, all| found == mark || (found.owner == mark.owner && !is_guarded(found, all)))
+        .await
 }
 
 /// Kills what earlier gateways left behind: marked processes whose owner no longer runs.
@@ -118,29 +122,73 @@ pub(super) async fn sweep_child(mark: Mark) -> usize {
 /// be read) in this PID namespace are looked at, so a gateway on the host leaves those of containers
 /// alone. Returns how many were found.
 pub async fn sweep_leftovers() -> usize {
-    sweep(|found| !found.owner.is_alive()).await
+    sweep(|found, _| !found.owner.is_alive()).await
 }
 
-async fn sweep(is_doomed: impl Fn(Mark) -> bool) -> usize {
+/// Kills whatever this process still owns: the last thing a gateway does, once its children are stopped.
+/// A process that belongs to another gateway itself owns nothing. Returns how many were found.
+pub async fn sweep_own() -> usize {
+    let pid = Pid::this().as_raw();
+    if Mark::of(pid).is_some() {
+        return 0;
+    }
+    let Some(own) = Process::read(pid).map(|me| Owner::encode(&me)) else {
+        return 0;
+    };
+    let is_ours = |process: &Process| {
+        let mark = Mark::of(process.pid);
+        process.pid != pid && process.is_alive() && mark.is_some_and(|mark| mark.owner == own)
+    };
+    // Guardians that are just ending need no help.
+    let settled = tokio::time::Instant::now() + SETTLE;
+    while tree::all().iter().any(is_ours) {
+        if tokio::time::Instant::now() >= settled {
+            return sweep(|found, _| found.owner == own).await;
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+    0
+}
+
+/// A marked process.
+type Marked = (Process, Mark);
+
+/// Whether a guardian of this child is there. It carries the child's mark, and its parent, which started
+/// it, does not: that is the owner, or a child of the owner's that has children itself.
+fn is_guarded(mark: Mark, all: &[Marked]) -> bool {
+    let starts = |pid: i32| {
+        let of_owner = Process::read(pid).is_some_and(|it| Owner::encode(&it) == mark.owner);
+        let other = all.iter().find(|(process, _)| process.pid == pid);
+        of_owner || other.is_some_and(|(_, found)| found.owner == mark.owner && *found != mark)
+    };
+    let mut own = all.iter().filter(|(_, found)| *found == mark);
+    own.any(|(process, _)| starts(process.parent))
+}
+
+async fn sweep(is_doomed: impl Fn(Mark, &[Marked]) -> bool) -> usize {
     let own = Pid::this().as_raw();
     let depth = depth(own);
-    let is_doomed = |process: &Process| {
-        process.pid != own
-            && process.is_alive()
-            && Mark::of(process.pid).is_some_and(&is_doomed)
-            && self::depth(process.pid) == depth
-    };
     let deadline = tokio::time::Instant::now() + SWEEP_LIMIT;
     let mut most = 0;
     loop {
-        let doomed: Vec<_> = tree::all().into_iter().filter(&is_doomed).collect();
+        let all = tree::all().into_iter().filter(|process| {
+            process.pid != own && process.is_alive() && self::depth(process.pid) == depth
+        });
+        let all: Vec<Marked> = all
+            .filter_map(|process| Mark::of(process.pid).map(|mark| (process, mark)))
+            .collect();
+        let doomed = all.iter().filter(|(_, mark)| is_doomed(*mark, &all));
+        let doomed: Vec<&Marked> = doomed.collect();
         most = most.max(doomed.len());
         if doomed.is_empty() || tokio::time::Instant::now() >= deadline {
             return most;
         }
-        for process in doomed {
+        for (process, mark) in doomed {
             // Gone already, or not ours to kill: the next look tells.
-            kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+            sys::kill_exactly(Pid::from_raw(process.pid), || {
+                let now = Process::read(process.pid);
+                now.is_some_and(|now| now.is_same(process)) && Mark::of(process.pid) == Some(*mark)
+            });
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
@@ -199,6 +247,26 @@ mod tests {
         assert!(Owner::encode(&me).is_alive());
         assert!(!Owner::encode(&process(me.pid, me.started + 1)).is_alive());
         assert!(!Owner::encode(&process(4_194_303, me.started)).is_alive());
+    }
+
+    #[test]
+    fn a_child_is_guarded_while_one_of_its_processes_was_started_by_the_owner() {
+        let me = Process::read(Pid::this().as_raw()).unwrap();
+        let owner = Owner::encode(&me);
+        let of = |child| Mark { owner, child };
+        let under = |pid: i32, parent: i32| Process {
+            parent,
+            ..process(pid, 5)
+        };
+        let guardian = (under(4_194_001, me.pid), of(1));
+        let child = (under(4_194_002, 4_194_001), of(1));
+        let nested = (under(4_194_003, 4_194_002), of(2));
+        let orphan = (under(4_194_004, 1), of(3));
+        let all = [guardian, child, nested, orphan];
+        assert!(is_guarded(of(1), &all), "the owner's own");
+        assert!(is_guarded(of(2), &all), "one of a child that has children");
+        assert!(!is_guarded(of(3), &all), "its guardian is gone");
+        assert!(!is_guarded(of(1), &all[1..2]), "only the child is left");
     }
 
     #[test]

@@ -17,9 +17,11 @@
 pub mod actor;
 #[cfg(test)]
 mod actor_tests;
+mod group;
 mod guardian;
 mod init;
 mod launcher;
+mod lines;
 mod mark;
 pub mod messages;
 mod output;
@@ -37,12 +39,25 @@ mod tree;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use group::Held;
 pub use launcher::{Child, Launcher};
-pub use mark::sweep_leftovers;
-pub use output::{LAST_LINES, outlet, write_lines_to};
+pub use lines::LAST_LINES;
+pub use mark::{sweep_leftovers, sweep_own};
+pub use output::{outlet, write_lines_to};
 pub use plain::deceives;
 pub use spec::{ChildSpec, EnvPolicy, ExitKind, ExitReport, Output, SpawnError, Spawned, Stdin};
-pub use sys::{Limit, LimitKind, unread};
+pub use sys::{Limit, LimitKind, ignore_hangup, outlives_terminal, unread};
+
+/// The process that traces this one, and so reads and changes its memory, secrets included.
+///
+/// Between exec and [`entry`] any process of the same user can attach itself, and stays attached.
+pub fn traced_by() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))?;
+    line.trim().parse().ok().filter(|pid| *pid != 0)
+}
 
 /// Runs what our binary is besides a gateway, and returns its exit code; `None` for a gateway.
 ///
@@ -51,6 +66,7 @@ pub use sys::{Limit, LimitKind, unread};
 /// which starts the gateway with the same arguments.
 pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     sys::hide();
+    sys::move_environment();
     let mut args = args.into_iter().peekable();
     let name = args.next()?;
     if args.next_if(|first| first == guardian::ARGUMENT).is_some() {

@@ -4,7 +4,6 @@
 //! at most 1 MiB; when it is full they are dropped and counted, and the count is told later. So are the
 //! lines of a child that writes more than a log can be expected to take.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -13,12 +12,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::lines::{Splitter, Tail, is_hidden, masked};
 use super::plain::plain;
 
-/// How many lines of a child are kept.
-pub const LAST_LINES: usize = 50;
-/// Longer lines are cut: 50 of them stay well below the ring of 1 MiB that a child may cost.
-const LONGEST_LINE: usize = 8 * 1024;
 /// One parcel to the writer; 15 of them in the queue and one being written are 1 MiB.
 const PARCEL: usize = 64 * 1024;
 const PARCELS: usize = 15;
@@ -43,70 +39,6 @@ pub fn write_lines_to(outlet: Outlet) {
 pub fn outlet() -> Box<dyn Write + Send> {
     let stderr: Outlet = || Box::new(io::stderr());
     OUTLET.get().unwrap_or(&stderr)()
-}
-
-/// Cuts a byte stream into lines. Carriage return ends a line as line feed does, so that a progress
-/// bar shows its newest state; empty lines are left out.
-#[derive(Debug, Default)]
-struct Splitter {
-    /// The beginning of a line whose end has not come yet, at most [`LONGEST_LINE`].
-    partial: Vec<u8>,
-}
-
-impl Splitter {
-    fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
-        let mut pieces = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).peekable();
-        while let Some(piece) = pieces.next() {
-            let is_complete = pieces.peek().is_some();
-            if is_complete && self.partial.is_empty() {
-                emit(piece, &mut line);
-                continue;
-            }
-            let room = LONGEST_LINE - self.partial.len();
-            self.partial
-                .extend_from_slice(piece.get(..room).unwrap_or(piece));
-            if is_complete {
-                emit(&self.partial, &mut line);
-                self.partial.clear();
-            }
-        }
-    }
-
-    /// The last line, if it had no end.
-    fn finish(&mut self, mut line: impl FnMut(&[u8])) {
-        emit(&self.partial, &mut line);
-        self.partial.clear();
-    }
-}
-
-fn emit(text: &[u8], line: &mut impl FnMut(&[u8])) {
-    if !text.is_empty() {
-        line(text.get(..LONGEST_LINE).unwrap_or(text));
-    }
-}
-
-/// The newest lines of a child, in buffers that are used again.
-#[derive(Debug, Default)]
-struct Tail(VecDeque<Vec<u8>>);
-
-impl Tail {
-    fn push(&mut self, line: &[u8]) {
-        let mut buffer = if self.0.len() == LAST_LINES {
-            self.0.pop_front().unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        buffer.clear();
-        buffer.extend_from_slice(line);
-        self.0.push_back(buffer);
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.0
-            .iter()
-            .map(|line| String::from_utf8_lossy(line).into_owned())
-            .collect()
-    }
 }
 
 /// The queue to the writer thread; cloned for each child.
@@ -155,6 +87,8 @@ pub(super) struct Pump {
     kept: watch::Sender<Vec<String>>,
     outgoing: Outgoing,
     hidden: &'static [&'static str],
+    /// Taken out of every line.
+    secrets: Vec<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -216,6 +150,7 @@ impl Pump {
                 allowance: Allowance::new(Instant::now()),
             },
             hidden: &[],
+            secrets: Vec::new(),
         };
         (pump, seen)
     }
@@ -223,6 +158,11 @@ impl Pump {
     /// The same, without lines that hold one of these texts.
     pub(super) fn without(self, hidden: &'static [&'static str]) -> Self {
         Self { hidden, ..self }
+    }
+
+    /// The same, with stars where one of these texts stood.
+    pub(super) fn masking(self, secrets: Vec<Box<str>>) -> Self {
+        Self { secrets, ..self }
     }
 
     /// The lines kept so far, oldest first.
@@ -238,11 +178,12 @@ impl Pump {
             tail,
             outgoing,
             hidden,
+            secrets,
             ..
         } = self;
         splitter.feed(bytes, |line| {
             if !is_hidden(line, hidden) {
-                let line = plain(line);
+                let line = masked(plain(line), secrets);
                 tail.push(&line);
                 outgoing.push(prefix, &line);
             }
@@ -257,10 +198,11 @@ impl Pump {
             splitter,
             tail,
             outgoing,
+            secrets,
             ..
         } = self;
         splitter.finish(|line| {
-            let line = plain(line);
+            let line = masked(plain(line), secrets);
             tail.push(&line);
             outgoing.push(prefix, &line);
         });
@@ -321,51 +263,13 @@ impl Outgoing {
     }
 }
 
-fn is_hidden(line: &[u8], hidden: &[&str]) -> bool {
-    let holds = |text: &&str| memchr::memmem::find(line, text.as_bytes()).is_some();
-    hidden.iter().any(holds)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
     use super::*;
-
-    fn split(parts: &[&[u8]]) -> Vec<String> {
-        let mut splitter = Splitter::default();
-        let mut lines = Vec::new();
-        let mut keep = |line: &[u8]| lines.push(String::from_utf8_lossy(line).into_owned());
-        for part in parts {
-            splitter.feed(part, &mut keep);
-        }
-        splitter.finish(&mut keep);
-        lines
-    }
-
-    #[test]
-    fn every_split_of_the_bytes_gives_the_same_lines() {
-        let text = b"one\r\ntwo\n\nload 1%\rload 2%\rlast";
-        let whole = vec!["one", "two", "load 1%", "load 2%", "last"];
-        for cut in 0..text.len() {
-            let (head, tail) = text.split_at(cut);
-            assert_eq!(split(&[head, tail]), whole, "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn p7_a_line_without_end_is_cut_and_costs_its_limit_only() {
-        let mut splitter = Splitter::default();
-        for _ in 0..100 {
-            splitter.feed(&[b'x'; 4096], |_| panic!("no line has ended"));
-        }
-        assert_eq!(splitter.partial.len(), LONGEST_LINE);
-        let mut lines = Vec::new();
-        splitter.feed(b"y\nnext\n", |line| lines.push(line.len()));
-        assert_eq!(lines, [LONGEST_LINE, 4]);
-        assert_eq!(split(&[&vec![b'z'; 20_000], b"\n"])[0].len(), LONGEST_LINE);
-    }
+    use crate::process::LAST_LINES;
 
     #[test]
     fn the_last_lines_are_kept() {

@@ -24,6 +24,7 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::group::{Bounds, Group, Held};
 use super::sys;
 
 /// What a walled child may reach. Everything else of the machine is closed to it: other files, every
@@ -43,6 +44,9 @@ pub struct Walls {
     pub landlock: u32,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
+    /// What a control group of a child's own bounds.
+    #[serde(default)]
+    pub group: Held,
 }
 
 impl Walls {
@@ -57,6 +61,21 @@ impl Walls {
                 0
             },
             seccomp: sys::has_seccomp() && filter().is_ok(),
+            group: Held::default(),
+        }
+    }
+
+    /// The same, with whether a control group can be made, which is tried.
+    #[must_use]
+    pub fn with_group(self) -> Self {
+        let bounds = Bounds {
+            memory: Some(1 << 30),
+            tasks: Some(64),
+            cpu: None,
+        };
+        Self {
+            group: Group::make(bounds).held(),
+            ..self
         }
     }
 
@@ -389,7 +408,11 @@ mod tests {
 
     #[test]
     fn both_walls_are_wanted() {
-        let walls = |landlock, seccomp| Walls { landlock, seccomp };
+        let walls = |landlock, seccomp| Walls {
+            landlock,
+            seccomp,
+            group: Held::default(),
+        };
         assert!(walls(1, true).are_complete());
         assert!(!walls(0, true).are_complete());
         assert!(!walls(7, false).are_complete());

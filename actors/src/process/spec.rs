@@ -15,7 +15,7 @@ use super::socket::Listener;
 use super::sys::Limit;
 
 /// A child to be started.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ChildSpec {
     /// Short name, used as the prefix of its output and in messages.
     pub name: String,
@@ -33,10 +33,25 @@ pub struct ChildSpec {
     pub output: Output,
     /// Time between SIGTERM and SIGKILL when it is stopped.
     pub grace: Duration,
+    /// Texts that are taken out of what it writes: values that it was given and that are secrets.
+    pub secrets: Vec<Box<str>>,
     /// Resource limits.
     pub limits: Vec<Limit>,
     /// The wall around it, as far as this machine's kernel can build one; none for trusted programs.
     pub sandbox: Option<Sandbox>,
+}
+
+/// Arguments and secrets are told as numbers.
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildSpec")
+            .field("name", &self.name)
+            .field("program", &self.program)
+            .field("env", &self.env)
+            .field("args", &self.args.len())
+            .field("secrets", &self.secrets.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A child's environment (decision 14). Children never see `VR_*` unless it is set for them.

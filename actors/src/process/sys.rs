@@ -6,11 +6,14 @@
 //! (which starts guardians) and the guardian and init (which start programs).
 #![expect(
     unsafe_code,
-    reason = "pre_exec hooks and descriptor numbers handed over by exec, and FIONREAD, have no safe interface"
+    reason = "pre_exec hooks, descriptors handed over by exec, FIONREAD, pidfds and the environment's memory have no safe interface"
 )]
 
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -20,7 +23,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 
 /// A resource limit that a program starts with; soft and hard limit are the same.
@@ -53,11 +56,17 @@ pub enum LimitKind {
     OomScore,
     /// How far it stands back from the processor, 0 to 19.
     Niceness,
+    /// Bytes of memory of the child and all below it together, where a control group can be made.
+    GroupMemory,
+    /// Processes and threads of the child and all below it, likewise.
+    GroupTasks,
+    /// Hundredths of a processor for the child and all below it, likewise.
+    GroupCpu,
 }
 
 impl LimitKind {
     /// All kinds, for the argument parser of the guardian.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::AddressSpace,
         Self::Data,
         Self::Core,
@@ -67,6 +76,9 @@ impl LimitKind {
         Self::Processes,
         Self::OomScore,
         Self::Niceness,
+        Self::GroupMemory,
+        Self::GroupTasks,
+        Self::GroupCpu,
     ];
 
     /// The name on the guardian's command line.
@@ -81,10 +93,14 @@ impl LimitKind {
             Self::Processes => "nproc",
             Self::OomScore => "oom",
             Self::Niceness => "nice",
+            Self::GroupMemory => "group-memory",
+            Self::GroupTasks => "group-tasks",
+            Self::GroupCpu => "group-cpu",
         }
     }
 
-    /// The kernel's own name for it; `None` for the standing among other processes.
+    /// The kernel's own name for it; `None` for the standing among other processes, and for what a control
+    /// group bounds.
     fn resource(self) -> Option<Resource> {
         Some(match self {
             Self::AddressSpace => Resource::RLIMIT_AS,
@@ -94,7 +110,11 @@ impl LimitKind {
             Self::FileSize => Resource::RLIMIT_FSIZE,
             Self::OpenFiles => Resource::RLIMIT_NOFILE,
             Self::Processes => Resource::RLIMIT_NPROC,
-            Self::OomScore | Self::Niceness => return None,
+            Self::OomScore
+            | Self::Niceness
+            | Self::GroupMemory
+            | Self::GroupTasks
+            | Self::GroupCpu => return None,
         })
     }
 }
@@ -110,6 +130,8 @@ pub(super) struct ChildSetup {
     pub(super) parent: Pid,
     /// Limits to set.
     pub(super) limits: Vec<Limit>,
+    /// Files of the control group that it enters.
+    pub(super) entrances: Vec<File>,
     /// The last step, if any.
     pub(super) confine: Option<Confine>,
 }
@@ -123,6 +145,9 @@ pub(super) fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
         set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != setup.parent {
             return Err(Errno::ESRCH.into());
+        }
+        for entrance in &setup.entrances {
+            enter(entrance);
         }
         for limit in &setup.limits {
             impose(*limit)?;
@@ -150,12 +175,51 @@ fn impose(limit: Limit) -> io::Result<()> {
             stand_first_in_line(limit.value);
             Ok(())
         }
-        None => {
+        None if limit.kind == LimitKind::Niceness => {
             let niceness = libc::c_int::try_from(limit.value).unwrap_or(19);
             // SAFETY: the call takes numbers only. To stand back further needs no privilege.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
             Ok(())
         }
+        None => Ok(()),
+    }
+}
+
+/// Makes the calling process a member of a control group; 0 stands for whoever writes it. A group that
+/// takes nobody leaves the process where it was, under its resource limits.
+fn enter(entrance: &File) {
+    // SAFETY: the descriptor is open, and one byte is read from a text of one.
+    unsafe { libc::write(entrance.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+}
+
+/// Sends SIGKILL to a process if it still is the one that is meant: `is_meant` is asked while a
+/// descriptor holds the process, so that the signal cannot go to a later one with the same number.
+pub(super) fn kill_exactly(pid: Pid, is_meant: impl Fn() -> bool) {
+    // SAFETY: the call takes numbers only.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let Ok(number) = RawFd::try_from(opened) else {
+        return;
+    };
+    if number < 0 {
+        // A kernel before 5.3 has no such descriptors; a process that is gone has none either.
+        if Errno::last() == Errno::ENOSYS && is_meant() {
+            kill(pid, Signal::SIGKILL).ok();
+        }
+        return;
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    let process = unsafe { OwnedFd::from_raw_fd(number) };
+    if is_meant() {
+        // SAFETY: no memory is given with the signal.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                process.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<libc::c_void>(),
+                0,
+            )
+        };
     }
 }
 
@@ -182,11 +246,58 @@ fn stand_first_in_line(score: u64) {
 /// The soft limit of descriptors that this process was started with.
 static STARTED_WITH: OnceLock<u64> = OnceLock::new();
 
+/// Whether SIGHUP was ignored when this process was started.
+static HANGUP_IGNORED: OnceLock<bool> = OnceLock::new();
+
 /// What a process of ours does to itself first: nobody but root may read its memory, its environment
 /// or its descriptors, and it leaves no core file. Its secrets would be in each of these.
 pub(super) fn hide() {
     // Fails for no process.
     set_dumpable(false).ok();
+}
+
+unsafe extern "C" {
+    /// The C library's list of this process's variables; it ends with a null pointer.
+    static mut environ: *mut *mut libc::c_char;
+}
+
+/// Moves the environment to memory of our own and overwrites the place where the kernel put it at exec.
+///
+/// That place is what `/proc/PID/environ` shows, to root also where [`hide`] closes it to others, and
+/// what tools copy into reports. The variables themselves stay: guardians hand them to their children,
+/// and libraries look for those that are no secrets.
+///
+/// Called while this process has one thread: others could be reading what is overwritten.
+pub(super) fn move_environment() {
+    let on_the_stack = 0_u8;
+    let frame = (&raw const on_the_stack).addr();
+    let variables: Vec<_> = std::env::vars_os().collect();
+    // SAFETY: nobody else reads or writes the list, since there is no other thread; its strings end
+    // with a zero byte and the list with a null pointer. A string is written to only where it lies
+    // above this frame, thus in the area that the kernel filled at exec and that is ours to write:
+    // a library that ran before `main` may have put in others, from memory that cannot be written.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let text = *entry;
+            if text.addr() > frame {
+                std::ptr::write_bytes(text, 0, libc::strlen(text));
+            }
+            entry = entry.add(1);
+        }
+        libc::clearenv();
+    }
+    for (name, value) in variables {
+        let (name, value) = (
+            CString::new(name.into_vec()),
+            CString::new(value.into_vec()),
+        );
+        if let (Ok(name), Ok(value)) = (name, value) {
+            // SAFETY: both end with a zero byte, and are copied. A name that the C library does not
+            // take, such as one with `=`, is refused and left out.
+            unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 0) };
+        }
+    }
 }
 
 /// Takes as many descriptors as the system gives, and is not ended by signals that have no meaning.
@@ -200,6 +311,19 @@ pub(super) fn brace() {
         // SAFETY: ignoring a signal runs no code of ours.
         unsafe { libc::signal(number, libc::SIG_IGN) };
     }
+}
+
+/// Lets a terminal that closes, or a reload that comes too early, end nothing. Who handles the signal
+/// later does so all the same.
+pub fn ignore_hangup() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    HANGUP_IGNORED.get_or_init(|| before == libc::SIG_IGN);
+}
+
+/// Whether whoever started this process wants it to outlive its terminal, as `nohup` does.
+pub fn outlives_terminal() -> bool {
+    HANGUP_IGNORED.get().copied().unwrap_or(false)
 }
 
 /// Makes `command` start the gateway under an init, which blocks the signals that it relays. What the

@@ -9,9 +9,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgrp};
+
+use super::sys;
 
 /// One line of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,11 @@ impl Process {
     /// Reads one process; `None` when it is gone.
     pub(super) fn read(pid: i32) -> Option<Self> {
         parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Whether this is the process that was seen before, and not a later one with its number.
+    pub(super) fn is_same(&self, seen: &Self) -> bool {
+        (self.pid, self.started) == (seen.pid, seen.started)
     }
 
     /// True until the process has ended, reaped or not.
@@ -68,6 +75,14 @@ pub(super) fn cpu(pid: i32) -> Option<Duration> {
     Some(Duration::from_millis(
         user.saturating_add(system).saturating_mul(10),
     ))
+}
+
+/// Threads of a process; `None` when it is gone.
+pub(super) fn tasks(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, tail) = text.rsplit_once(')')?;
+    // Field 20 of the line; the state is field 3.
+    tail.split_ascii_whitespace().nth(17)?.parse().ok()
 }
 
 /// Every process that can be seen.
@@ -143,11 +158,12 @@ fn kill_descendants() -> usize {
         }
         killed += 1;
         let group = Pid::from_raw(process.group);
-        if group != own_group && process.group > 1 && groups.insert(process.group) {
+        let is_meant = || Process::read(process.pid).is_some_and(|now| now.is_same(&process));
+        if group != own_group && process.group > 1 && groups.insert(process.group) && is_meant() {
             // It may have ended meanwhile; the next pass looks again.
             killpg(group, Signal::SIGKILL).ok();
         }
-        kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+        sys::kill_exactly(Pid::from_raw(process.pid), is_meant);
     }
     killed
 }
@@ -176,7 +192,26 @@ pub(super) fn number(signal: Signal) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn a_process_is_killed_only_if_it_is_the_one_that_is_meant() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let seen = Process::read(pid).unwrap();
+        let later = Process {
+            started: seen.started + 1,
+            ..seen.clone()
+        };
+        let is = |meant: &Process| Process::read(pid).is_some_and(|now| now.is_same(meant));
+        sys::kill_exactly(Pid::from_raw(pid), || is(&later));
+        assert!(child.try_wait().unwrap().is_none());
+        sys::kill_exactly(Pid::from_raw(pid), || is(&seen));
+        assert!(!child.wait().unwrap().success());
+        sys::kill_exactly(Pid::from_raw(pid), || true);
+    }
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {

@@ -168,6 +168,16 @@ impl Readers {
         read!(self, queries::seal_key())
     }
 
+    /// One chunk of large data.
+    pub(super) async fn chunk(
+        &self,
+        owner: Owner,
+        hash: String,
+        position: i32,
+    ) -> Result<Option<String>, StoreError> {
+        read!(self, blobs::chunk(&owner, &hash, position))
+    }
+
     /// The time by the clock that all gateways share: of the server, where there is one. Unix
     /// milliseconds.
     pub(super) async fn now_ms(&self) -> Result<i64, StoreError> {
@@ -240,6 +250,20 @@ impl Engine {
             Self::Postgres(pool) => postgres::purge(pool, &ids, before_ms, most).await,
         }
         .map(|purged| purged.map(|purged| (purged.rows, purged.left)))
+        .map_err(Failure::into_error)
+    }
+
+    /// Removes data that nothing uses, as much as one transaction may; says how much it looked at.
+    pub(super) async fn drop_unused(&mut self) -> Result<usize, StoreError> {
+        match self {
+            Self::Sqlite(writer) => sqlite::transact(writer, |connection| {
+                let most = sqlite::queries::PURGE_BYTES;
+                sqlite::done(sqlite::blobs::drop_unused(connection, most))
+            })
+            .await
+            .map_err(Failure::from),
+            Self::Postgres(pool) => postgres::drop_unused(pool).await,
+        }
         .map_err(Failure::into_error)
     }
 

@@ -6,8 +6,8 @@ use diesel::prelude::{BoolExpressionMethods, ExpressionMethods, QueryDsl};
 use diesel::sql_types::Text;
 
 use super::queries::live;
-use super::{Connection, RunQueryDsl, put_rows, settled};
-use crate::store::rows::{ApprovalRow, KeptRow, SettingsRow};
+use super::{Connection, RunQueryDsl, blobs, put_rows, settled};
+use crate::store::rows::{ApprovalRow, KeptRow, SettingsRow, UseRow};
 use crate::store::schema::{approvals, cache_epoch, responses, settings};
 
 /// How many responses there are, are live, were deleted, and when the oldest was made.
@@ -44,6 +44,7 @@ pub(in crate::store) async fn adopt(connection: &mut Connection, name: &str) -> 
     )
     .bind::<Text, _>(name);
     settled(approved.execute(connection)).await?;
+    blobs::adopt(connection, name).await?;
     let left = diesel::delete(settings::table.filter(settings::owner.eq("")));
     settled(left.execute(connection)).await?;
     // What caches know of the ownerless ones is void.
@@ -88,6 +89,7 @@ pub(in crate::store) async fn put(
     connection: &mut Connection,
     rows: &[KeptRow],
     their_settings: &[SettingsRow],
+    uses: &[UseRow],
 ) -> QueryResult<()> {
     for row in their_settings {
         let statement = diesel::insert_into(settings::table)
@@ -98,7 +100,8 @@ pub(in crate::store) async fn put(
     if rows.is_empty() {
         return Ok(());
     }
-    put_rows(connection, rows).await
+    put_rows(connection, rows).await?;
+    blobs::put_uses(connection, uses).await
 }
 
 /// Approvals behind `after`, in the order of their keys.

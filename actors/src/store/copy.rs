@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::desk::Desk;
 use super::messages::StoreError;
-use super::rows::{KeptRow, SettingsRow};
+use super::rows::{KeptRow, SettingsRow, UseRow};
 
 /// Responses of a page. Each may be megabytes.
 const PAGE: i64 = 64;
@@ -64,11 +64,13 @@ pub(super) async fn run(
             after.clone_from(&last.id);
             done += u64::try_from(page.rows.len()).unwrap_or_default();
             match phase {
-                Phase::Copying => transfer(target, page, &mut copied).await?,
-                Phase::Comparing => compare(target, page, &mut copied).await?,
+                Phase::Copying => transfer((source, target), page, &mut copied).await?,
+                Phase::Comparing => compare((source, target), page, &mut copied).await?,
             }
             progress(Copying { phase, done, of });
         }
+        // A response that was given to an owner since an earlier copy leaves the data of nobody.
+        target.find_unused().await?;
         let put = transfer_approvals(source, target).await?;
         if phase == Phase::Comparing {
             copied.missed += put;
@@ -125,7 +127,11 @@ async fn counterparts(
     Ok(there.into_iter().map(|row| (row.id.clone(), row)).collect())
 }
 
-async fn transfer(target: &mut Desk, page: Page, copied: &mut Copied) -> Result<(), StoreError> {
+async fn transfer(
+    (source, target): (&mut Desk, &mut Desk),
+    page: Page,
+    copied: &mut Copied,
+) -> Result<(), StoreError> {
     let there = counterparts(target, &page.rows).await?;
     let mut missing = Vec::new();
     for row in page.rows {
@@ -137,9 +143,87 @@ async fn transfer(target: &mut Desk, page: Page, copied: &mut Copied) -> Result<
         }
     }
     let settings: Vec<SettingsRow> = page.settings.into_iter().collect();
-    target.put(&missing, &settings).await?;
+    let ids: Vec<String> = missing.iter().map(|row| row.id.clone()).collect();
+    let uses = source.uses_of(&ids).await?;
+    for (owner, hash) in data_of(&uses) {
+        transfer_data(source, target, (owner, hash)).await?;
+    }
+    target.put(&missing, &settings, &uses).await?;
     copied.written += u64::try_from(missing.len()).unwrap_or_default();
     Ok(())
+}
+
+/// The data that these uses name, each once.
+fn data_of(uses: &[UseRow]) -> HashSet<(&str, &str)> {
+    let keys = uses.iter();
+    keys.map(|row| (row.owner.as_str(), row.hash.as_str()))
+        .collect()
+}
+
+/// Copies data that is not there, before the responses that use it.
+async fn transfer_data(
+    source: &mut Desk,
+    target: &mut Desk,
+    (owner, hash): (&str, &str),
+) -> Result<(), StoreError> {
+    if target.blob(owner, hash).await?.is_some() {
+        return Ok(());
+    }
+    // One that is not there has not been there for its response either; both are compared later.
+    let Some(blob) = source.blob(owner, hash).await? else {
+        return Ok(());
+    };
+    let mut chunks = Vec::new();
+    for position in 0.. {
+        let Some(chunk) = source.chunk(owner, hash, position).await? else {
+            break;
+        };
+        chunks.push(chunk);
+    }
+    target.put_whole(&blob, &chunks).await
+}
+
+/// The responses of these whose data is not byte for byte the same.
+async fn with_other_data(
+    source: &mut Desk,
+    target: &mut Desk,
+    rows: &[KeptRow],
+) -> Result<HashSet<String>, StoreError> {
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    let (ours, theirs) = (source.uses_of(&ids).await?, target.uses_of(&ids).await?);
+    let mut other = HashSet::new();
+    for key in data_of(&ours) {
+        if !same_data(source, target, key).await? {
+            other.insert(key);
+        }
+    }
+    let differs = |row: &&UseRow| {
+        let key = (row.owner.as_str(), row.hash.as_str());
+        !theirs.contains(row) || other.contains(&key)
+    };
+    Ok(ours
+        .iter()
+        .filter(differs)
+        .map(|row| row.response.clone())
+        .collect())
+}
+
+async fn same_data(
+    source: &mut Desk,
+    target: &mut Desk,
+    (owner, hash): (&str, &str),
+) -> Result<bool, StoreError> {
+    for position in 0.. {
+        let ours = source.chunk(owner, hash, position).await?;
+        if ours != target.chunk(owner, hash, position).await? {
+            return Ok(false);
+        }
+        if ours.is_none() {
+            // Data has at least one chunk.
+            return Ok(position > 0);
+        }
+    }
+    Ok(true)
 }
 
 /// Copies what was approved: it may not be approved once more in the target. Says how much was not
@@ -158,13 +242,20 @@ async fn transfer_approvals(source: &mut Desk, target: &mut Desk) -> Result<u64,
     }
 }
 
-async fn compare(target: &mut Desk, page: Page, copied: &mut Copied) -> Result<(), StoreError> {
+async fn compare(
+    (source, target): (&mut Desk, &mut Desk),
+    page: Page,
+    copied: &mut Copied,
+) -> Result<(), StoreError> {
     let there = counterparts(target, &page.rows).await?;
     let settings = settings_of(target, &page.rows).await?;
     let same_settings = page.settings.is_subset(&settings);
+    let other_data = with_other_data(source, target, &page.rows).await?;
     for row in page.rows {
         match there.get(&row.id) {
-            Some(other) if *other == row && same_settings => copied.equal += 1,
+            Some(other) if *other == row && same_settings && !other_data.contains(&row.id) => {
+                copied.equal += 1;
+            }
             Some(other) if !row.is_same_response(other) => {
                 copied.missed += 1;
                 if copied.clashes.len() < NAMED {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use diesel::sqlite::SqliteConnection;
 use diesel_async::AsyncConnection as _;
+use vllm_responses_protocol::ids::Owner;
 
 use super::copy::{Copied, Copying};
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::rows::{ApprovalRow, DeadRow, KeptRow, SettingsRow};
+use super::rows::{ApprovalRow, BlobRow, DeadRow, KeptRow, SettingsRow, UseRow};
 use super::settings::{Database, StoreSettings};
 use super::sweep::{Behind, Ground, Pace, Sweep, before};
 use super::writer::Removed;
@@ -65,6 +66,10 @@ pub struct Census {
     pub deleted: u64,
     /// Those that expired and are not yet removed.
     pub expired: u64,
+    /// Large data, such as pictures, each kept once.
+    pub blobs: u64,
+    /// Its bytes.
+    pub blob_bytes: u64,
     /// What the database takes on disk, indexes and free pages included.
     pub bytes: u64,
     /// When the oldest was made, Unix milliseconds.
@@ -139,6 +144,7 @@ impl Desk {
     pub async fn census(&mut self) -> Result<Census, StoreError> {
         let now_ms = SystemClock.now_ms();
         let (responses, live, deleted, oldest_ms) = ask!(self, bulk::census(now_ms))?;
+        let (blobs, blob_bytes) = ask!(self, blobs::census())?;
         let bytes = match &mut self.0 {
             Held::Sqlite(_, path) => sqlite::bytes(path),
             Held::Postgres(connection) => postgres::bytes(connection).await?,
@@ -149,6 +155,8 @@ impl Desk {
             live: count(live),
             deleted: count(deleted),
             expired: count(responses - live - deleted),
+            blobs: count(blobs),
+            blob_bytes: count(blob_bytes),
             bytes,
             oldest_ms,
         })
@@ -164,6 +172,7 @@ impl Desk {
                 .await
                 .map_err(|error| Failure::from(error).into_error())?,
         };
+        transact!(self, blobs::find_unused())?;
         let mut sweep = Sweep::new(before(now_ms, grace), Pace::eager());
         sweep.all(self).await?;
         if let Held::Sqlite(connection, _) = &mut self.0 {
@@ -210,12 +219,50 @@ impl Desk {
         &mut self,
         rows: &[KeptRow],
         settings: &[SettingsRow],
+        uses: &[UseRow],
     ) -> Result<(), StoreError> {
-        transact!(self, bulk::put(rows, settings))
+        transact!(self, bulk::put(rows, settings, uses))
     }
 }
 
 impl Desk {
+    pub(super) async fn uses_of(
+        &mut self,
+        responses: &[String],
+    ) -> Result<Vec<UseRow>, StoreError> {
+        ask!(self, blobs::uses_of(responses))
+    }
+
+    pub(super) async fn blob(
+        &mut self,
+        owner: &str,
+        hash: &str,
+    ) -> Result<Option<BlobRow>, StoreError> {
+        ask!(self, blobs::find_blob(owner, hash))
+    }
+
+    pub(super) async fn chunk(
+        &mut self,
+        owner: &str,
+        hash: &str,
+        position: i32,
+    ) -> Result<Option<String>, StoreError> {
+        let owner = Owner::new(owner);
+        ask!(self, blobs::chunk(&owner, hash, position))
+    }
+
+    pub(super) async fn put_whole(
+        &mut self,
+        blob: &BlobRow,
+        chunks: &[String],
+    ) -> Result<(), StoreError> {
+        transact!(self, blobs::put_whole(blob, chunks))
+    }
+
+    pub(super) async fn find_unused(&mut self) -> Result<(), StoreError> {
+        transact!(self, blobs::find_unused())
+    }
+
     pub(super) async fn approvals(
         &mut self,
         after: (&str, &str),
@@ -256,6 +303,10 @@ impl Ground for Desk {
         }
         .map(|purged| Some((purged.rows, purged.left)))
         .map_err(|error| Failure::from(error).into_error())
+    }
+
+    async fn drop_unused(&mut self) -> Result<usize, StoreError> {
+        transact!(self, blobs::drop_unused(sqlite::queries::PURGE_BYTES))
     }
 
     async fn old_claims(

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use vllm_responses_protocol::blob::BlobRef;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Link, Record, Stored};
 
@@ -31,7 +33,9 @@ pub enum StoreError {
     TooLong,
 }
 
-/// Keep this response. The reply comes after the commit: from then on every replica can read it.
+/// Keep this response, in its stored form, and the data that it refers to.
+///
+/// The reply comes after the commit: from then on every replica can read it.
 /// Sender: `TurnActor`, before it writes the terminal event.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), StoreError>")]
@@ -135,6 +139,22 @@ pub struct Fetch {
     pub owner: Owner,
     /// Which.
     pub id: ResponseId,
+}
+
+/// Most bytes of a chunk of large data.
+pub const CHUNK: usize = 1 << 20;
+
+/// One chunk of the data that responses of this owner refer to; `None` when it is not there. Sender:
+/// who writes a text that has references, chunk by chunk.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<Bytes>, StoreError>")]
+pub struct ReadChunk {
+    /// Whose data.
+    pub owner: Owner,
+    /// Which.
+    pub blob: BlobRef,
+    /// Chunks before it.
+    pub position: usize,
 }
 
 /// Delete one response: from the reply on it reads as unknown everywhere. `false` when it already

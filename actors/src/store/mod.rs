@@ -81,6 +81,12 @@ impl From<diesel::result::Error> for StoreStartError {
     }
 }
 
+/// How much longer than a small one a commit of so many bytes may take, what was queued before it
+/// included.
+pub(crate) fn patience(bytes: usize) -> Duration {
+    allowance(bytes) + queue_allowance(usize::MAX)
+}
+
 /// See the module.
 pub struct StoreActor {
     readers: Readers,

@@ -37,6 +37,8 @@ use super::{StoreStartError, migrate};
 
 #[path = "postgres_indexes.rs"]
 mod indexes;
+#[path = "postgres_blobs.rs"]
+mod locks;
 
 #[path = "queries.rs"]
 #[expect(
@@ -52,6 +54,13 @@ pub(super) mod queries;
 )]
 pub(super) mod chains;
 
+#[path = "blobs.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod blobs;
+
 #[path = "bulk.rs"]
 #[expect(
     clippy::duplicate_mod,
@@ -61,6 +70,9 @@ pub(super) mod bulk;
 
 /// A statement is a future already.
 use std::convert::identity as settled;
+
+pub(super) use locks::drop_unused;
+use locks::{lock_blobs, present_blobs};
 
 /// How long a write, a read or a connection may take, retries included.
 pub(super) const LIMIT: Duration = Duration::from_secs(3);
@@ -79,6 +91,15 @@ const MIGRATIONS: u32 = 30;
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 /// Held while responses are removed: one gateway at a time does it.
 const SWEEP_LOCK: i64 = 7_205_918_340_112_658_012;
+
+/// Whether no response has settings: the next one in the order of the index is another's.
+///
+/// Asked for a response that has them, PostgreSQL reads a million of them in search of the first, for
+/// almost all responses have the same settings, and it takes that for a fact about every owner.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM (SELECT responses.owner, responses.settings_hash \
+     FROM responses WHERE (responses.owner, responses.settings_hash) >= (settings.owner, settings.hash) \
+     ORDER BY responses.owner, responses.settings_hash LIMIT 1) AS next \
+     WHERE next.owner = settings.owner AND next.settings_hash = settings.hash)";
 
 /// Connections of this process, and how they are to be used.
 #[derive(Clone)]
@@ -155,7 +176,8 @@ pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError
     }
     let query = diesel::sql_query(
         "SELECT pg_total_relation_size('responses') + pg_total_relation_size('settings') \
-         + pg_total_relation_size('approvals') AS bytes",
+         + pg_total_relation_size('approvals') + pg_total_relation_size('blobs') \
+         + pg_total_relation_size('blob_chunks') + pg_total_relation_size('blob_uses') AS bytes",
     );
     let size: Size = query
         .get_result(connection)
@@ -322,9 +344,7 @@ pub(super) async fn purge(
     most: usize,
 ) -> Result<Option<Purged>, Failure> {
     let purged = transact(pool, async |connection: &mut Connection| {
-        let free = format!("pg_try_advisory_xact_lock({SWEEP_LOCK})");
-        let free = diesel::select(diesel::dsl::sql::<Bool>(&free));
-        if !free.get_result::<bool>(connection).await? {
+        if !is_free_to_sweep(connection).await? {
             return Ok(None);
         }
         let purged = queries::purge(connection, ids.to_vec(), before_ms, most).await?;
@@ -397,6 +417,12 @@ async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> Quer
         .values(&rows)
         .on_conflict_do_nothing();
     statement.execute(connection).await.map(drop)
+}
+
+async fn is_free_to_sweep(connection: &mut Connection) -> QueryResult<bool> {
+    let free = format!("pg_try_advisory_xact_lock({SWEEP_LOCK})");
+    let free = diesel::select(diesel::dsl::sql::<Bool>(&free));
+    free.get_result::<bool>(connection).await
 }
 
 /// Inserts these rows at once; of those that are there, brings up to date what changes in a row's life.

@@ -14,10 +14,11 @@ use diesel::prelude::{
     OptionalExtension, QueryDsl,
 };
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::Bool;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::chains::octet_length;
-use super::{Connection, RunQueryDsl, insert_responses, insert_settings, settled};
+use super::{Connection, RunQueryDsl, UNUSED, blobs, insert_responses, insert_settings, settled};
 use crate::store::rows::{ApprovalRow, DeadRow, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
 use crate::store::writer::{Attempt, Purged, What};
@@ -86,7 +87,7 @@ pub(in crate::store) async fn write_all(
     Ok(changed)
 }
 
-/// Inserts responses and what of their settings is not there.
+/// Inserts responses and what of their settings and data is not there.
 ///
 /// An asker who got no answer may ask again: the same response of the same owner, already there, is
 /// left as it is, deleted or not. Any other response under a taken id is a unique violation.
@@ -105,7 +106,8 @@ async fn insert(connection: &mut Connection, new: &[&Prepared]) -> QueryResult<(
     // new settings wait for each other, and must not do so in a circle.
     let settings: BTreeMap<_, _> = new.iter().map(|one| (one.settings_key(), *one)).collect();
     let settings: Vec<&Prepared> = settings.into_values().collect();
-    insert_settings(connection, &settings).await
+    insert_settings(connection, &settings).await?;
+    blobs::keep(connection, new).await
 }
 
 /// Whether this very response is kept already.
@@ -193,7 +195,10 @@ pub(in crate::store) async fn purge(
             ids.extend(left);
             break;
         }
-        for row in purge_leaves(connection, &batch, before_ms).await? {
+        let gone = purge_leaves(connection, &batch, before_ms).await?;
+        let went: Vec<String> = gone.iter().map(|row| row.id.clone()).collect();
+        blobs::let_go(connection, &went).await?;
+        for row in gone {
             purged.rows += 1;
             purged.settings.insert((row.owner, row.settings_hash));
             ids.extend(row.previous_response_id);
@@ -206,7 +211,7 @@ pub(in crate::store) async fn purge(
 
 /// Most bytes of the rows that one transaction removes; a row that has more goes alone. In SQLite they
 /// are overwritten, while nobody else can write.
-const PURGE_BYTES: i64 = 8 << 20;
+pub(in crate::store) const PURGE_BYTES: i64 = 8 << 20;
 
 /// Splits these responses into those that there is room for, and the others.
 async fn within(
@@ -251,6 +256,7 @@ async fn purge_leaves(
         .filter(responses::expires_at.lt(before_ms))
         .filter(not(exists(children_of)));
     let statement = diesel::delete(leaves).returning((
+        responses::id,
         responses::previous_response_id,
         responses::owner,
         responses::settings_hash,
@@ -267,13 +273,10 @@ pub(in crate::store) async fn drop_settings(
     // One statement for all: a pair that is none of them and that nobody uses may go as well.
     let owners = candidates.iter().map(|(owner, _)| owner);
     let hashes = candidates.iter().map(|(_, hash)| hash);
-    let users = responses::table
-        .filter(responses::settings_hash.eq(settings::hash))
-        .filter(responses::owner.eq(settings::owner));
     let unused = settings::table
         .filter(settings::owner.eq_any(owners.collect::<HashSet<_>>()))
         .filter(settings::hash.eq_any(hashes.collect::<HashSet<_>>()))
-        .filter(not(exists(users)));
+        .filter(diesel::dsl::sql::<Bool>(UNUSED));
     settled(diesel::delete(unused).execute(connection))
         .await
         .map(drop)

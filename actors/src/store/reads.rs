@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Handler, ResponseFuture};
+use bytes::Bytes;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Link, Stored};
 
 use super::backend::Readers;
 use super::messages::{
-    ChainPart, Extent, Fetch, FindLinks, LoadChain, LoadPart, StoreError, Weigh, Weighed, Weight,
+    ChainPart, Extent, Fetch, FindLinks, LoadChain, LoadPart, ReadChunk, StoreError, Weigh,
+    Weighed, Weight,
 };
 use super::rows::{LinkRow, MAX_LINKS};
 use super::{StoreActor, is_impossible};
@@ -191,6 +193,24 @@ impl Handler<Fetch> for StoreActor {
                 .timed(readers.fetch(owner, id, now_ms))
                 .await?;
             Ok(row.map(Stored::from))
+        })
+    }
+}
+
+/// Many at once, bounded by the readers.
+impl Handler<ReadChunk> for StoreActor {
+    type Result = ResponseFuture<Result<Option<Bytes>, StoreError>>;
+
+    fn handle(&mut self, read: ReadChunk, _: &mut Self::Context) -> Self::Result {
+        let readers = self.readers.clone();
+        let shared = Rc::clone(&self.shared);
+        self.noted(async move {
+            let Ok(position) = i32::try_from(read.position) else {
+                return Ok(None);
+            };
+            let chunk = readers.chunk(read.owner, read.blob.digits(), position);
+            let chunk = shared.counters.timed(chunk).await?;
+            Ok(chunk.map(Bytes::from))
         })
     }
 }

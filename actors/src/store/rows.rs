@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use vllm_responses_protocol::ids::{self, Owner, ResponseId};
 use vllm_responses_protocol::record::{Link, Record, SCHEMA_VERSION, Status, Stored};
 
-use super::messages::{Claim, StoreError};
-use super::schema::{approvals, responses, settings};
+use super::messages::{CHUNK, Claim, StoreError};
+use super::schema::{approvals, blob_uses, blobs, responses, settings};
 
 /// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
 pub(super) const MAX_LINKS: usize = 10_000;
@@ -65,7 +65,9 @@ impl Prepared {
     /// Bytes of its texts.
     pub(super) fn bytes(&self) -> usize {
         let record = &*self.record;
-        record.input_items.len() + record.response.len() + record.settings.len()
+        let data = record.blobs.iter().filter_map(|blob| blob.data.as_ref());
+        let data: usize = data.map(|data| data.len()).sum();
+        record.input_items.len() + record.response.len() + record.settings.len() + data
     }
 
     /// What tells its settings from others.
@@ -158,6 +160,7 @@ pub(super) struct DeadRow {
 /// What is left to do after a response was removed.
 #[derive(Queryable)]
 pub(super) struct PurgedRow {
+    pub(super) id: String,
     pub(super) previous_response_id: Option<String>,
     pub(super) owner: String,
     pub(super) settings_hash: String,
@@ -233,4 +236,64 @@ impl ApprovalRow {
         rows.dedup_by(|a, b| a.request == b.request);
         rows
     }
+}
+
+/// A whole row of `blobs`.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable, Queryable)]
+#[diesel(table_name = blobs)]
+pub(super) struct BlobRow {
+    pub(super) owner: String,
+    /// SHA-256 of the data, in hexadecimal digits.
+    pub(super) hash: String,
+    /// Length of the data.
+    pub(super) bytes: i64,
+    /// Unix milliseconds.
+    pub(super) created_at: i64,
+    /// 1 when it was seen that no response uses it; one may have come to do so.
+    pub(super) unused: i32,
+}
+
+impl BlobRow {
+    pub(super) fn new(owner: &str, hash: &str, bytes: usize, now_ms: i64) -> Self {
+        Self {
+            owner: owner.to_owned(),
+            hash: hash.to_owned(),
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            created_at: now_ms,
+            unused: 0,
+        }
+    }
+}
+
+/// A whole row of `blob_uses`.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable, Queryable)]
+#[diesel(table_name = blob_uses)]
+pub(super) struct UseRow {
+    pub(super) response: String,
+    pub(super) owner: String,
+    pub(super) hash: String,
+}
+
+impl UseRow {
+    /// What a response uses.
+    pub(super) fn of(new: &Prepared) -> impl Iterator<Item = Self> {
+        let record = &*new.record;
+        record.blobs.iter().map(|blob| Self {
+            response: record.id.as_str().to_owned(),
+            owner: record.owner.as_str().to_owned(),
+            hash: blob.at.digits(),
+        })
+    }
+}
+
+/// Data in chunks.
+pub(super) fn chunks_of(data: &str) -> impl Iterator<Item = &str> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        let most = CHUNK.min(rest.len());
+        let cut = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
+        let (chunk, more) = rest.split_at_checked(cut)?;
+        rest = more;
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }

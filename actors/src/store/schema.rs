@@ -50,4 +50,32 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    blobs (owner, hash) {
+        owner -> Text,
+        hash -> Text,
+        bytes -> BigInt,
+        created_at -> BigInt,
+        unused -> Integer,
+    }
+}
+
+diesel::table! {
+    blob_chunks (owner, hash, position) {
+        owner -> Text,
+        hash -> Text,
+        position -> Integer,
+        content -> Text,
+    }
+}
+
+diesel::table! {
+    blob_uses (response, hash) {
+        response -> Text,
+        owner -> Text,
+        hash -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(responses, settings);
+diesel::allow_tables_to_appear_in_same_query!(blobs, blob_uses);

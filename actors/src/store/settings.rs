@@ -36,12 +36,32 @@ impl Database {
                 _ => Err(FORMS.to_owned()),
             };
         }
-        if text.is_empty() {
+        if text.is_empty() || is_connection(text) {
             Err(FORMS.to_owned())
         } else {
             Ok(Self::Sqlite(PathBuf::from(text)))
         }
     }
+}
+
+/// Whether a text is meant for a server, in another form than a URL: as a file's name, its password would
+/// be there for everybody to read.
+fn is_connection(text: &str) -> bool {
+    const MEMBERS: [&str; 7] = [
+        "host", "hostaddr", "dbname", "user", "password", "port", "service",
+    ];
+    let names = text
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='));
+    let has_members = names.into_iter().any(|(name, _)| MEMBERS.contains(&name));
+    let scheme = text.split_once(":/").map(|(scheme, _)| scheme);
+    let has_scheme = scheme.is_some_and(|scheme| {
+        !scheme.is_empty()
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+    });
+    has_members || has_scheme || (text.contains('@') && text.contains(':'))
 }
 
 /// When SQLite's commit waits for the disk (`VR_DB_SYNCHRONOUS`).
@@ -89,12 +109,17 @@ mod tests {
             let expected = PostgresUrl::parse("u:p@h/d").map(Database::Postgres);
             assert_eq!(Database::parse(url), expected);
         }
+        assert_eq!(Database::parse("/srv/a=b/c.db"), sqlite("/srv/a=b/c.db"));
         for wrong in [
             "",
             "mysql://h/d",
             "sqlite:///",
             "sqlite://a.db",
             "postgres://",
+            "host=h password=x",
+            "dbname=d",
+            "postgresql:/u:x@h/d",
+            "u:x@h/d",
         ] {
             assert!(Database::parse(wrong).is_err(), "{wrong}");
         }

@@ -15,7 +15,10 @@ use diesel::connection::SimpleConnection as _;
 use diesel::result::Error as DieselError;
 use diesel::sqlite::{Sqlite as Database, SqliteConnection as Connection};
 use diesel::upsert::excluded;
-use diesel::{Connection as _, ConnectionError, ExpressionMethods as _, QueryResult, RunQueryDsl};
+use diesel::{
+    Connection as _, ConnectionError, ExpressionMethods as _, QueryDsl as _, QueryResult,
+    RunQueryDsl,
+};
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -25,10 +28,11 @@ use super::desk::Opening;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::rows::{KeptRow, Prepared};
-use super::schema::{responses, settings};
+use super::schema::{blobs as blobs_table, responses, settings};
 use super::settings::Synchronous;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
+use crate::plain_file;
 
 #[path = "queries.rs"]
 #[expect(
@@ -44,6 +48,13 @@ pub(super) mod queries;
 )]
 pub(super) mod chains;
 
+#[path = "blobs.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod blobs;
+
 #[path = "bulk.rs"]
 #[expect(
     clippy::duplicate_mod,
@@ -56,6 +67,10 @@ use std::future::ready as settled;
 
 /// Reading is by primary key; more connections only wait for each other's processor time.
 const READERS: u32 = 3;
+
+/// Whether no response has settings. See PostgreSQL's, which asks otherwise.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM responses \
+     WHERE responses.owner = settings.owner AND responses.settings_hash = settings.hash)";
 
 /// How long a read may wait for a free reader.
 const READER_LIMIT: Duration = Duration::from_secs(5);
@@ -206,11 +221,17 @@ fn create_private(path: &Path) -> Result<(), StoreStartError> {
         .mode(0o600)
         .open(path)
         .map_err(unopened(path))?;
-    let mode = file
-        .metadata()
-        .map_or(0, |metadata| metadata.permissions().mode());
-    if mode & 0o077 != 0 {
-        let place = path.display();
+    let about = file.metadata().map_err(unopened(path))?;
+    if !about.is_file() {
+        return Err(unopened(path)("it is no regular file"));
+    }
+    let place = path.display();
+    if let Some(why) = plain_file::of_others(&about) {
+        log::warn!(
+            "the database file is not this user's alone, {why}: whoever it is can change every response; \
+             `chown` and `chmod 600 {place}`, or name another"
+        );
+    } else if about.permissions().mode() & 0o077 != 0 {
         log::warn!(
             "the database file can be read by other users of this machine: `chmod 600 {place}`"
         );
@@ -361,6 +382,25 @@ async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<
             ));
         settled(statement.execute(connection)).await?;
     }
+    Ok(())
+}
+
+/// Which of these blobs are there.
+async fn present_blobs(
+    connection: &mut Connection,
+    owner: &str,
+    hashes: &[String],
+) -> QueryResult<HashSet<String>> {
+    let query = blobs_table::table
+        .filter(blobs_table::owner.eq(owner))
+        .filter(blobs_table::hash.eq_any(hashes))
+        .select(blobs_table::hash);
+    let there: Vec<String> = settled(query.load(connection)).await?;
+    Ok(there.into_iter().collect())
+}
+
+/// Nobody else can write while one transaction does.
+async fn lock_blobs(_: &mut Connection, _: &[(String, String)]) -> QueryResult<()> {
     Ok(())
 }
 

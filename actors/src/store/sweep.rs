@@ -142,6 +142,10 @@ pub(super) trait Ground {
         most: usize,
     ) -> Result<Removed, StoreError>;
 
+    /// Removes data that nothing uses, as much as one transaction may; gives how much it looked at, 0
+    /// when nothing is left to do.
+    async fn drop_unused(&mut self) -> Result<usize, StoreError>;
+
     /// Approvals from before this time, oldest first, behind `at`; with each, whether its conversation
     /// is stored.
     async fn old_claims(
@@ -207,6 +211,10 @@ impl Ground for Live {
         self.done(purge).await
     }
 
+    async fn drop_unused(&mut self) -> Result<usize, StoreError> {
+        self.done(|reply| Care::DropUnused { reply }).await
+    }
+
     async fn old_claims(
         &mut self,
         Behind(claimed, owner, request): Behind,
@@ -258,6 +266,7 @@ impl Sweep {
             let page = ground.ended(at, self.before_ms, i64::from(PAGE)).await?;
             self.reading += began.elapsed();
             let Some(last) = page.last() else {
+                self.data(ground).await?;
                 return self.claims(ground).await;
             };
             at = (last.ended_ms, last.id.clone());
@@ -274,6 +283,17 @@ impl Sweep {
                 leaves = left;
                 tokio::time::sleep(self.pace.after(began.elapsed())).await;
             }
+        }
+    }
+
+    /// Removes the data that went out of use.
+    async fn data(&mut self, ground: &mut impl Ground) -> Result<(), StoreError> {
+        loop {
+            let began = Instant::now();
+            if ground.drop_unused().await? == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(self.pace.after(began.elapsed())).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! Encryption of PostgreSQL connections: what of the server's certificate is verified.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,6 +13,8 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::plain_file;
 
 use super::postgres_url::{PostgresUrl, SslMode};
 
@@ -45,9 +48,13 @@ struct Authorities {
 /// Trusts the authorities of `sslrootcert`, or the system's.
 fn authorities(url: &PostgresUrl, provider: Arc<CryptoProvider>) -> Result<Authorities, String> {
     let certificates = match &url.root {
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| format!("the file of `sslrootcert` cannot be read: {error}"))?,
+        Some(path) => {
+            let unread = |why: String| format!("the file of `sslrootcert` cannot be read: {why}");
+            let text =
+                plain_file::read(Path::new(path)).map_err(|error| unread(error.to_string()))?;
+            let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+            read.map_err(|error| unread(error.to_string()))?
+        }
         None => rustls_native_certs::load_native_certs().certs,
     };
     let mut given = certificates.clone();

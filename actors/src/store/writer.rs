@@ -124,6 +124,11 @@ pub(super) enum Care {
         claims: Vec<ApprovalRow>,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// Data that nothing uses: as much as one transaction may remove.
+    DropUnused {
+        /// Gets how much it looked at.
+        reply: oneshot::Sender<Result<usize, StoreError>>,
+    },
     /// Can it be written?
     Probe {
         /// After a fault something is written, to see whether it is over.
@@ -139,6 +144,7 @@ impl Care {
         match self {
             Self::Purge(purge) => purge.reply.is_closed(),
             Self::Forget { reply, .. } | Self::Probe { reply, .. } => reply.is_closed(),
+            Self::DropUnused { reply } => reply.is_closed(),
             Self::Close(_) => false,
         }
     }
@@ -244,6 +250,9 @@ async fn tend(engine: &mut Engine, care: Care, shared: &Shared) {
         }
         Care::Forget { claims, reply } => {
             let _unheard: Result<(), _> = reply.send(engine.forget(claims).await);
+        }
+        Care::DropUnused { reply } => {
+            let _unheard: Result<(), _> = reply.send(engine.drop_unused().await);
         }
         Care::Probe { how, reply } => {
             let _unheard: Result<(), _> = reply.send(engine.probe(how).await);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use vllm_responses_protocol::seal::SealKeys;
 
+use crate::blobs::Blobs;
 use crate::limits::{Asker, Limited, Quota};
 use crate::mcp::messages::ListTools;
 use crate::memory::Account;
@@ -119,6 +120,8 @@ pub struct Peers {
     pub links: Recipient<FindLinks>,
     /// The same, for how much there is to read.
     pub weights: Recipient<Weigh>,
+    /// The same, for large data.
+    pub blobs: Blobs,
     /// The same, for commits.
     pub commits: Recipient<Commit>,
     /// The same, for approvals.
@@ -313,6 +316,8 @@ pub struct AwaitPhase(pub OwnProcess, pub Phase);
 pub struct Reached {
     /// Its last error, its last lines behind it where it never was ready.
     pub last_error: String,
+    /// What it wrote last, oldest first; not for whoever has no key.
+    pub last_lines: Vec<String>,
     /// How it ended, in the phases that follow an end.
     pub exit: Option<ExitKind>,
 }

@@ -230,6 +230,7 @@ impl Handler<AwaitPhase> for SupervisorActor {
             Reached {
                 exit: seen.as_ref().and_then(|seen| seen.exit),
                 last_error: last_words(seen.as_ref(), process),
+                last_lines: seen.map_or_else(Vec::new, |seen| seen.status.last_lines),
             }
         })
     }

@@ -10,7 +10,7 @@ use vllm_responses_protocol::ids::IdSource as _;
 use vllm_responses_protocol::responses::event::Delivery;
 
 use crate::env::SystemIds;
-use crate::http1::{self, Body, Client, SendError};
+use crate::http1::{self, Body, Client, Payload, SendError, Unread};
 use crate::origin::Origin;
 use crate::redact::{Redacted, Secrets};
 use crate::trace::{Fact, Side, Span};
@@ -40,7 +40,7 @@ pub(super) struct Call {
     /// For the span, once the upstream has accepted it.
     pub(super) model: Box<str>,
     pub(super) delivery: Delivery,
-    pub(super) body: Bytes,
+    pub(super) body: Payload,
 }
 
 /// Calls until an answer with status 200 comes, a fault is final, or the retries are spent.
@@ -91,7 +91,9 @@ fn pause_before_retry(fault: &UpstreamFault, retries: u32) -> Option<Duration> {
         UpstreamFault::WrongContentType
         | UpstreamFault::TimedOut(_)
         | UpstreamFault::Reset
-        | UpstreamFault::TooLong => None,
+        | UpstreamFault::TooLong
+        | UpstreamFault::PartGone
+        | UpstreamFault::PartUnread => None,
     }
 }
 
@@ -141,6 +143,9 @@ pub(super) fn words(fault: &UpstreamFault) -> &'static str {
         UpstreamFault::TimedOut(_) => "the model server was silent for too long",
         UpstreamFault::Reset => "the model server broke off",
         UpstreamFault::TooLong => "the model server's answer is too long",
+        UpstreamFault::PartGone | UpstreamFault::PartUnread => {
+            "a part of the conversation could not be read"
+        }
     }
 }
 
@@ -148,6 +153,8 @@ fn send_fault(error: SendError) -> UpstreamFault {
     match error {
         SendError::Unreachable(_) => UpstreamFault::Unreachable,
         SendError::BrokenOff => UpstreamFault::Reset,
+        SendError::Unread(Unread::Gone) => UpstreamFault::PartGone,
+        SendError::Unread(Unread::Unavailable) => UpstreamFault::PartUnread,
         // No HTTP server, or a broken one.
         SendError::Malformed | SendError::Unwritable => UpstreamFault::WrongContentType,
     }

@@ -12,6 +12,9 @@ use vllm_responses_protocol::turn::effect::{Cancel, Input};
 use super::TurnActor;
 use crate::env::{Clock as _, SystemClock};
 
+/// A look that comes a hair early must not spin.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 impl TurnActor {
     /// Looks at the clock, acts on what is due, and sets the next look. One timer serves all
     /// deadlines; nothing is re-armed per token.
@@ -23,13 +26,20 @@ impl TurnActor {
         if self.head.is_some() && self.spoke.elapsed() >= limits.hold_status {
             self.feed(Input::HoldExpired, ctx);
         }
-        if self.listens() && self.heard.elapsed() >= self.silence_limit() {
+        if !self.turn.is_away() && self.listens() && self.heard.elapsed() >= self.silence_limit() {
             self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
         } else if let Some(waited) = self.says_nothing() {
             self.upstream_broke(UpstreamFault::TimedOut(waited), ctx);
         }
+        if self.turn.is_away() {
+            // What else is due is seen as soon as the machine is back.
+            ctx.run_later(SHORTEST, Self::look_at_clock);
+            return;
+        }
         if self.until_overdue().is_some_and(|left| left.is_zero()) {
             self.cancel(Cancel::ToolTimeSpent, ctx);
+            ctx.run_later(SHORTEST, Self::look_at_clock);
+            return;
         }
         let streaming = self.head.is_none() && self.turn.delivery() == Delivery::Events;
         if streaming && self.spoke.elapsed() >= limits.keep_alive && self.effects.bytes.is_empty() {
@@ -81,8 +91,6 @@ impl TurnActor {
     }
 
     pub(super) fn next_look(&self) -> Duration {
-        /// A look that comes a hair early must not spin.
-        const SHORTEST: Duration = Duration::from_millis(10);
         const HELD_LONGER: Duration = Duration::from_millis(250);
         let limits = self.deadlines();
         let client = match (self.turn.delivery(), &self.head) {

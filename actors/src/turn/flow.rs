@@ -11,6 +11,7 @@ use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::{Cancel, Input};
 
+use super::large::Food;
 use super::outlet::Piece;
 use super::{TurnActor, call};
 use crate::env::{Clock as _, SystemClock};
@@ -73,7 +74,14 @@ impl ActorFuture<TurnActor> for Flow {
 impl TurnActor {
     fn poll_flow(&mut self, ctx: &mut Context<Self>, task: &mut TaskContext<'_>) -> Poll<()> {
         loop {
+            // A large step is made elsewhere; it goes on here when that is done.
+            if self.turn.is_away() {
+                return Poll::Pending;
+            }
             let more = self.gather(ctx, task);
+            if self.turn.is_away() {
+                return Poll::Pending;
+            }
             self.note_output();
             if !self.effects.bytes.is_empty() {
                 ready!(self.hand_over(task));
@@ -116,7 +124,7 @@ impl TurnActor {
                 }
                 Read::Bytes(_) | Read::Ended | Read::Broken => self.take(read, now_ms, ctx),
             }
-            if beginning == 0 {
+            if beginning == 0 || self.turn.is_away() {
                 return true;
             }
             self.make_room();
@@ -157,7 +165,7 @@ impl TurnActor {
     fn take(&mut self, read: Read, now_ms: i64, ctx: &mut Context<Self>) {
         match (read, self.turn.delivery()) {
             (Read::Bytes(bytes), Delivery::Events) => {
-                self.feed_at(now_ms, Input::UpstreamBytes(&bytes), ctx);
+                self.feed_at(now_ms, Food::Bytes(bytes), ctx);
             }
             (Read::Bytes(bytes), Delivery::Whole) => self.keep_whole(&bytes, ctx),
             (Read::Ended, Delivery::Events) => {
@@ -167,7 +175,7 @@ impl TurnActor {
             (Read::Ended, Delivery::Whole) => {
                 self.upstream = None;
                 let whole = std::mem::take(&mut self.whole);
-                self.feed(Input::UpstreamAnswer(&whole), ctx);
+                self.feed_at(now_ms, Food::Answer(whole), ctx);
             }
             (Read::Broken, _) => {
                 self.upstream_broke(UpstreamFault::Reset, ctx);

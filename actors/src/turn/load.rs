@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Recipient, WrapFuture as _};
-use bytes::Bytes;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::{self, CorruptHistory};
 use vllm_responses_protocol::ids::{Owner, ResponseId, response_of};
@@ -57,12 +56,16 @@ impl TurnActor {
         }));
     }
 
-    pub(super) fn count_tokens(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+    pub(super) fn count_tokens(&mut self, body: Vec<u8>, ctx: &mut Context<Self>) {
+        let text = body.len();
+        let body = self.whole(body);
+        self.hold_at_least(self.load.kept + 2 * text + body.window());
         let client = self.client.clone();
         let upstream = self.permit.peers.upstream.clone();
         let mut span = self.span.scope().span(Side::Client, "tokenize");
         let count = async move {
-            let count = tokenize::count(&client, &upstream, body, span.scope().context()).await;
+            let count =
+                tokenize::count(&client, &upstream, body.into(), span.scope().context()).await;
             if count.is_none() {
                 span.fail("the model server did not count");
             }
@@ -155,7 +158,11 @@ async fn history(
         ));
     }
     let settings = chain.settings.take();
-    let (items, load) = room::items(chain, held, 1, history::from_chain).await?;
+    let marks = peers.blobs.marks;
+    let (items, load) = room::items(chain, held, 1, move |chain| {
+        history::from_chain(chain, marks)
+    })
+    .await?;
     let items = items.map_err(|corrupt| unreadable(corrupt, origin))?;
     Ok((items, settings, load))
 }
@@ -225,9 +232,10 @@ impl Shelf {
             links,
             ..Chain::default()
         };
+        let marks = self.peers.blobs.marks;
         let take = move |read: &Chain| {
             let mut found = Vec::new();
-            history::take_items(read, &mut missing, &mut found)?;
+            history::take_items((read, marks), &mut missing, &mut found)?;
             Ok((found, missing))
         };
         let (taken, load) = room::items(read, held, self.copies, take).await?;

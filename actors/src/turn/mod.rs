@@ -11,6 +11,8 @@
 mod call;
 mod clock;
 mod flow;
+mod keep;
+mod large;
 mod load;
 mod outlet;
 mod room;
@@ -29,30 +31,31 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vllm_responses_protocol::chat::fault::UpstreamFault;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
-use vllm_responses_protocol::record::{Record, Status};
+use vllm_responses_protocol::record::Status;
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::Turn;
-use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Kept, Refusal};
+use vllm_responses_protocol::turn::effect::{Action, Cancel, Effects, Input, Refusal};
 
-use crate::ask::ask;
+use crate::blobs::Whole;
 use crate::env::{Clock as _, SystemClock};
 use crate::http1::Client;
 use crate::limits::estimate::Estimate;
 use crate::memory::Held;
 use crate::origin::Origin;
-use crate::store::messages::Commit;
 use crate::supervisor::messages::Permit;
-use crate::trace::{Fact, Side, Span};
+use crate::trace::{Fact, Span};
 use crate::vllm::messages::Suspect;
 use crate::vllm::settings::CallDeadlines;
 use call::{Answer, Call};
 use flow::{Flow, Part};
+use large::{Food, Machine};
 use outlet::Outlet;
 pub use outlet::Pieces;
 pub use spent::Spent;
 use timings::{Timings, log_messages};
 
-/// The store's own deadline is 5 s; this one is for a store actor that died.
+/// The store's own deadline is 5 s, and longer for a large commit (see `patience`); this one is
+/// for a store actor that died.
 const STORE_LIMIT: Duration = Duration::from_secs(8);
 
 /// What a turn is started with.
@@ -101,8 +104,8 @@ pub struct TurnHandle {
 pub enum Head {
     /// 200, and the body is an event stream.
     Stream,
-    /// 200, and this is the body.
-    Whole(Bytes),
+    /// 200, and this is the body, with what it takes of the memory budget until the client has it.
+    Whole(Whole, Held),
     /// An error.
     Refused(Refusal),
 }
@@ -120,7 +123,7 @@ pub fn start(job: Job, client: Client) -> TurnHandle {
 
 /// See the module.
 pub(crate) struct TurnActor {
-    turn: Turn,
+    turn: Machine,
     effects: Effects,
     owner: Owner,
     previous: Option<ResponseId>,
@@ -170,7 +173,7 @@ impl TurnActor {
         let now = Instant::now();
         let delivery = job.turn.delivery();
         Self {
-            turn: job.turn,
+            turn: Machine::new(job.turn),
             effects: Effects::default(),
             owner: job.owner,
             previous: job.previous,
@@ -211,14 +214,23 @@ impl TurnActor {
         self.permit.peers.upstream.deadlines
     }
 
-    /// Steps the machine and does what it asks for.
-    fn feed(&mut self, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.feed_at(SystemClock.now_ms(), input, ctx);
+    /// Steps the machine and does what it asks for, at once, or where the step is large later. To be
+    /// called last: the machine may be away.
+    fn feed(&mut self, input: Input<'static>, ctx: &mut Context<Self>) {
+        self.feed_at(SystemClock.now_ms(), Food::Input(input), ctx);
     }
 
     /// As [`Self::feed`], by a clock that was read before; Unix milliseconds.
-    fn feed_at(&mut self, now_ms: i64, input: Input<'_>, ctx: &mut Context<Self>) {
-        self.turn.step(now_ms, input, &mut self.effects);
+    fn feed_at(&mut self, now_ms: i64, food: Food, ctx: &mut Context<Self>) {
+        if self.is_large(&food) {
+            return self.step_aside(now_ms, food, ctx);
+        }
+        food.step(&mut self.turn, now_ms, &mut self.effects);
+        self.do_as_told(ctx);
+    }
+
+    /// Does what the machine asked for.
+    fn do_as_told(&mut self, ctx: &mut Context<Self>) {
         if self.effects.actions.is_empty() {
             // As after almost every token: nothing has changed that anything waits for.
             return self.wake_flow();
@@ -240,7 +252,7 @@ impl TurnActor {
 
     fn perform(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
-            Action::CallModel(body) => self.call_model(body.into(), ctx),
+            Action::CallModel(body) => self.call_model(body, ctx),
             Action::Used(call) => {
                 self.uncharged = None;
                 let (prompt, completion) = (call.prompt_tokens(), call.completion_tokens());
@@ -256,7 +268,7 @@ impl TurnActor {
             }
             Action::ClaimApprovals(requests) => self.claim(requests, ctx),
             Action::RunTool(call) => self.run_tool(call, ctx),
-            Action::CountTokens(body) => self.count_tokens(body.into(), ctx),
+            Action::CountTokens(body) => self.count_tokens(body, ctx),
             Action::LeftOut(turns) => self.left_out(turns),
             Action::Complained(words) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
@@ -274,7 +286,11 @@ impl TurnActor {
             Action::Begin => self.answer(Head::Stream, 200),
             Action::Answer => {
                 let body = std::mem::take(&mut self.effects.bytes);
-                self.answer(Head::Whole(body.into()), 200);
+                let text = body.len();
+                let body = self.whole(body);
+                let memory = self.permit.account.memory();
+                let held = memory.hold(text + body.window());
+                self.answer(Head::Whole(body, held), 200);
             }
             Action::Refuse(refusal) => {
                 let status = refusal.error.status;
@@ -318,7 +334,12 @@ impl TurnActor {
         }
     }
 
-    fn call_model(&mut self, body: Bytes, ctx: &mut Context<Self>) {
+    /// A text of the machine's, with the data that its marks stand for.
+    fn whole(&self, text: Vec<u8>) -> Whole {
+        self.permit.peers.blobs.whole(&self.owner, text.into())
+    }
+
+    fn call_model(&mut self, body: Vec<u8>, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
         self.charge_seen();
@@ -327,16 +348,19 @@ impl TurnActor {
         self.heard = Instant::now();
         self.timings.hydrated.get_or_insert(self.heard);
         if self.permit.peers.log.borrow().model_messages {
-            log_messages(&self.origin, "to the model", &body);
+            let marks = self.permit.peers.blobs.marks;
+            log_messages(&self.origin, "to the model", &body, marks);
         }
-        self.hold_at_least(self.load.kept + 2 * body.len());
+        let text = body.len();
+        let body = self.whole(body);
+        self.hold_at_least(self.load.kept + 2 * text + body.window());
         let call = call::call(Call {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
             origin: self.origin.clone(),
             model: self.turn.identity().model.clone(),
             delivery: self.turn.delivery(),
-            body,
+            body: body.into(),
         });
         let answered = call.into_actor(self).map(|answer, act, ctx| {
             if answer.is_ok() {
@@ -373,36 +397,6 @@ impl TurnActor {
                 self.feed(Input::UpstreamFailed(fault), ctx);
             }
         }
-    }
-
-    fn persist(&mut self, record: Box<Record>, ctx: &mut Context<Self>) {
-        self.timings.decided = Some(Instant::now());
-        // The record, and its way into the database.
-        self.hold_at_least(self.load.kept + 2 * (record.input_items.len() + record.response.len()));
-        let span = self.span.scope().span(Side::Internal, "store commit");
-        let commits = self.permit.peers.commits.clone();
-        let commit = async move { ask(&commits, Commit(record), STORE_LIMIT).await };
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
-            act.timings.stored = Some(Instant::now());
-            let mut span = span;
-            let kept = match outcome {
-                Ok(Ok(())) => Kept::Yes,
-                Ok(Err(error)) => act.not_kept(&error),
-                Err(error) => act.not_kept(&error),
-            };
-            if kept == Kept::No {
-                span.fail("the response was not stored");
-            }
-            drop(span);
-            act.feed(Input::Stored(kept), ctx);
-        }));
-    }
-
-    fn not_kept(&self, error: &dyn std::error::Error) -> Kept {
-        self.permit.peers.metrics.turns().not_stored();
-        log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
-            "response not stored: {error}");
-        Kept::No
     }
 
     /// What the request's span says at its end.
@@ -447,6 +441,10 @@ impl Actor for TurnActor {
         // However the turn ended: nobody waits for its tools any more.
         self.tools.cancel();
         self.charge_seen();
+        if self.turn.is_away() {
+            // The thread ends, and with it all that runs here.
+            return;
+        }
         if let Some(container) = self.turn.container() {
             self.permit.peers.tools.release(&self.owner, container);
         }
@@ -467,6 +465,7 @@ impl Actor for TurnActor {
                 &self.origin,
                 "from the model",
                 self.turn.output_json().as_bytes(),
+                self.permit.peers.blobs.marks,
             );
         }
     }
@@ -480,6 +479,8 @@ fn describe(fault: &UpstreamFault) -> String {
         | UpstreamFault::WrongContentType
         | UpstreamFault::TimedOut(_)
         | UpstreamFault::Reset
-        | UpstreamFault::TooLong => format!("{fault:?}"),
+        | UpstreamFault::TooLong
+        | UpstreamFault::PartGone
+        | UpstreamFault::PartUnread => format!("{fault:?}"),
     }
 }

@@ -16,6 +16,10 @@ use crate::memory::Held;
 /// of the upstream, which bounds what a client that does not read can make us keep (fault B1).
 const PLACES: usize = 2;
 
+/// The HTTP layer copies what it is given: a piece that is larger goes in parts of this size, and what
+/// it takes of the budget is given back with the last.
+const PART: usize = 32 * 1024;
+
 /// Bytes for the client, and their part of the memory budget until the HTTP layer takes them.
 #[derive(Debug)]
 pub(super) struct Piece {
@@ -102,9 +106,15 @@ impl Drop for Outlet {
 }
 
 impl Pieces {
-    /// The next piece, whose part of the memory budget is given back; `None` at the end.
+    /// The next piece, or a part of it, whose part of the memory budget is given back; `None` at the
+    /// end.
     pub fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut channel = self.0.borrow_mut();
+        if let Some(first) = channel.waiting.front_mut()
+            && first.bytes.len() > PART
+        {
+            return Poll::Ready(Some(first.bytes.split_to(PART)));
+        }
         if let Some(piece) = channel.waiting.pop_front() {
             wake(channel.writer.take());
             drop(piece.held);
@@ -149,7 +159,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{Outlet, PLACES, Piece, channel};
+    use super::{Outlet, PART, PLACES, Piece, channel};
     use crate::memory::Memory;
 
     #[derive(Default)]
@@ -188,6 +198,26 @@ mod tests {
         let two = pieces.poll_next(&mut task);
         assert_eq!(two, Poll::Ready(Some(Bytes::from_static(b"two"))));
         assert_eq!(pieces.poll_next(&mut task), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_large_piece_goes_in_parts_and_is_held_to_the_last() {
+        let memory = Memory::new(1 << 20);
+        let mut task = Context::from_waker(Waker::noop());
+        let (outlet, mut pieces) = channel();
+        let bytes = Bytes::from(vec![7; 2 * PART + 1]);
+        let held = memory.hold(bytes.len());
+        outlet.put(Piece { bytes, held });
+        let mut next = || {
+            let piece = pieces.poll_next(&mut task);
+            let length = piece.map(|piece| piece.map_or(0, |piece| piece.len()));
+            (length, memory.used())
+        };
+        let (all, ready) = (2 * PART + 1, Poll::Ready);
+        assert_eq!(
+            [next(), next(), next()],
+            [(ready(PART), all), (ready(PART), all), (ready(1), 0)]
+        );
     }
 
     #[test]

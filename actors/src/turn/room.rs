@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
+use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::history::CorruptHistory;
-use vllm_responses_protocol::record::{Chain, Link};
+use vllm_responses_protocol::record::{Chain, Link, Record};
 use vllm_responses_protocol::weigh::{self, Weight};
 
 use super::Load;
 use crate::ask::ask;
 use crate::memory::{Held, LARGE, Memory, Short, weight};
-use crate::store::messages::Weigh;
+use crate::store::messages::{StoreError, Weigh};
 
 /// What the store does not weigh is taken to be this long: nothing longer comes from elsewhere, so that
 /// a conversation in the cache can be continued while the database is away.
@@ -36,6 +37,19 @@ pub(super) async fn reserve(
     };
     let bytes = weight::rows(bytes.saturating_mul(copies));
     memory.reserve(bytes).await.map_err(no_room)
+}
+
+/// A record as it is stored: what is large in it is looked through where that may take its time.
+pub(super) async fn stored(
+    record: Box<Record>,
+    marks: Marks,
+    memory: &Memory,
+) -> Result<Box<Record>, StoreError> {
+    if record.input_items.len() + record.response.len() < LARGE {
+        return Ok(marks.store(record));
+    }
+    let stored = memory.work(move || marks.store(record)).await;
+    stored.map_err(|_short| StoreError::Busy)
 }
 
 /// What is read out of rows, which are dropped.

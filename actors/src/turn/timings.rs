@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::responses::response::Usage;
 
 use crate::origin::Origin;
@@ -80,10 +81,10 @@ fn count(tokens: Option<u64>) -> i64 {
 }
 
 /// The beginning of a message to or from the model.
-pub(super) fn log_messages(origin: &Origin, direction: &str, message: &[u8]) {
-    let head = message.get(..MAX_LOGGED).unwrap_or(message);
+pub(super) fn log_messages(origin: &Origin, direction: &str, message: &[u8], marks: Marks) {
+    let head = marks.shown(message, MAX_LOGGED);
     log::info!(
-        request_id = &*origin.request_id, response_id = &*origin.response_id, bytes = message.len();
-        "{direction}: {}", String::from_utf8_lossy(head)
+        request_id = &*origin.request_id, response_id = &*origin.response_id, bytes = marks.whole_length(message);
+        "{direction}: {}", String::from_utf8_lossy(&head)
     );
 }

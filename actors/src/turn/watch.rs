@@ -1,17 +1,13 @@
 //! What can end a turn from outside: its client, the gateway's stop, and a lack of memory.
 
-use std::time::Duration;
-
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use vllm_responses_protocol::responses::event::Delivery;
 use vllm_responses_protocol::turn::effect::Cancel;
 
 use super::{Load, STORE_LIMIT, TurnActor};
 use crate::memory::weight;
+use crate::store;
 use crate::supervisor::messages::StopStage;
-
-/// What a response that is ended for lack of memory has left to be stored and told.
-const LAST_WORDS: Duration = STORE_LIMIT;
 
 /// Answers are counted in steps, and small ones not at all.
 const STEP: usize = 16 * 1024;
@@ -24,7 +20,9 @@ impl TurnActor {
         let told = async move { shed.cancelled_owned().await };
         ctx.spawn(told.into_actor(self).map(|(), act, ctx| {
             act.cancel(Cancel::Overloaded, ctx);
-            ctx.run_later(LAST_WORDS, |_, ctx| ctx.stop());
+            // What it has left to be stored and told.
+            let last_words = STORE_LIMIT + store::patience(act.load.kept);
+            ctx.run_later(last_words, |_, ctx| ctx.stop());
         }));
     }
 

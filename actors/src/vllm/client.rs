@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::settings::UpstreamSettings;
-use crate::http1::{Client, Request};
+use crate::http1::{Client, Payload, Request};
 use crate::redact::Secrets;
 
 impl UpstreamSettings {
@@ -20,7 +19,7 @@ impl UpstreamSettings {
     pub(super) fn client_within(&self, connect: Duration) -> Client {
         let client = Client::new(&self.base_url, connect);
         match self.vouch.clone() {
-            Some(vouch) => client.checked(move || vouch.confirms()),
+            Some(vouch) => client.checked(move |address| vouch.confirms(address)),
             None => client,
         }
     }
@@ -31,12 +30,12 @@ impl UpstreamSettings {
     }
 
     /// `POST` to an endpoint, `path` beginning with a slash.
-    pub fn post(&self, path: &str, body: Bytes) -> Request {
+    pub fn post(&self, path: &str, body: impl Into<Payload>) -> Request {
         self.authorize(Request::post(format!("{}{path}", self.root()), body))
     }
 
     /// `POST` to one of vLLM's own endpoints, which stand beside `/v1`.
-    pub(crate) fn post_beside(&self, path: &str, body: Bytes) -> Request {
+    pub(crate) fn post_beside(&self, path: &str, body: impl Into<Payload>) -> Request {
         let root = self.root();
         let root = root.strip_suffix("/v1").unwrap_or(root);
         self.authorize(Request::post(format!("{root}{path}"), body))

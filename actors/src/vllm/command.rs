@@ -65,6 +65,11 @@ pub enum CommandError {
     /// The first argument is a flag.
     #[error("the first argument after `--` must be the model; put it before the flags")]
     ModelNotFirst,
+    /// vLLM's own command stands behind `--`.
+    #[error(
+        "leave out `vllm` and `serve` after `--`: the model comes first, as in `serve -- MODEL`"
+    )]
+    OwnCommand,
     /// A flag that the gateway must read has no value.
     #[error("`{0}` after `--` needs a value")]
     NoValue(&'static str),
@@ -90,6 +95,9 @@ pub fn read(args: &[String]) -> Result<VllmCommand, Vec<CommandError>> {
         return Err(vec![CommandError::Empty]);
     };
     let mut errors = Vec::new();
+    if matches!(model.as_str(), "vllm" | "serve") && !flags.is_empty() {
+        errors.push(CommandError::OwnCommand);
+    }
     if model.starts_with('-') {
         errors.push(CommandError::ModelNotFirst);
     }
@@ -290,6 +298,9 @@ mod tests {
     fn the_model_comes_first() {
         assert_eq!(errors(""), [CommandError::Empty]);
         assert_eq!(errors("--port 9 m"), [CommandError::ModelNotFirst]);
+        for line in ["vllm serve m", "serve m", "serve --port 9 m"] {
+            assert_eq!(errors(line), [CommandError::OwnCommand], "{line}");
+        }
         assert_eq!(errors("m --port"), [CommandError::NoValue("--port")]);
         assert_eq!(
             errors("m --host= --port=x"),

@@ -95,7 +95,7 @@ pub fn own(upstream: UpstreamSettings, command: &VllmCommand) -> UpstreamSetting
         api_key: upstream
             .api_key
             .or_else(|| Some(Secret::new(&given.unwrap_or_else(fresh)))),
-        vouch: Some(Vouch::new(command.port)),
+        vouch: Some(Vouch::new(&command.host, command.port)),
         ..upstream
     }
 }
@@ -128,6 +128,9 @@ impl Launch for VllmLaunch {
 fn spec(command: &VllmCommand, settings: &SpawnSettings, key: Option<&Secret>) -> ChildSpec {
     // What the user has told vLLM itself stays.
     let is_given = command.api_key.is_some() || std::env::var_os(KEY_VARIABLE).is_some();
+    // What it writes goes to a log and to the status page: short keys are no secrets, and words there.
+    let secrets = key.map(Secret::expose).filter(|key| key.len() >= 8);
+    let secrets = secrets.map(Into::into).into_iter().collect();
     let key = key.filter(|_| !is_given);
     let key = key.map(|key| (KEY_VARIABLE.into(), key.expose().into()));
     ChildSpec {
@@ -142,6 +145,7 @@ fn spec(command: &VllmCommand, settings: &SpawnSettings, key: Option<&Secret>) -
         stdin: Stdin::Null,
         output: Output::PrefixedWithout(&OUR_PROBES),
         grace: GRACE,
+        secrets,
         limits: Vec::new(),
         sandbox: None,
     }
@@ -171,7 +175,7 @@ fn probe(upstream: UpstreamSettings, child: Rc<Cell<Option<u32>>>) -> Probe {
         let child = child.get();
         Box::pin(async move {
             if let Some((vouch, child)) = upstream.vouch.as_ref().zip(child)
-                && let Err(reason) = vouch.look(child)
+                && let Err(reason) = vouch.look(child).await
             {
                 return Answer::NotYet(reason);
             }

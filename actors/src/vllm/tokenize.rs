@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use vllm_responses_protocol::chat::tokenize::TokenCount;
 use vllm_responses_protocol::trace::TraceContext;
 
 use super::client::in_trace;
 use super::settings::UpstreamSettings;
-use crate::http1::Client;
+use crate::http1::{Client, Payload};
 
 /// Rendering a long conversation with pictures takes seconds; counting is not worth more.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -19,7 +18,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 pub(crate) async fn count(
     client: &Client,
     upstream: &UpstreamSettings,
-    body: Bytes,
+    body: Payload,
     trace: Option<&TraceContext>,
 ) -> Option<TokenCount> {
     let request = upstream

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use bytes::Bytes;
 use tokio::sync::watch;
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::cache::facts::CacheFacts;
@@ -14,7 +15,8 @@ use vllm_responses_actors::secret::Secret;
 use vllm_responses_actors::store::StoreActor;
 use vllm_responses_actors::store::messages::{
     BeginEpoch, ChainPart, Claim, Close, Commit, Extent, Fetch, FindLinks, KeepSealKey, LoadChain,
-    LoadPart, Observe, ReadEpoch, Remove, ReportTo, StoreError, StoreObservation, Weigh, Weight,
+    LoadPart, Observe, ReadChunk, ReadEpoch, Remove, ReportTo, StoreError, StoreObservation, Weigh,
+    Weight,
 };
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Link, Record, Status};
@@ -132,6 +134,7 @@ fn behind_of(counting: &Addr<Counting>) -> Behind {
         links: counting.clone().recipient(),
         weights: counting.clone().recipient(),
         fetches: counting.clone().recipient(),
+        chunks: counting.clone().recipient(),
         removals: counting.clone().recipient(),
         claims: counting.clone().recipient(),
         epochs: counting.clone().recipient(),
@@ -175,6 +178,13 @@ impl Counting {
 impl Handler<LoadPart> for Counting {
     type Result = ResponseFuture<Result<Option<ChainPart>, StoreError>>;
     fn handle(&mut self, message: LoadPart, _: &mut Self::Context) -> Self::Result {
+        self.pass(message, None, |_| None)
+    }
+}
+
+impl Handler<ReadChunk> for Counting {
+    type Result = ResponseFuture<Result<Option<Bytes>, StoreError>>;
+    fn handle(&mut self, message: ReadChunk, _: &mut Self::Context) -> Self::Result {
         self.pass(message, None, |_| None)
     }
 }
@@ -376,6 +386,7 @@ pub(crate) fn record(id: &str) -> Record {
         input_items: format!(r#"[{{"id":"msg_in_{id}","text":"question \u00e9"}}]"#).into(),
         response: format!(r#"{{"id":"{id}","output":[{{"text":"answer"}}]}}"#).into(),
         settings: format!(r#"{{"instructions":"of {id}","tools":[]}}"#).into(),
+        blobs: Vec::new(),
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn spec(script: &str) -> ChildSpec {
         stdin: Stdin::Piped,
         output: Output::Exchange,
         grace: Duration::ZERO,
+        secrets: Vec::new(),
         limits: Vec::new(),
         sandbox: None,
     }

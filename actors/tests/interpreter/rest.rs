@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use vllm_responses_actors::interpreter::actor::InterpreterSettings;
+use vllm_responses_actors::interpreter::limits;
 use vllm_responses_actors::interpreter::messages::{Execute, ExecuteError, Executed, Release};
+use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_protocol::ids::Owner;
 
 use crate::isolation::interpreters;
@@ -25,7 +27,51 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 pub(crate) fn real_trials() -> Vec<Trial> {
-    vec![trial("interpreters_give_way_to_the_machine", give_way)]
+    vec![
+        trial("interpreters_give_way_to_the_machine", give_way),
+        trial("what_code_leaves_behind_does_not_run_on", left_behind),
+    ]
+}
+
+/// Work that begins with the answer or behind it: the process stands still, or is gone.
+fn left_behind() {
+    run(async {
+        let (folder, spec) = with_harness(&core(), &[]);
+        let stage = Stage::scripted(spec, sized(1, 4));
+        for code in [
+            "import asyncio\nasync def f():\n    while True: await asyncio.sleep(0)\nasyncio.ensure_future(f())",
+            "import asyncio\nasync def f():\n    while True: pass\nasyncio.ensure_future(f())",
+            "import js\nfrom pyodide.ffi import create_proxy\ndef f(*a):\n    while True: pass\njs.setTimeout(create_proxy(f), 0)",
+            "import js\nfrom pyodide.ffi import create_proxy\ndef f(*a):\n    while True: pass\njs.Promise.resolve(1).then(create_proxy(f))",
+        ] {
+            let executed = stage.fresh(&format!("{code}\n'left'")).await;
+            stage.release(&executed).await;
+        }
+        stage
+            .until(|status| status.idle >= 1 && status.held == 0)
+            .await;
+        // What was found at work has been ended by now, and its successor has started.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let before = used(folder.path());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for (pid, ticks) in used(folder.path()) {
+            let earlier = before.iter().find(|(other, _)| *other == pid);
+            let spent = earlier.map_or(0, |(_, earlier)| ticks - earlier);
+            assert!(spent < 50, "{pid} has used {spent} ticks in 3 s");
+        }
+    });
+}
+
+/// Processor time of each interpreter, in hundredths of a second.
+fn used(folder: &std::path::Path) -> Vec<(i32, u64)> {
+    let ticks = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    };
+    let pids = interpreters(folder).into_iter();
+    pids.filter_map(|pid| ticks(&pid).map(|used| (pid, used)))
+        .collect()
 }
 
 /// Its answer is whole all the same.
@@ -132,6 +178,16 @@ fn give_way() {
                 Some("10"),
                 "niceness"
             );
+            let threads: u64 = tail
+                .split_ascii_whitespace()
+                .nth(17)
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert!(threads * 2 <= limits::TASKS, "{threads} threads at rest");
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            let held = Walls::of_this_machine().with_group().group;
+            assert_eq!(groups.contains("/vllm-responses-"), held.tasks, "{groups}");
         }
     });
 }

@@ -61,6 +61,7 @@ pub(crate) fn spec(name: &str, script: &[&str]) -> ChildSpec {
         stdin: Stdin::Null,
         output: Output::Captured,
         grace: Duration::from_secs(30),
+        secrets: Vec::new(),
         limits: Vec::new(),
         sandbox: None,
     }

@@ -10,6 +10,7 @@ use libtest_mimic::Trial;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::process::{
     Child, EnvPolicy, ExitKind, ExitReport, Limit, LimitKind, Output, SpawnError, Stdin,
 };
@@ -40,6 +41,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("p8_the_environment_is_the_policy", p8_environment),
         trial("p9_a_thousand_restarts_leave_no_trace", p9_restarts),
         trial("a_killed_guardian_takes_its_tree_along", a_killed_guardian),
+        trial(
+            "a_group_of_its_own_bounds_a_child_and_goes_with_it",
+            a_group,
+        ),
     ]
 }
 
@@ -272,6 +277,51 @@ fn p9_restarts() {
             .unwrap()
             .success()
     );
+}
+
+/// Where this machine lets a control group be made: the child is in it, its bounds stand there, and
+/// nothing is left of it.
+fn a_group() {
+    let held = Walls::of_this_machine().with_group().group;
+    if !held.tasks {
+        eprintln!("SKIPPED: no control group can be made here");
+        return;
+    }
+    run(async {
+        let mut spec = spec("grouped", &["print", "up", "fork", "live"]);
+        let limit = |kind, value| Limit { kind, value };
+        spec.limits = vec![
+            limit(LimitKind::GroupMemory, 256 << 20),
+            limit(LimitKind::GroupTasks, 10),
+        ];
+        let spawned = launcher().spawn(spec).await.unwrap();
+        let pid = number(&spawned.child);
+        let name = format!("vllm-responses-{}", guardian(&spawned.child));
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let folders: Vec<_> = folders_named(&name).collect();
+        assert!(groups.contains(&name) && !folders.is_empty(), "{groups}");
+        let read = |file: &str| {
+            let found = folders
+                .iter()
+                .find_map(|folder| std::fs::read_to_string(folder.join(file)).ok());
+            found.map(|text| text.trim().to_owned())
+        };
+        assert_eq!(read("pids.max").as_deref(), Some("10"));
+        let memory = read("memory.max").or_else(|| read("memory.limit_in_bytes"));
+        assert_eq!(memory.as_deref(), Some("268435456"));
+        spawned.child.kill().await.unwrap();
+        assert_eq!(folders_named(&name).count(), 0);
+    });
+}
+
+fn folders_named(name: &str) -> impl Iterator<Item = std::path::PathBuf> {
+    let output = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-name", name])
+        .output()
+        .unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    let found: Vec<_> = found.lines().map(Into::into).collect();
+    found.into_iter()
 }
 
 fn a_killed_guardian() {

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler};
+use bytes::Bytes;
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_async::AsyncPgConnection;
@@ -16,10 +17,11 @@ use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::store::StoreStartError;
 use vllm_responses_actors::store::messages::{
     ChainPart, Claim, Close, Commit, Extent, Fetch, FindLinks, LoadChain, LoadPart, Observe,
-    Remove, ReportTo, StoreError, StoreObservation, Weigh, Weighed, Weight,
+    ReadChunk, Remove, ReportTo, StoreError, StoreObservation, Weigh, Weighed, Weight,
 };
 use vllm_responses_actors::store::settings::{Database, StoreSettings, Synchronous};
 use vllm_responses_actors::supervisor::messages::{Health, Report};
+use vllm_responses_protocol::blob::BlobRef;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 use vllm_responses_protocol::record::{Chain, Record, Status, Stored};
 
@@ -188,11 +190,25 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// The server flushes everything to its disk and has every one of its processes let go of the
+    /// files, which took a minute beside other tests. It goes on when nobody waits any more.
     fn drop(&mut self) {
         let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        aside(&self.home, |other| other.run(&statement));
+        let home = self.home.clone();
+        let (done, wait) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let mut other = Other::connect(&home);
+            // What is written is with the server's kernel, whatever becomes of this process.
+            other.run(&statement);
+            // Nobody waits any more where it took long.
+            let _late = done.send(());
+        });
+        let _late = wait.recv_timeout(GONE);
     }
 }
+
+/// How long the end of a database is waited for, in which the statement reaches the server.
+const GONE: Duration = Duration::from_secs(3);
 
 /// Gives `work` another program's connection, on a thread of its own: PostgreSQL's brings a runtime.
 fn aside<R: Send>(url: &str, work: impl FnOnce(&mut Other) -> R + Send) -> R {
@@ -318,6 +334,22 @@ impl Store {
             .expect("an answer")
     }
 
+    pub(crate) async fn chunk(
+        &self,
+        owner: &str,
+        blob: BlobRef,
+        position: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let message = ReadChunk {
+            owner: Owner::new(owner),
+            blob,
+            position,
+        };
+        ask_actor(&self.0, message, DEADLINE)
+            .await
+            .expect("an answer")
+    }
+
     pub(crate) async fn links(&self, owner: &str, ids: &[&str]) -> Result<Vec<String>, StoreError> {
         let message = FindLinks {
             owner: Owner::new(owner),
@@ -410,6 +442,7 @@ pub(crate) fn record(owner: &str, id: &str) -> Record {
         input_items: format!(r#"[{{"id":"msg_in_{id}","text":"question"}}]"#).into(),
         response: format!(r#"{{"id":"{id}","output":[{{"text":"answer"}}]}}"#).into(),
         settings: SETTINGS.into(),
+        blobs: Vec::new(),
     }
 }
 

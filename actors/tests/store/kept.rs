@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use vllm_responses_actors::store::messages::StoreError;
+use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::record::{Link, Record, Status};
 use vllm_responses_protocol::responses::item::CodeOutputs;
 
@@ -30,7 +31,7 @@ pub(crate) async fn round_trip_is_byte_equal(place: Place) {
         settings.strip_prefix('{').unwrap(),
     ]
     .concat();
-    assert_eq!(stored.resource(CodeOutputs::Shown), expected);
+    assert_eq!(stored.resource(CodeOutputs::Shown, Marks::new(0)), expected);
 
     let chain = store.chain("alice", "r1").await.unwrap().unwrap();
     let link = Link {

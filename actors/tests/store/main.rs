@@ -5,6 +5,8 @@
 //! runs every case on each.
 
 #[cfg(test)]
+mod blobs;
+#[cfg(test)]
 mod claims;
 #[cfg(test)]
 mod disk;
@@ -94,6 +96,13 @@ macro_rules! conformance {
                 settings_that_a_writer_relies_on_stay
                 d12_many_expired_rows_go_in_small_batches
                 gateways_that_start_at_once_seal_with_one_key
+            }
+            blobs {
+                data_is_kept_once_and_comes_back
+                data_of_answers_comes_back_too
+                data_goes_with_its_last_response
+                a_response_whose_data_is_gone_fails_alone
+                stored_and_swept_at_once_nothing_is_lost
             }
             claims {
                 a_request_is_given_to_one_response

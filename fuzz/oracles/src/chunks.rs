@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::ids::{CountingIds, Owner, ResponseId};
 use vllm_responses_protocol::record::Record;
 use vllm_responses_protocol::responses::event::ReasoningEvents;
@@ -56,6 +57,7 @@ pub(crate) fn turn_of(request: CreateRequest) -> Turn {
         limits: LoopLimits::default(),
         seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
         efforts: Efforts::AsAsked,
+        marks: Marks::new(0),
     })
 }
 

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::history;
 use vllm_responses_protocol::ids::ResponseId;
 use vllm_responses_protocol::record::{Chain, Link, Status, Stored};
 use vllm_responses_protocol::responses::item::CodeOutputs;
 
 use crate::halves;
+
+const MARKS: Marks = Marks::new(7);
 
 /// The first part is the column `input_items`, the second `response`.
 pub fn check(bytes: &[u8]) {
@@ -30,7 +33,7 @@ pub fn check(bytes: &[u8]) {
         expires_at_ms: None,
         settings: None,
     };
-    let whole = history::from_chain(&chain);
+    let whole = history::from_chain(&chain, MARKS);
     if let Ok(items) = &whole {
         let written = history::items_json(items);
         let again = history::parse_items(&written).expect("what was written can be read");
@@ -39,14 +42,14 @@ pub fn check(bytes: &[u8]) {
             written,
             "read as it was written"
         );
-        history::effective_input(&chain).expect("a part of them");
+        history::effective_input(&chain, MARKS).expect("a part of them");
     }
     let stored = Stored {
         response: response.into(),
         settings: r#"{"tools":[]}"#.into(),
     };
-    let shown = stored.resource(CodeOutputs::Shown);
-    let hidden = stored.resource(CodeOutputs::Hidden);
+    let shown = stored.resource(CodeOutputs::Shown, MARKS);
+    let hidden = stored.resource(CodeOutputs::Hidden, MARKS);
     if whole.is_ok() && serde_json::from_str::<Value>(response).is_ok_and(|read| read.is_object()) {
         for resource in [shown, hidden] {
             let trimmed = response.ends_with('}') && response.starts_with('{');

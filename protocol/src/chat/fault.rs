@@ -24,6 +24,10 @@ pub enum UpstreamFault {
     Reset,
     /// A frame or body longer than the cap (fault U9).
     TooLong,
+    /// Part of the request is kept in the store, and is not there any more.
+    PartGone,
+    /// The same, and the store does not answer.
+    PartUnread,
 }
 
 /// What was waited for when a deadline passed.

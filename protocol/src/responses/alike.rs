@@ -1,11 +1,13 @@
 //! Whether two items say the same, however each of them was sent.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
 use super::content::Part;
 use super::item::{Item, Message};
+use crate::blob::Marks;
 use crate::json_text::compact;
 
 /// A short stand-in for what a value says: two that are equal have equal ones. It is made once for
@@ -14,14 +16,12 @@ use crate::json_text::compact;
 pub(crate) struct Mark(u64);
 
 impl Mark {
-    /// Of all that is written of a value.
-    pub(crate) fn of(value: &impl Serialize) -> Self {
-        let mut hasher = DefaultHasher::new();
+    /// Of all that is written of a value. With `marks`, large data that is there and a mark that stands
+    /// for it are the same.
+    pub(crate) fn of(value: &impl Serialize, marks: Option<Marks>) -> Self {
         // Strings, words and raw values: nothing here can fail to be written.
-        serde_json::to_string(value)
-            .unwrap_or_default()
-            .hash(&mut hasher);
-        Self(hasher.finish())
+        let text = serde_json::to_string(value).unwrap_or_default();
+        Self::of_hashed(canonical(&text, marks))
     }
 
     /// Of JSON text, whatever white space is in it.
@@ -36,22 +36,23 @@ impl Mark {
     }
 
     /// Of who says what, whatever else there is to a message.
-    pub(crate) fn of_words(message: &Message) -> Self {
+    pub(crate) fn of_words(message: &Message, marks: Marks) -> Self {
         let mut hasher = DefaultHasher::new();
         message.role.hash(&mut hasher);
         for part in &message.content {
-            match part {
-                Part::InputText { text } => text.hash(&mut hasher),
-                Part::OutputText(output) => output.text.hash(&mut hasher),
-                Part::InputImage(image) => image.image_url.hash(&mut hasher),
-                Part::Refusal { refusal } => refusal.hash(&mut hasher),
-            }
+            let text = match part {
+                Part::InputText { text } => text,
+                Part::OutputText(output) => &output.text,
+                Part::InputImage(image) => &image.image_url,
+                Part::Refusal { refusal } => refusal,
+            };
+            Self::of(text, Some(marks)).hash(&mut hasher);
         }
         Self(hasher.finish())
     }
 
     /// Of what a call asks for, whatever its ids are; `None` for what is no call.
-    pub(crate) fn of_call(item: &Item) -> Option<Self> {
+    pub(crate) fn of_call(item: &Item, marks: Option<Marks>) -> Option<Self> {
         if let Item::FunctionCall(call) = item {
             let arguments = compact(&call.arguments);
             return Some(Self::of_hashed((
@@ -73,22 +74,31 @@ impl Mark {
             return Some(Self::of_hashed(&call.action));
         }
         if let Item::ToolSearchCall(call) = item {
-            return Some(Self::of_hashed(("s", compact(call.arguments.get()))));
+            return Some(Self::of_hashed((
+                "s",
+                canonical(&compact(call.arguments.get()), marks),
+            )));
         }
         None
     }
 
     /// Of what a call returned, whatever its ids are; `None` for what is no output.
-    pub(crate) fn of_output(item: &Item) -> Option<Self> {
+    pub(crate) fn of_output(item: &Item, marks: Option<Marks>) -> Option<Self> {
         if let Item::FunctionCallOutput(item) | Item::CustomToolCallOutput(item) = item {
-            return Some(Self::of(&item.output));
+            return Some(Self::of(&item.output, marks));
         }
         if let Item::ToolSearchOutput(item) = item {
-            return Some(Self::of(&item.tools));
+            return Some(Self::of(&item.tools, marks));
         }
         if let Item::Kept(item) = item {
             let told = item.member("output").map(|raw| compact(raw.get()));
-            return Some(Self::of(&(item.kind, told)));
+            return Some(Self::of(
+                &(
+                    item.kind,
+                    told.map(|told| canonical(&told, marks).into_owned()),
+                ),
+                None,
+            ));
         }
         None
     }
@@ -122,15 +132,19 @@ impl Item {
     }
 }
 
+fn canonical(text: &str, marks: Option<Marks>) -> Cow<'_, str> {
+    marks.map_or(Cow::Borrowed(text), |marks| marks.canonical(text))
+}
+
 /// Whether two calls ask for the same.
 pub(crate) fn same_call(a: &Item, b: &Item) -> bool {
-    match Mark::of_call(a) {
-        Some(mark) => Mark::of_call(b) == Some(mark),
-        None => a.id() == b.id() && Mark::of(a) == Mark::of(b),
+    match Mark::of_call(a, None) {
+        Some(mark) => Mark::of_call(b, None) == Some(mark),
+        None => a.id() == b.id() && Mark::of(a, None) == Mark::of(b, None),
     }
 }
 
 /// Whether two outputs say the same.
 pub(crate) fn same_output(a: &Item, b: &Item) -> bool {
-    Mark::of_output(a).is_some_and(|mark| Mark::of_output(b) == Some(mark))
+    Mark::of_output(a, None).is_some_and(|mark| Mark::of_output(b, None) == Some(mark))
 }

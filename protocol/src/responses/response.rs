@@ -195,6 +195,9 @@ struct IncompleteDetails {
     reason: IncompleteReason,
 }
 
+/// Settings of at least so many bytes are worth a thought for the buffer that they are written to.
+const LARGE: usize = 64 << 10;
+
 impl Identity {
     /// Appends the core, a JSON object, to `buffer`.
     pub fn write_core(&self, state: &State<'_>, buffer: &mut Vec<u8>) {
@@ -228,6 +231,10 @@ impl Identity {
     pub fn append_settings(&self, buffer: &mut Vec<u8>) {
         let members = self.settings.strip_prefix('{').unwrap_or("}");
         buffer.pop();
+        if members.len() > LARGE {
+            // A buffer that doubles is there twice while it is copied. Two events begin a stream.
+            buffer.reserve_exact(2 * members.len() + LARGE);
+        }
         if members.len() > 1 {
             buffer.push(b',');
         }

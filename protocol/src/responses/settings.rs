@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::tool::{Tool, ToolChoice};
 use super::words::words;
+use crate::json_text;
 
 words! {
     /// What happens when the prompt is too long.
@@ -256,6 +257,7 @@ impl Settings {
     /// The echo as the JSON object that responses end with and the store keeps.
     pub fn echo(&self) -> Arc<str> {
         // String keys and finite numbers: nothing here can fail to be written.
-        serde_json::to_string(self).unwrap_or_default().into()
+        let written = json_text::written(self).unwrap_or_default();
+        String::from_utf8(written).unwrap_or_default().into()
     }
 }

@@ -16,6 +16,7 @@ use crate::chat::request::{
 };
 use crate::chat::tokenize::TokenizeRequest;
 use crate::error::{ApiError, ApiErrorCode};
+use crate::json_text;
 use crate::responses::emulated::Emulated;
 use crate::responses::item::Item;
 use crate::responses::request::{CreateRequest, Include};
@@ -187,7 +188,7 @@ fn prompt<'a>(ask: &Ask<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
 
 fn written<T: Serialize>(body: &T) -> Result<Vec<u8>, ApiError> {
     // String keys, finite numbers and valid raw values: nothing here can fail to be written.
-    serde_json::to_vec(body).map_err(|_error| {
+    json_text::written(body).map_err(|_error| {
         ApiError::new(
             ApiErrorCode::ServerError,
             "the request could not be written for the model server",

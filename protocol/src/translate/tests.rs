@@ -322,7 +322,7 @@ proptest::proptest! {
             all.extend(input.iter().chain(output).cloned());
         }
         let next = r#"{"role":"user","content":"next"}"#;
-        let stored = history::from_chain(&chain).unwrap();
+        let stored = history::from_chain(&chain, crate::blob::Marks::new(0)).unwrap();
         let continued = body_of(&decode(&format!(r#"{{"model":"m","input":[{next}]}}"#)), &stored);
         all.push(next.to_owned());
         let replayed = decode(&format!(r#"{{"model":"m","input":[{}]}}"#, all.join(",")));

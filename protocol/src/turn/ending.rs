@@ -189,6 +189,7 @@ impl Turn {
             )
             .into(),
             settings: Arc::clone(&self.identity.settings),
+            blobs: Vec::new(),
         }
     }
 

@@ -106,6 +106,14 @@ pub(super) fn explain(fault: UpstreamFault) -> Explained {
             ApiErrorCode::UpstreamBadResponse,
             "the upstream model server sent more than the gateway buffers",
         ),
+        UpstreamFault::PartGone => Explained::new(
+            ApiErrorCode::ServerError,
+            "the stored conversation cannot be read: a part of it is not stored any more",
+        ),
+        UpstreamFault::PartUnread => Explained::new(
+            ApiErrorCode::ServerIsOverloaded,
+            "the response store is unavailable, so the conversation cannot be read; try again",
+        ),
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::blob::Marks;
 use crate::ids::response_of;
 use crate::responses::alike::Mark;
 use crate::responses::item::Item;
@@ -34,7 +35,7 @@ pub(super) fn forget_repeated(input: &mut Vec<Item>) {
         }
         let is_said_again = matches!(item, Item::Message(_)) && response_of(item.id()).is_none();
         let may_go = !is_said_again && uses.get(item.id()).is_some_and(|uses| *uses > 1);
-        stays.push(!may_go || seen.insert((item.id(), Mark::of(item))));
+        stays.push(!may_go || seen.insert((item.id(), Mark::of(item, None))));
     }
     keep(input, &stays);
 }
@@ -45,12 +46,12 @@ fn keep(items: &mut Vec<Item>, stays: &[bool]) {
 }
 
 /// Takes the items out of the input that the history has.
-pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>) {
+pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>, marks: Marks) {
     if history.is_empty() || input.is_empty() {
         return;
     }
-    let mut known: HashSet<usize> = known_pairs(history, input);
-    known.extend(0..conversation_in(history, input));
+    let mut known: HashSet<usize> = known_pairs(history, input, marks);
+    known.extend(0..conversation_in(history, input, marks));
     let ids: HashMap<&str, &Item> = history.iter().map(|item| (item.id(), item)).collect();
     for (index, item) in input.iter().enumerate() {
         let Some(earlier) = ids.get(item.id()).filter(|_| joint(item).is_none()) else {
@@ -58,7 +59,8 @@ pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>) {
         };
         // Some clients number their messages anew too, and people say the same thing twice.
         let is_message = matches!(item, Item::Message(_));
-        if response_of(item.id()).is_some() || (!is_message && Mark::of(*earlier) == Mark::of(item))
+        if response_of(item.id()).is_some()
+            || (!is_message && Mark::of(*earlier, Some(marks)) == Mark::of(item, Some(marks)))
         {
             known.insert(index);
         }
@@ -69,7 +71,7 @@ pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>) {
 
 /// How many items at the beginning of the input are the conversation so far: all of it or nothing.
 /// Clients that keep their own history send it beside `previous_response_id` too, with ids or without.
-fn conversation_in(history: &[Item], input: &[Item]) -> usize {
+fn conversation_in(history: &[Item], input: &[Item], marks: Marks) -> usize {
     let (mut earlier, mut sent) = (
         history.iter().peekable(),
         input.iter().enumerate().peekable(),
@@ -86,7 +88,7 @@ fn conversation_in(history: &[Item], input: &[Item]) -> usize {
         let (Some(next), Some(item)) = (earlier.peek(), item) else {
             break;
         };
-        if says_the_same(next, item) {
+        if says_the_same(next, item, marks) {
             any |= is_said(next);
             earlier.next();
         } else if is_said(item) {
@@ -105,7 +107,7 @@ fn is_said(item: &Item) -> bool {
     matches!(item, Item::Message(_)) || joint(item).is_some()
 }
 
-fn says_the_same(a: &Item, b: &Item) -> bool {
+fn says_the_same(a: &Item, b: &Item, marks: Marks) -> bool {
     let joins = |item| match joint(item) {
         Some(Joint::Call(id) | Joint::Output(id)) => Some(id),
         None => None,
@@ -113,15 +115,18 @@ fn says_the_same(a: &Item, b: &Item) -> bool {
     // An id is sure where it is one of ours, or of an item that has nothing else to be known by.
     let by_id = response_of(a.id()).is_some() || !is_said(a);
     (by_id && a.id() == b.id())
-        || (is_said(a) && joins(a) == joins(b) && says(a).is_some() && says(a) == says(b))
+        || (is_said(a)
+            && joins(a) == joins(b)
+            && says(a, marks).is_some()
+            && says(a, marks) == says(b, marks))
 }
 
 /// What an item says, whatever its ids are and however much of its form was sent.
-fn says(item: &Item) -> Option<Mark> {
+fn says(item: &Item, marks: Marks) -> Option<Mark> {
     if let Item::Message(message) = item {
-        return Some(Mark::of_words(message));
+        return Some(Mark::of_words(message, marks));
     }
-    Mark::of_call(item).or_else(|| Mark::of_output(item))
+    Mark::of_call(item, Some(marks)).or_else(|| Mark::of_output(item, Some(marks)))
 }
 
 /// What joins a call with its output.
@@ -201,11 +206,15 @@ struct Marked<'a> {
 }
 
 impl<'a> Marked<'a> {
-    fn of(pair: Pair<'a>) -> Self {
+    fn of(pair: Pair<'a>, marks: Marks) -> Self {
         Self {
             pair,
-            call: pair.call.and_then(|(_, call)| Mark::of_call(call)),
-            output: pair.output.and_then(|(_, output)| Mark::of_output(output)),
+            call: pair
+                .call
+                .and_then(|(_, call)| Mark::of_call(call, Some(marks))),
+            output: pair
+                .output
+                .and_then(|(_, output)| Mark::of_output(output, Some(marks))),
         }
     }
 
@@ -232,15 +241,22 @@ impl<'a> Marked<'a> {
 }
 
 /// Places of the input's calls and outputs that the history has.
-fn known_pairs(history: &[Item], input: &[Item]) -> HashSet<usize> {
+fn known_pairs(history: &[Item], input: &[Item], marks: Marks) -> HashSet<usize> {
     let earlier = pairs(history);
     let mut known = HashSet::new();
     for (id, sent) in pairs(input) {
         let Some(earlier) = earlier.get(id) else {
             continue;
         };
-        let earlier: Vec<_> = earlier.iter().copied().map(Marked::of).collect();
-        let sent: Vec<_> = sent.into_iter().map(Marked::of).collect();
+        let earlier: Vec<_> = earlier
+            .iter()
+            .copied()
+            .map(|pair| Marked::of(pair, marks))
+            .collect();
+        let sent: Vec<_> = sent
+            .into_iter()
+            .map(|pair| Marked::of(pair, marks))
+            .collect();
         known_of_one_id(&earlier, &sent, &mut known);
     }
     known

@@ -37,6 +37,7 @@ mod tools;
 
 use std::sync::Arc;
 
+use crate::blob::Marks;
 use crate::chat::template::Template;
 use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
@@ -95,6 +96,8 @@ pub struct Seed {
     pub seal_keys: Arc<SealKeys>,
     /// Words for the effort of thinking that the model is known to take.
     pub efforts: Efforts,
+    /// What stands for large data in items of earlier turns.
+    pub marks: Marks,
 }
 
 /// One response, from request to terminal event.
@@ -120,6 +123,7 @@ pub struct Turn {
     extra_bytes: usize,
     offers: Offers,
     seal_keys: Arc<SealKeys>,
+    marks: Marks,
     catalogue: Catalogue,
     /// What the running model call is made with.
     call: Shortening,
@@ -232,6 +236,7 @@ impl Turn {
             extra_bytes: 0,
             offers: seed.offers,
             seal_keys: seed.seal_keys,
+            marks: seed.marks,
             catalogue: Catalogue::default(),
             call,
             history: Vec::new(),

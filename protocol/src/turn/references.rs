@@ -91,7 +91,7 @@ impl Turn {
             }
         }
         known::forget_repeated(&mut self.request.input);
-        known::forget_known(&history, &mut self.request.input);
+        known::forget_known(&history, &mut self.request.input, self.marks);
         self.open_sealed(now_ms);
         if let Err(error) = self.open_summaries(&mut history) {
             return self.refuse_unread(error, effects);

@@ -173,7 +173,8 @@ impl Turn {
         let room = count.max_model_len.saturating_sub(wanted.max(room));
         let length = |left_out| {
             let body = self.with_ask(left_out, translate::tokenize_body);
-            body.ok().and_then(|body| u64::try_from(body.len()).ok())
+            body.ok()
+                .and_then(|body| u64::try_from(self.marks.whole_length(&body)).ok())
         };
         let whole = length(self.call.left_out)?.max(1);
         let (mut least, mut enough) = (self.call.left_out + 1, most);

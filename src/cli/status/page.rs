@@ -238,6 +238,7 @@ mod tests {
                 walls: Some(Walls {
                     landlock: 0,
                     seccomp: true,
+                    group: vllm_responses_actors::process::Held::default(),
                 }),
             }),
             tools: vec![ToolStatus {

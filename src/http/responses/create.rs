@@ -13,7 +13,7 @@ use log::Level;
 use vllm_responses_actors::ask::{AskError, ask_actor};
 use vllm_responses_actors::env::{Clock as _, SystemClock, SystemIds};
 use vllm_responses_actors::http1::Client;
-use vllm_responses_actors::memory::{LARGE, weight};
+use vllm_responses_actors::memory::{LARGE, Share, weight};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::supervisor::messages::{Acquire, Permit};
 use vllm_responses_actors::trace::{Fact, Span};
@@ -30,6 +30,7 @@ use super::super::context::Caller;
 use super::super::state::AppState;
 use super::super::stream::TurnBody;
 use super::super::{error, extract, limits};
+use super::reading;
 
 /// The supervisor answers from memory.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ async fn run(
         Ok(body) => read(body, ids, state).await,
         Err(fault) => Err(fault),
     };
-    let (mut request, ids, load) = match read {
+    let (mut request, ids, load, settings) = match read {
         Ok(read) => read,
         Err(fault) => return error::answer(&fault),
     };
@@ -85,13 +86,20 @@ async fn run(
     let spent = Arc::default();
     let noted = Noted::new(&request.model, &origin.response_id, Arc::clone(&spent));
     head.extensions_mut().insert(noted);
-    let mut job = job(purpose, (request, load), (id, ids), (caller, permit), state);
+    let share = state.intake.reads.of(&caller.owner);
+    let mut job = job(
+        purpose,
+        (request, load, settings),
+        (id, ids),
+        (caller, permit),
+        state,
+    );
     job.spent = spent;
     // From here to the last byte the span is the turn's.
     let span = head.extensions_mut().remove::<Span>();
     job.span = span.unwrap_or_default();
     job.span.note(Fact::ResponseId(&origin.response_id));
-    let mut response = answer(turn::start(job, client), &origin).await;
+    let mut response = answer(turn::start(job, client), share, &origin).await;
     limits::tell(&quota, response.headers_mut());
     response
 }
@@ -102,7 +110,7 @@ async fn read(
     body: extract::Body,
     mut ids: ItemIds,
     state: &web::Data<AppState>,
-) -> Result<(CreateRequest, ItemIds, Load), ApiError> {
+) -> Result<(CreateRequest, ItemIds, Load, Arc<str>), ApiError> {
     let extract::Body { bytes, held } = body;
     let is_large = bytes.len() >= LARGE;
     let memory = &state.intake.memory;
@@ -122,13 +130,20 @@ async fn read(
     let rules = web::Data::clone(state);
     let decode = move || {
         let request = CreateRequest::decode(&bytes, &rules.rules, &mut ids)?;
-        Ok((request, ids, load))
+        drop(bytes);
+        let settings = request.settings.echo();
+        Ok((request, ids, load, settings))
     };
-    if is_large {
-        memory.work(decode).await.map_err(no_room)?
+    let (request, ids, mut load, settings) = if is_large {
+        memory.work(decode).await.map_err(no_room)??
     } else {
-        decode()
-    }
+        decode()?
+    };
+    // Its events say them again.
+    let echoes = weight::settings(settings.len());
+    load.held.reserve(echoes).await.map_err(no_room)?;
+    load.kept += echoes;
+    Ok((request, ids, load, settings))
 }
 
 /// Most warnings that a worker remembers; further ones are `debug`.
@@ -167,17 +182,19 @@ pub(in crate::http) async fn permit(
     }
 }
 
-/// Answers as the turn says.
-async fn answer(handle: TurnHandle, origin: &Origin) -> HttpResponse {
+/// Answers as the turn says. A whole answer is in the share of what its caller reads.
+async fn answer(handle: TurnHandle, share: Share, origin: &Origin) -> HttpResponse {
     match handle.head.await {
         Ok(Head::Stream) => HttpResponse::Ok()
             .content_type("text/event-stream; charset=utf-8")
             .insert_header((header::CACHE_CONTROL, "no-cache"))
             .insert_header(("x-accel-buffering", "no"))
             .body(TurnBody::new(handle.body)),
-        Ok(Head::Whole(body)) => HttpResponse::Ok()
-            .content_type("application/json")
-            .body(body),
+        Ok(Head::Whole(body, held)) => {
+            let mut shared = held.memory().hold_in(share);
+            shared.absorb(held);
+            reading::json(body, shared, None)
+        }
         Ok(Head::Refused(refusal)) => error::refusal(&refusal),
         // The turn's actor panicked: its half of the channel is gone.
         Err(_gone) => error::no_answer(origin, AskError::Unavailable),
@@ -186,7 +203,7 @@ async fn answer(handle: TurnHandle, origin: &Origin) -> HttpResponse {
 
 fn job(
     purpose: Purpose,
-    (request, load): (CreateRequest, Load),
+    (request, load, settings): (CreateRequest, Load, Arc<str>),
     (id, ids): (ResponseId, ItemIds),
     (caller, permit): (Caller, Permit),
     state: &AppState,
@@ -200,13 +217,14 @@ fn job(
         previous: previous.clone(),
         created_at_ms: now,
         metadata: request.metadata.clone(),
-        settings: request.settings.echo(),
+        settings,
         input_transformations: Vec::new(),
     };
     let expires_at_ms = state
         .retention
         .map(|age| now.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let efforts = permit.peers.efforts.of(&request.model);
+    let marks = permit.peers.blobs.marks;
     let turn = Turn::new(Seed {
         purpose,
         request,
@@ -219,6 +237,7 @@ fn job(
         limits: state.loop_limits,
         seal_keys: Arc::clone(&permit.peers.seal_keys),
         efforts,
+        marks,
     });
     Job {
         turn,

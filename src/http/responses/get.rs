@@ -32,9 +32,10 @@ pub(in crate::http) async fn get(
             return Err(error::answer(&error.with_param("stream")));
         }
         let bytes = stored.response.len() + stored.settings.len();
-        let write = move || stored.resource(shown);
+        let marks = reading.doors.blobs.marks;
+        let write = move || stored.resource(shown, marks);
         let (reading, body) = reading.work(bytes, write).await?;
-        Ok(reading.answer(body))
+        reading.answer(body).await
     };
     read.await.unwrap_or_else(|refused| refused)
 }

@@ -91,8 +91,9 @@ async fn whole(
         Ok(Err(fault)) => return Err(reading.fault(&fault)),
         Err(gone) => return Err(error::no_answer(&reading.origin, gone)),
     };
+    let marks = reading.doors.blobs.marks;
     let write = move || {
-        let mut items = history::effective_input(&chain)?;
+        let mut items = history::effective_input(&chain, marks)?;
         drop(chain);
         if page.order == Order::Descending {
             items.reverse();
@@ -104,7 +105,7 @@ async fn whole(
         Ok(taken.list())
     };
     let (reading, list) = reading.work(bytes, write).await?;
-    Ok(answer(reading, list))
+    answer(reading, list).await
 }
 
 /// Reads turn by turn from the last one, as far as the page goes: a conversation of many pictures is
@@ -118,7 +119,8 @@ async fn from_the_end(
     let average = reading.weight.bytes / reading.weight.links.max(1);
     let most = (LARGE / average.max(1)).clamp(1, MOST_LINKS);
     let (mut skip, mut bytes) = (0, 0);
-    let (mut backwards, mut taken) = (Backwards::default(), Taken::new(page));
+    let mut backwards = Backwards::new(reading.doors.blobs.marks);
+    let mut taken = Taken::new(page);
     loop {
         reading.reserve(weight::rows(average * most)).await?;
         let part = LoadPart {
@@ -156,17 +158,17 @@ async fn from_the_end(
         }
     }
     let (reading, list) = reading.work(bytes, move || Ok(taken.list())).await?;
-    Ok(answer(reading, list))
+    answer(reading, list).await
 }
 
-fn answer(
+async fn answer(
     reading: Reading,
     list: Result<Result<String, ApiError>, CorruptHistory>,
-) -> HttpResponse {
+) -> Result<HttpResponse, HttpResponse> {
     match list {
-        Ok(Ok(body)) => reading.answer(body),
-        Ok(Err(fault)) => error::answer(&fault),
-        Err(corrupt) => unreadable(&reading, corrupt),
+        Ok(Ok(body)) => reading.answer(body).await,
+        Ok(Err(fault)) => Err(error::answer(&fault)),
+        Err(corrupt) => Err(unreadable(&reading, corrupt)),
     }
 }
 

@@ -4,7 +4,7 @@ pub(super) mod create;
 pub(super) mod delete;
 pub(super) mod get;
 pub(super) mod input_items;
-mod reading;
+pub(super) mod reading;
 
 use std::time::Duration;
 

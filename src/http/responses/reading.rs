@@ -1,23 +1,23 @@
 //! Reads of stored responses: at a rate, few at once, in the memory budget, where each caller has a
 //! share for them, and sent piece by piece. What is read may be as large as what was ever sent.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::body::{BodySize, MessageBody};
-use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vllm_responses_actors::ask::{ask, ask_actor};
+use vllm_responses_actors::blobs::Whole;
 use vllm_responses_actors::memory::{Held, LARGE, Memory, Short};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::store::messages::{StoreError, Weigh, Weighed, Weight};
 use vllm_responses_actors::supervisor::messages::MayRead;
+use vllm_responses_protocol::ids::Owner;
 
 use super::super::context::Caller;
-use super::super::state::{AppState, StoreDoors};
+use super::super::state::{AppState, Intake, StoreDoors};
+use super::super::whole::WholeBody;
 use super::super::{error, extract};
 use super::STORE_LIMIT;
 
@@ -25,8 +25,6 @@ use super::STORE_LIMIT;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The supervisor answers from memory.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
-/// A body goes to the HTTP layer, which copies it, in pieces of this size.
-const PIECE: usize = 32 * 1024;
 
 /// The right to read, and what is held meanwhile.
 pub(super) struct Reading {
@@ -35,6 +33,9 @@ pub(super) struct Reading {
     held: Held,
     pub(super) doors: StoreDoors,
     pub(super) origin: Origin,
+    owner: Owner,
+    /// Where places come from.
+    readers: Arc<Semaphore>,
     /// How much there is to read.
     pub(super) weight: Weight,
 }
@@ -78,6 +79,8 @@ impl Reading {
             held: intake.memory.hold_in(intake.reads.of(&caller.owner)),
             doors,
             origin,
+            owner: caller.owner.clone(),
+            readers: Arc::clone(&intake.readers),
             weight,
         })
     }
@@ -110,17 +113,15 @@ impl Reading {
         }
     }
 
-    /// The answer.
-    pub(super) fn answer(mut self, body: String) -> HttpResponse {
-        drop(self.place);
+    /// The answer: this text, whole.
+    pub(super) async fn answer(mut self, text: String) -> Result<HttpResponse, HttpResponse> {
         // Whoever wrote it counted it with what it was made of, which is gone.
-        self.held.cut(body.len());
-        HttpResponse::Ok()
-            .content_type("application/json")
-            .body(Pieces {
-                rest: body.into(),
-                _held: self.held,
-            })
+        self.held.cut(text.len());
+        let whole = self.doors.blobs.whole(&self.owner, text.into());
+        let window = whole.window().min(whole.length());
+        self.reserve(window).await?;
+        drop(self.place);
+        Ok(json(whole, self.held, Some(self.readers)))
     }
 
     /// The store's error.
@@ -137,25 +138,36 @@ fn no_room(short: Short, memory: &Memory) -> HttpResponse {
     error::answer(&extract::short(short, memory))
 }
 
-/// A whole body in pieces.
-struct Pieces {
-    rest: Bytes,
-    _held: Held,
+/// An answer whose length a model server or an MCP server has in its hand, in its caller's share of
+/// reads; `held` is what making it took.
+pub(in crate::http) fn counted(body: &impl Serialize, mut held: Held) -> HttpResponse {
+    // Strings, words and raw values: nothing here can fail to be written.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    if body.len() > held.bytes() && !held.try_set(body.len()) {
+        held.memory().note_refused();
+        return no_room(Short::Now, held.memory());
+    }
+    held.cut(body.len());
+    json(Whole::Text(body.into()), held, None)
 }
 
-impl MessageBody for Pieces {
-    type Error = std::convert::Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.rest.len().try_into().unwrap_or(u64::MAX))
+/// Room for so many bytes in the caller's share of reads.
+pub(in crate::http) async fn room(
+    bytes: usize,
+    caller: &Caller,
+    intake: &Intake,
+) -> Result<Held, HttpResponse> {
+    let mut held = intake.memory.hold_in(intake.reads.of(&caller.owner));
+    match held.reserve(bytes).await {
+        Ok(()) => Ok(held),
+        Err(short) => Err(no_room(short, &intake.memory)),
     }
+}
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let length = self.rest.len().min(PIECE);
-        let piece = self.rest.split_to(length);
-        Poll::Ready(Some(Ok(piece)).filter(|_| length > 0))
-    }
+/// A whole answer, which is held until the client has taken it.
+pub(super) fn json(whole: Whole, held: Held, places: Option<Arc<Semaphore>>) -> HttpResponse {
+    let body = WholeBody::new(whole, held, places);
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(body)
 }

@@ -1,6 +1,7 @@
 //! The API as clients see it.
 
 mod basic;
+mod blobs;
 mod clients;
 mod cors;
 mod doors;

@@ -111,6 +111,68 @@ fn k2_keys_are_appended_once() {
     );
 }
 
+/// A key that nobody saw opens nothing, and what is no file of keys is told as it is.
+#[test]
+fn k2_a_key_that_cannot_be_shown_or_written_is_not_added() {
+    let place = Place::new();
+    let at = |name: &str| place.0.path().join(name);
+    place.file("keys", "# keys\n");
+    let new = |file: &str, stdout: &str| {
+        let program = env!("CARGO_BIN_EXE_vllm-responses");
+        let line = format!("exec timeout 20 \"$0\" keys new ann --append {file} > {stdout}");
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", &line, program])
+            .current_dir(place.0.path());
+        let output = shell.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = new("keys", "/dev/full");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("could not be shown, and was not added"),
+        "{said}"
+    );
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    for (file, why) in [
+        ("pipe", "it is no regular file but a pipe"),
+        ("/dev/full", "it is no regular file but a device"),
+        ("folder", "it is a folder"),
+        ("none/keys", "cannot be written"),
+    ] {
+        let (code, said) = new(file, "printed");
+        assert_eq!(code, Some(1), "{file}: {said}");
+        assert!(
+            said.contains(why) && said.contains("no key was added"),
+            "{said}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(at("printed")).unwrap(),
+            "",
+            "{file}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(at("keys")).unwrap(), "# keys\n");
+    for file in ["pipe", "/dev/zero", "folder"] {
+        let env = [("VR_API_KEYS_FILE", file), ("VR_LLM_API_BASE", "http://h")];
+        let output = place.run(&["check-config"], &env);
+        assert_eq!(output.status.code(), Some(2), "{file}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("`VR_API_KEYS_FILE`: cannot be read"),
+            "{said}"
+        );
+    }
+    let (code, said) = new("keys", "printed");
+    assert_eq!(code, Some(0), "{said}");
+    let names = std::fs::read_dir(place.0.path()).unwrap().count();
+    assert_eq!(
+        names, 4,
+        "nothing is left beside: keys, pipe, folder, printed"
+    );
+}
+
 #[test]
 fn k2_secrets_are_never_printed() {
     let place = Place::new();

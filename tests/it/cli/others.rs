@@ -117,6 +117,35 @@ fn another_process_of_the_same_user_cannot_read_secrets() {
     }
 }
 
+/// What started the gateway may have put secrets into its environment: `/proc` shows them nowhere, not to
+/// root either, and no child has them. Without `sys::move_environment` the gateway's own is found.
+#[test]
+fn no_secret_of_the_environment_is_shown_or_handed_on() {
+    let secrets = [
+        ("VR_OPENAI_API_KEY", "CANARY-OF-THE-UPSTREAM"),
+        ("VR_REDIS_URL", "redis://:CANARY-OF-THE-CACHE@127.0.0.1:9"),
+        ("VR_ANYTHING_ELSE", "CANARY-OF-NOBODY"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let server = crate::mcp::stdio(folder.path(), &serde_json::json!({}));
+    let file = crate::mcp::write_file(folder.path(), &serde_json::json!({"s": server}));
+    let gateway = Tree::start("", &["--mcp-config", file.to_str().unwrap()], &secrets);
+    gateway.wait_ready();
+    until("the MCP server runs", || {
+        processes::below(gateway.pid(), |line| line.ends_with(b"stdio.py\0")).len() == 1
+    });
+    let mut all = processes::descendants(gateway.pid());
+    all.push(i32::try_from(gateway.pid()).unwrap());
+    assert!(all.len() >= 8, "guardians, runtime, server, vLLM: {all:?}");
+    for pid in all {
+        let Ok(shown) = std::fs::read(format!("/proc/{pid}/environ")) else {
+            continue;
+        };
+        let shown = String::from_utf8_lossy(&shown);
+        assert!(!shown.contains("CANARY"), "{pid}: {shown}");
+    }
+}
+
 #[test]
 fn signals_without_a_meaning_end_nothing() {
     let fake = Fake::start();
@@ -127,6 +156,35 @@ fn signals_without_a_meaning_end_nothing() {
     }
     thread::sleep(Duration::from_millis(200));
     assert_eq!(gateway.client().get("/health").status, 200);
+}
+
+/// Anybody who reaches the port can send what is no HTTP: it is told, and not once for each.
+#[test]
+fn strangers_that_do_not_speak_http_are_counted_in_one_line() {
+    let fake = Fake::start();
+    let gateway = TestGateway::on(&fake.url()).start();
+    for _ in 0..20 {
+        let mut stream = std::net::TcpStream::connect(gateway.client().address).unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        )
+        .ok();
+        stream.read_to_end(&mut Vec::new()).ok();
+    }
+    until("it is told", || {
+        gateway.log().contains("no HTTP/1.1 request")
+    });
+    let log = gateway.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("no HTTP/1.1 request"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains(" WARN ") && !log.contains(" ERROR "),
+        "{log}"
+    );
 }
 
 #[test]

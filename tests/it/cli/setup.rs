@@ -197,3 +197,55 @@ fn serve_installs_with_yes_and_goes_on_when_it_cannot() {
         assert!(log.contains(part), "{log}");
     }
 }
+
+/// On a terminal, which `script` plays: what it writes there, and how it ends.
+fn at_terminal(place: &Place, args: &str, answer: &str) -> (Option<i32>, String) {
+    let line = format!(
+        "{} setup code-interpreter {args}",
+        env!("CARGO_BIN_EXE_vllm-responses")
+    );
+    let mut command = Command::new("script");
+    command
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(place.0.path())
+        .env("VR_PYODIDE_CACHE_DIR", "cache")
+        .env(UNREACHABLE.0, UNREACHABLE.1)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The other end stays open: a terminal has no end.
+    let mut keys = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, answer.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(keys);
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+/// The fault: executables of fifty megabytes were fetched because a terminal was there.
+#[test]
+fn at_a_terminal_it_asks_before_it_downloads() {
+    let place = Place::new();
+    let bytes = {
+        let release = Release::pinned();
+        release.deno.unwrap().bytes + release.pyodide.bytes
+    };
+    let question = format!("Download {} MB from 127.0.0.1", bytes / 1_000_000);
+    let (code, said) = at_terminal(&place, "", "n\n");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&question) && said.contains("cache"), "{said}");
+    assert!(
+        said.contains("nothing was downloaded or installed"),
+        "{said}"
+    );
+    assert!(!place.0.path().join("cache").exists());
+    for (args, answer, asked) in [("", "\n", true), ("", "yes\n", true), ("--yes", "", false)] {
+        let (code, said) = at_terminal(&place, args, answer);
+        assert_eq!(said.contains(&question), asked, "{said}");
+        // The registry is not there.
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("downloading"), "{said}");
+    }
+}

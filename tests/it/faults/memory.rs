@@ -22,12 +22,12 @@ use crate::harness::upstream::script::text;
 use crate::harness::{Fake, Gate, Reply, Script, TestGateway, check_stream};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
-const MIB: usize = 1 << 20;
+pub(super) const MIB: usize = 1 << 20;
 /// What the process may grow by beyond the limit.
-const BESIDE: usize = 64 * MIB;
+pub(super) const BESIDE: usize = 64 * MIB;
 
 /// The highest resident size since it was last set back, and now.
-fn resident(gateway: &TestGateway) -> (usize, usize) {
+pub(super) fn resident(gateway: &TestGateway) -> (usize, usize) {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let of = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -39,7 +39,7 @@ fn resident(gateway: &TestGateway) -> (usize, usize) {
 
 /// Sets the highest resident size back to what it is now, which is given; `None`, and loudly, where
 /// the kernel does not let us.
-fn mark(gateway: &TestGateway) -> Option<usize> {
+pub(super) fn mark(gateway: &TestGateway) -> Option<usize> {
     if fs::write(format!("/proc/{}/clear_refs", gateway.pid()), "5").is_err() {
         eprintln!("NOT TESTED: this kernel does not let a peak of memory be set back");
         return None;
@@ -55,12 +55,16 @@ fn assert_within(gateway: &TestGateway, before: usize, limit: usize) {
 }
 
 fn gateway(fake: &Fake, limit: &str) -> TestGateway {
-    TestGateway::on(&fake.url())
+    gateway_on(&fake.url(), limit)
+}
+
+pub(super) fn gateway_on(upstream: &str, limit: &str) -> TestGateway {
+    TestGateway::on(upstream)
         .env("VR_MEMORY_LIMIT", limit)
         .start()
 }
 
-fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(super) fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     request("POST", path, &[&[JSON], headers].concat(), body)
 }
 
@@ -72,7 +76,7 @@ fn send(gateway: &TestGateway, bytes: &[u8]) -> Option<Reply> {
 }
 
 /// The metric of this name.
-fn metric(gateway: &TestGateway, name: &str) -> f64 {
+pub(super) fn metric(gateway: &TestGateway, name: &str) -> f64 {
     let page = gateway.client().get("/metrics").text();
     let line = page.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_else(|| panic!("no {name}"))
@@ -81,7 +85,7 @@ fn metric(gateway: &TestGateway, name: &str) -> f64 {
         .unwrap()
 }
 
-fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + within;
     while !holds() {
         assert!(Instant::now() < until, "never: {what}");
@@ -164,7 +168,7 @@ fn b4_what_is_counted_is_what_the_process_grows_by() {
 }
 
 /// A request of 31 KB that unpacks to 31 MB.
-fn bomb() -> Vec<u8> {
+pub(super) fn bomb() -> Vec<u8> {
     let spaces = " ".repeat(31_000_000);
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     write!(packed, "{{\"model\":\"m\",{spaces}\"input\":\"x\"}}").unwrap();
@@ -290,7 +294,7 @@ fn c3_stalled_uploads_give_their_memory_back() {
 }
 
 /// A conversation of ten pictures, 48 MB, that is stored; the id of its last response.
-fn album(gateway: &TestGateway) -> String {
+pub(super) fn album(gateway: &TestGateway) -> String {
     let url = format!("data:image/png;base64,{}", "A".repeat(48 * MIB / 10));
     let part = json!({"type": "input_image", "image_url": url});
     let input = json!([{"role": "user", "content": [part, part, part, part, part]}]);

@@ -2,6 +2,7 @@
 
 mod client;
 mod durability;
+mod everything;
 mod framing;
 mod ledger;
 mod limits;
@@ -12,6 +13,7 @@ mod postgres_limits;
 mod power;
 mod pressure;
 mod raw_bytes;
+mod readers;
 mod redis;
 mod replicas;
 mod rolling;

@@ -22,30 +22,6 @@ fn search(sink: &str, bytes: &[u8]) {
     canary::search(sink, bytes, &[PASSWORD]);
 }
 
-/// The processes below this one, whatever session they are in.
-fn descendants(of: u32) -> Vec<u32> {
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    let pids: Vec<u32> = all
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    let parent = |pid: u32| -> Option<u32> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, behind) = stat.rsplit_once(')')?;
-        behind.split_whitespace().nth(1)?.parse().ok()
-    };
-    let is_below = |pid: &u32| {
-        let mut at = *pid;
-        while let Some(above) = parent(at) {
-            if above == of {
-                return true;
-            }
-            at = above;
-        }
-        false
-    };
-    pids.into_iter().filter(is_below).collect()
-}
-
 /// An MCP server over pipes that only waits.
 const MCP: &str = r#"
 import json, sys
@@ -87,7 +63,7 @@ fn printed(arguments: &[&str], url: &str) -> Vec<u8> {
 
 /// Arguments and environment of everything that the gateway started.
 fn search_children(gateway: u32) {
-    let below = descendants(gateway);
+    let below = crate::harness::processes::descendants(gateway);
     assert!(
         below.len() >= 6,
         "guardians, vLLM, runtime, server: {below:?}"

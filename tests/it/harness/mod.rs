@@ -1,7 +1,9 @@
 //! The language of the integration tests: a scripted upstream, the gateway as a process, a raw
 //! client, and the checkers that run on everything that a client was told.
 
+pub(crate) mod bulk;
 pub(crate) mod canary;
+pub(crate) mod cgroup;
 pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod collector;

@@ -17,6 +17,13 @@ pub(crate) fn below(ancestor: u32, wanted: impl Fn(&[u8]) -> bool) -> Vec<i32> {
     .collect()
 }
 
+/// All living processes below this one, guardians included.
+pub(crate) fn descendants(ancestor: u32) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| is_below(pid, ancestor)).collect()
+}
+
 /// The interpreters below this process.
 pub(crate) fn interpreters(ancestor: u32) -> Vec<i32> {
     below(ancestor, |line| {

@@ -4,6 +4,7 @@
 //! Mutations tried, each failed here: connections that are not bounded (L3); a body channel of 4,000
 //! buffers (B1).
 
+mod gaps;
 mod soak;
 pub(crate) mod storm;
 

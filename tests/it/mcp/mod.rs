@@ -17,6 +17,7 @@ mod leave;
 mod odd;
 pub(crate) mod peer;
 mod poison;
+mod programs;
 mod remote;
 mod secrets;
 mod tls;

@@ -15,12 +15,14 @@
 //! only read it.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::plain_file;
 
 /// The host program that every worker runs.
 pub const HARNESS: &str = include_str!("../harness/harness.mjs");
@@ -123,7 +125,7 @@ impl Bundle {
             path: root.to_owned(),
             reason,
         };
-        let text = match fs::read(root.join(MANIFEST)) {
+        let text = match plain_file::read(&root.join(MANIFEST)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(MANIFEST)),
             Err(error) => return Err(unreadable(error)),
@@ -147,7 +149,7 @@ impl Bundle {
             let part = part.strip_prefix(&bundle.root).unwrap_or(part);
             return Err(missing(&part.display().to_string()));
         }
-        match fs::read(bundle.harness()) {
+        match plain_file::read(&bundle.harness()) {
             Ok(text) if text == HARNESS.as_bytes() => Ok(bundle),
             Ok(_) => Err(unfit(format!("{HARNESS_FILE} is another version's"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(HARNESS_FILE)),
@@ -273,6 +275,8 @@ pub(crate) const HOST_FLAGS: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn whole(packages: &str) -> tempfile::TempDir {

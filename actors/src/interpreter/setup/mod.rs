@@ -36,6 +36,8 @@ use source::Source;
 
 /// Folder of the wheels that the build turns into an image.
 const WHEELS: &str = "wheels";
+/// What the packages of `science` weigh, about: which they are stands in Pyodide's own list.
+const SCIENCE_BYTES: u64 = 60_000_000;
 /// Name of Pyodide's list of packages.
 const LIST: &str = "pyodide-lock.json";
 
@@ -160,6 +162,22 @@ pub async fn export(
     }
     archive.finish()?;
     place::remove(&place.downloads())
+}
+
+/// Bytes that [`install`] would fetch from the network, about; `None` where it would fetch nothing.
+pub fn download_bytes(request: &Request) -> Option<u64> {
+    let target = request.cache.join(bundle_name(request.packages));
+    let is_there = request.existing == Existing::Keep && Bundle::open(&target).is_ok();
+    if is_there || matches!(request.origin, Origin::Local(_)) {
+        return None;
+    }
+    let release = &request.release;
+    let deno = release.deno.as_ref().filter(|_| request.deno.is_none());
+    let science = match request.packages {
+        Packages::Core => 0,
+        Packages::Science => SCIENCE_BYTES,
+    };
+    Some(deno.map_or(0, |deno| deno.bytes) + release.pyodide.bytes + science)
 }
 
 /// The best bundle of this version in a cache folder: `science` before `core`.

@@ -10,7 +10,7 @@ use vllm_responses_protocol::mcp::catalogue::{Catalogue, ToolEntry};
 use vllm_responses_protocol::mcp::pins::{OnChange, Pins};
 use vllm_responses_protocol::mcp::wire::ServerPhase;
 
-use crate::mcp::session::{Deadlines, Endpoint, Failure, Session};
+use crate::mcp::session::{Deadlines, Endpoint, Failure, Phase, Reason, Session};
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -69,6 +69,18 @@ fn delay_after(failures: u32) -> Duration {
     doubled.min(LONGEST_DELAY)
 }
 
+/// The failure, with the settings that help where more time would.
+fn told_of(failure: &Failure) -> String {
+    let is_start = failure.phase != Phase::Call;
+    if is_start && matches!(failure.reason, Reason::TimedOut(_)) {
+        return format!(
+            "{failure}: give it longer with `startup_timeout_sec` of the server, or for all with \
+             `VR_MCP_STDIO_STARTUP_TIMEOUT_SEC` (programs) and `VR_MCP_HOSTED_STARTUP_TIMEOUT_SEC` (URLs)"
+        );
+    }
+    failure.to_string()
+}
+
 impl Keeper {
     pub(super) fn new(
         label: &str,
@@ -105,7 +117,7 @@ impl Keeper {
             }
             failures += 1;
             let delay = delay_after(failures);
-            let words: Box<str> = failure.to_string().into();
+            let words: Box<str> = told_of(&failure).into();
             let is_news = told
                 .as_ref()
                 .is_none_or(|(told, when)| *told != words || when.elapsed() >= TOLD_AGAIN);
@@ -115,13 +127,11 @@ impl Keeper {
                     delay.as_secs(),
                     LONGEST_DELAY.as_secs()
                 );
-                told = Some((words, Instant::now()));
+                told = Some((words.clone(), Instant::now()));
             }
             self.publish(|live| {
                 *live = Live {
-                    phase: ServerPhase::Unavailable {
-                        reason: failure.to_string().into(),
-                    },
+                    phase: ServerPhase::Unavailable { reason: words },
                     ..Live::default()
                 };
             });
@@ -176,7 +186,7 @@ impl Keeper {
                 () = sleep(LOOK_EVERY) => pinged.elapsed() >= PING_EVERY,
             };
             if session.is_closed() || (ask && !session.is_alive().await) {
-                return Err(session.lost());
+                return Err(session.lost().await);
             }
             if ask {
                 pinged = Instant::now();

@@ -57,6 +57,8 @@ pub enum Reason {
         /// Its words, visible characters only and cut.
         message: Box<str>,
     },
+    /// The program ended, with how and its last line.
+    Ended(Box<str>),
     /// The session ended.
     Closed,
     /// The server wants a person's input, which is refused.
@@ -78,7 +80,7 @@ impl fmt::Display for Reason {
         match self {
             Self::TimedOut(limit) => write!(f, "no answer within {limit:?}"),
             Self::Trouble(trouble) => write!(f, "{trouble}"),
-            Self::Start(reason) => f.write_str(reason),
+            Self::Start(reason) | Self::Ended(reason) => f.write_str(reason),
             Self::Rpc { code, message } if (100..600).contains(code) => {
                 write!(f, "HTTP status {code}: {message}")
             }
@@ -121,7 +123,7 @@ impl Failure {
     pub fn lost_session(&self) -> bool {
         match &self.reason {
             Reason::Trouble(trouble) => !matches!(trouble, Trouble::NoRoom),
-            Reason::Closed => true,
+            Reason::Closed | Reason::Ended(_) => true,
             Reason::TimedOut(_)
             | Reason::Start(_)
             | Reason::Rpc { .. }
@@ -143,6 +145,7 @@ impl Failure {
     pub fn is_unreached(&self) -> bool {
         match &self.reason {
             Reason::TimedOut(_) => self.phase == Phase::Connect,
+            Reason::Ended(_) => self.phase != Phase::Call,
             Reason::Trouble(trouble) => match trouble {
                 Trouble::ConnectTimedOut | Trouble::Unreachable(_) | Trouble::Tls => true,
                 Trouble::Broken => self.phase != Phase::Call,
@@ -175,6 +178,7 @@ impl Failure {
             Reason::TimedOut(_)
             | Reason::Trouble(_)
             | Reason::Start(_)
+            | Reason::Ended(_)
             | Reason::Closed
             | Reason::WantsInput
             | Reason::Protocol => CallError::protocol(SERVER_ERROR, self.to_string()),

@@ -4,6 +4,7 @@ mod failure;
 mod list;
 mod opening;
 mod peer;
+mod program;
 mod redact;
 mod task;
 
@@ -30,6 +31,7 @@ use super::net::connect::Dialer;
 use crate::process::Launcher;
 use list::Pages;
 use opening::Service;
+use program::Program;
 use redact::Redactor;
 
 /// Pages of a tool list that are read; a list without end is cut here.
@@ -87,6 +89,8 @@ pub struct Session {
     label: Arc<str>,
     deadlines: Deadlines,
     service: Service,
+    /// The program at the other end.
+    program: Option<Program>,
     progress: Progress,
     /// What of the server's words may be told.
     redactor: Redactor,
@@ -106,14 +110,15 @@ impl Session {
         let progress = Progress::default();
         let redactor = Redactor::of(endpoint);
         let opened = opening::open(&label, endpoint, deadlines, &progress).await;
-        let service = opened.map_err(|failure| Failure {
+        let opened = opened.map_err(|failure| Failure {
             reason: redactor.reason(failure.reason),
             ..failure
         })?;
         Ok(Self {
             label,
             deadlines,
-            service,
+            service: opened.service,
+            program: opened.program,
             progress,
             redactor,
         })
@@ -176,8 +181,10 @@ impl Session {
         params.meta = trace.map(trace_meta);
         let limit = self.deadlines.call;
         let called = timeout(limit, self.called(params)).await;
-        let outcome = called.map_err(|_elapsed| self.timed_out(Phase::Call, limit))??;
-        Ok(self.redactor.outcome(outcome))
+        match called.map_err(|_elapsed| self.timed_out(Phase::Call, limit))? {
+            Ok(outcome) => Ok(self.redactor.outcome(outcome)),
+            Err(failure) => Err(self.explained(failure).await),
+        }
     }
 
     async fn called(&self, params: CallToolRequestParams) -> Result<Outcome, Failure> {
@@ -234,9 +241,22 @@ impl Session {
     }
 
     /// Why the session is gone.
-    pub(super) fn lost(&self) -> Failure {
+    pub(super) async fn lost(&self) -> Failure {
         let known = self.progress.last_trouble();
-        self.failure(Phase::Call, known.map_or(Reason::Closed, Reason::Trouble))
+        let reason = known.map_or(Reason::Closed, Reason::Trouble);
+        self.explained(self.failure(Phase::Call, reason)).await
+    }
+
+    /// With how the program ended, where that is why.
+    async fn explained(&self, failure: Failure) -> Failure {
+        let Some(program) = &self.program else {
+            return failure;
+        };
+        let failure = program.explain(failure).await;
+        Failure {
+            reason: self.redactor.reason(failure.reason),
+            ..failure
+        }
     }
 
     fn failure(&self, phase: Phase, reason: Reason) -> Failure {

@@ -14,10 +14,11 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 use rmcp::{RoleClient, serve_client_with_lifecycle};
 use tokio::time::{sleep, timeout};
 use vllm_responses_protocol::mcp::file::HttpKind;
-use vllm_responses_protocol::mcp::hidden::visible;
 
 use super::failure;
 use super::peer::Refuser;
+use super::program::{self, Program};
+use super::redact;
 use super::{Deadlines, Endpoint, Failure, Phase, Reason};
 use crate::mcp::guard::Destination;
 use crate::mcp::net::calm::Calm;
@@ -41,13 +42,19 @@ const METHOD_NOT_FOUND: i64 = -32601;
 
 pub(super) type Service = RunningService<RoleClient, Refuser>;
 
+/// An open session, and the program at its other end if that is one of ours.
+pub(super) struct Opened {
+    pub(super) service: Service,
+    pub(super) program: Option<Program>,
+}
+
 /// Opens a session, with the versions that the server speaks.
 pub(super) async fn open(
     label: &Arc<str>,
     endpoint: &Endpoint,
     deadlines: Deadlines,
     progress: &Progress,
-) -> Result<Service, Failure> {
+) -> Result<Opened, Failure> {
     let mut version = ProtocolVersion::LATEST_WITH_INITIALIZE;
     let mut tried = Vec::new();
     let mut first = None;
@@ -61,7 +68,7 @@ pub(super) async fn open(
             version,
         };
         let failure = match opening.run(endpoint).await {
-            Ok(service) => return Ok(service),
+            Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
         let next = other_version(&failure, progress, &tried);
@@ -116,7 +123,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    async fn run(self, endpoint: &Endpoint) -> Result<Service, Failure> {
+    async fn run(self, endpoint: &Endpoint) -> Result<Opened, Failure> {
         match endpoint {
             Endpoint::Stdio { .. } => self.stdio(endpoint).await,
             Endpoint::Http {
@@ -134,11 +141,15 @@ impl Opening<'_> {
                 };
                 let http = Http::new(connector, (**to).clone(), headers.clone());
                 // Opening holds a whole HTTP client; it is rare, and boxed for those who wait.
-                if is_legacy(*kind, to) {
-                    Box::pin(self.legacy(http)).await
+                let service = if is_legacy(*kind, to) {
+                    Box::pin(self.legacy(http)).await?
                 } else {
-                    Box::pin(self.streamable(http)).await
-                }
+                    Box::pin(self.streamable(http)).await?
+                };
+                Ok(Opened {
+                    service,
+                    program: None,
+                })
             }
         }
     }
@@ -152,11 +163,12 @@ impl Opening<'_> {
         }
     }
 
-    async fn stdio(self, endpoint: &Endpoint) -> Result<Service, Failure> {
+    async fn stdio(self, endpoint: &Endpoint) -> Result<Opened, Failure> {
         let started = timeout(self.deadlines.connect, start(self.label, endpoint)).await;
         let spawned = started
             .map_err(|_elapsed| self.timed_out(Phase::Connect))?
             .map_err(|reason| Failure::new(self.label, Phase::Connect, Reason::Start(reason)))?;
+        let program = Program::new(self.label, endpoint, &spawned.child);
         let transport = StdioTransport::new(spawned, self.progress.clone()).map_err(|error| {
             let reason = Reason::Start(error.to_string().into());
             Failure::new(self.label, Phase::Connect, reason)
@@ -164,7 +176,13 @@ impl Opening<'_> {
         let (label, deadlines, progress) = (self.label, self.deadlines, self.progress);
         let lifecycle = self.lifecycle();
         let opened = serve_client_with_lifecycle(self.peer, Calm::new(transport), lifecycle);
-        initialised(label, deadlines, progress, opened).await
+        match initialised(label, deadlines, progress, opened).await {
+            Ok(service) => Ok(Opened {
+                service,
+                program: Some(program),
+            }),
+            Err(failure) => Err(program.explain(failure).await),
+        }
     }
 
     async fn streamable(self, http: Http) -> Result<Service, Failure> {
@@ -261,6 +279,7 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
         stdin: Stdin::Piped,
         output: Output::Protocol,
         grace: GRACE,
+        secrets: redact::given(env),
         // Where memory is short, before the gateway and the model server.
         limits: vec![Limit {
             kind: LimitKind::OomScore,
@@ -276,10 +295,7 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
     let spawned = launcher.spawn(spec).await;
     spawned.map_err(|error| match error {
         SpawnError::NotFound { .. } => {
-            let name = std::path::Path::new(program)
-                .file_name()
-                .unwrap_or_default();
-            let name: String = visible(&name.to_string_lossy()).chars().take(64).collect();
+            let name = program::name_of(program);
             format!(
                 "its program (`command`) `{name}` is not found; install it or give its full path"
             )

@@ -58,7 +58,7 @@ fn holds(delivery: Delivery, bytes: &[u8]) {
         links: vec![Arc::new(link)],
         ..Chain::default()
     };
-    let items = history::from_chain(&chain).expect("a record that is read");
+    let items = history::from_chain(&chain, Marks::new(0)).expect("a record that is read");
     let output: Value = serde_json::from_str(&history::items_json(&items[1..])).unwrap();
     assert_eq!(output, told["output"]);
     let mut again = request();

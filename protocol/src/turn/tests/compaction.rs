@@ -117,7 +117,7 @@ fn a_chain_goes_on_from_its_last_summary() {
         ..Chain::default()
     };
     let kinds = |chain: &Chain| -> Vec<Value> {
-        let items = history::from_chain(chain).unwrap();
+        let items = history::from_chain(chain, Marks::new(0)).unwrap();
         let items: Value = serde_json::from_str(&history::items_json(&items)).unwrap();
         let items = items.as_array().unwrap().iter();
         items.map(|item| item["type"].clone()).collect()
@@ -129,7 +129,10 @@ fn a_chain_goes_on_from_its_last_summary() {
     ]);
     assert_eq!(kinds(&all), ["message", "compaction", "message"]);
     let mut later = Bench::whole();
-    let body = asked(&mut later, history::from_chain(&all).unwrap());
+    let body = asked(
+        &mut later,
+        history::from_chain(&all, Marks::new(0)).unwrap(),
+    );
     assert_eq!(roles(&body), ["user", "user", "assistant", "user"]);
     // One that only came in says nothing about what came before it.
     let all = chain(vec![link(&none, &said), link(&json!([item]), &said)]);
@@ -257,13 +260,8 @@ fn a_summary_that_is_cut_is_not_asked_for_again() {
     bench
         .turn
         .step(NOW, Input::UpstreamAnswer(answer), &mut bench.effects);
-    let refusal = bench
-        .effects
-        .actions
-        .iter()
-        .find_map(|action| match action {
-            Action::Refuse(refusal) => Some(refusal),
-            _ => None,
-        });
-    assert!(refusal.unwrap().error.code.is_work_again());
+    let Some(Action::Refuse(refusal)) = bench.effects.actions.first() else {
+        panic!("{:?}", bench.effects.actions);
+    };
+    assert!(refusal.error.code.is_work_again());
 }

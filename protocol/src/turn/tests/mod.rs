@@ -90,6 +90,7 @@ impl Bench {
             limits,
             seal_keys: Arc::new(SealKeys::new([7; 32], &[], None)),
             efforts: Efforts::AsAsked,
+            marks: Marks::new(0),
         });
         Self {
             turn,

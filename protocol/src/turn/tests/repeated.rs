@@ -40,6 +40,7 @@ fn pairs(body: &Value) -> Vec<(String, String)> {
     pairs
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn what_a_request_has_twice_is_taken_once() {
     let (one, two) = (r#"{"a":1}"#, r#"{"a":2}"#);
@@ -238,6 +239,7 @@ fn a_whole_conversation_beside_its_response_is_known_or_not_at_all() {
     assert_eq!(body["messages"].as_array().unwrap().len(), 7);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn a_call_that_is_told_twice_is_made_once() {
     let f = json!({"name": "f", "arguments": "{\"a\":1}"});

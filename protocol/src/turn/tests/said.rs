@@ -51,7 +51,7 @@ pub(super) fn chain(records: &[&Record]) -> Chain {
 /// there is one, and the record.
 pub(super) fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value>, Record) {
     let mut bench = Bench::new(body);
-    let items = history::from_chain(earlier).unwrap();
+    let items = history::from_chain(earlier, Marks::new(0)).unwrap();
     step(&mut bench, Input::History(items));
     step(&mut bench, Input::UpstreamOpened);
     step(&mut bench, Input::UpstreamBytes(answer));
@@ -89,7 +89,7 @@ pub(super) fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value
 
 pub(super) fn asked_with(body: &Value, earlier: &Chain) -> Result<Value, String> {
     let mut bench = Bench::new(body);
-    let items = history::from_chain(earlier).unwrap();
+    let items = history::from_chain(earlier, Marks::new(0)).unwrap();
     let actions = step(&mut bench, Input::History(items));
     let body = bodies(&actions).pop();
     body.ok_or_else(|| actions.iter().map(name).collect::<Vec<_>>().join(", "))
@@ -121,7 +121,7 @@ fn calls_that_run_here_go_back_under_the_models_own_id() {
     };
     assert!(record.response.contains(said));
     for outputs in [CodeOutputs::Shown, CodeOutputs::Hidden] {
-        let shown = stored.resource(outputs);
+        let shown = stored.resource(outputs, Marks::new(0));
         assert!(!shown.contains(said) && !shown.contains("_said"), "{shown}");
         let resource: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(resource["output"][0]["type"], "code_interpreter_call");
@@ -245,7 +245,7 @@ fn a_summary_leaves_tools_settings_and_the_container() {
         })],
         ..Chain::default()
     };
-    let items = history::from_chain(&chain).unwrap();
+    let items = history::from_chain(&chain, Marks::new(0)).unwrap();
     let kinds: Vec<Value> = items
         .iter()
         .map(|item| json!(item)["type"].clone())

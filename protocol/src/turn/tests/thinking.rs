@@ -199,6 +199,6 @@ fn an_envelope_that_does_not_open_costs_itself_and_is_told() {
         ])
     );
     // Where nothing was left out nothing is said.
-    let whole = super::foreign_calls::whole(&json!({"model": "m", "input": "x"}), &answer);
+    let whole = foreign_calls::whole(&json!({"model": "m", "input": "x"}), &answer);
     assert_eq!(whole.get("input_transformations"), None);
 }

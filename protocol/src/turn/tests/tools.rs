@@ -201,7 +201,7 @@ fn outputs_are_shown_to_those_who_ask_and_stored_in_any_case() {
         } else {
             CodeOutputs::Hidden
         };
-        assert!(text.contains(&stored.resource(shown)));
+        assert!(text.contains(&stored.resource(shown, Marks::new(0))));
     }
 }
 

@@ -7,11 +7,16 @@
 //!
 //! - `Origin`, which browsers send with every POST: one that `gateway.cors_origins` lists, one of this
 //!   machine (`localhost`, 127.0.0.0/8, `::1`), or the gateway's own by a name that no stranger can own.
-//! - `Host`, where the gateway listens on loopback only, and of every connection from this machine itself,
-//!   since a page's own name can be made to point here: the same names.
+//! - `Host`, since a page's own name can be made to point here: the same names. Of every request where
+//!   the gateway listens on loopback only, and of every connection from this machine itself; of others,
+//!   of reads of what is kept here. Their writes have an `Origin`.
 //!
-//! Names that no stranger can own are addresses, names without a dot, names under `localhost`, the name
-//! that the gateway is bound to, and those of `gateway.allowed_hosts`.
+//! Names that no stranger can own are addresses, names without a dot, names under domains that the public
+//! does not have (`localhost`, `internal`, `local`, those of a cluster ...), the name that the gateway is
+//! bound to, and those of `gateway.allowed_hosts`.
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
@@ -31,9 +36,27 @@ use super::error;
 use super::state::AppState;
 
 const HOST: &str = "this gateway is not known under the name in `Host`: use `localhost` or its address, or list \
-     the name in `VR_ALLOWED_HOSTS`";
+     the name in `VR_ALLOWED_HOSTS`; a gateway with API keys takes every name";
 const ORIGIN: &str =
     "web pages of this origin may not use the gateway: list it in `VR_CORS_ORIGINS`";
+/// Ends that no public name has: reserved, never to be given out, or of clusters and homes.
+const PRIVATE: [&str; 12] = [
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "lan",
+    "home",
+    "corp",
+    "test",
+    "svc",
+    "home.arpa",
+];
+/// What may be read under any name: nothing that anybody said is in it, and collectors and balancers
+/// call by names.
+const FREE: [&str; 2] = ["/metrics", "/v1/models"];
 /// To who calls a service on loopback by another name.
 pub(crate) const LOOPBACK_ONLY: &str = "this service listens on loopback only: call it by a name of loopback in `Host`, such as \
      `localhost` or 127.0.0.1";
@@ -83,7 +106,8 @@ impl Door {
         let authority = uri.authority().map(Authority::as_str);
         let host = authority.or_else(|| text(headers, header::HOST));
         let is_near = self.loopback || from_here;
-        if is_near && !host.is_some_and(|host| self.is_ours(name_of(host))) {
+        let judged = is_near || (is_read(method) && !FREE.contains(&uri.path()));
+        if judged && !host.is_some_and(|host| self.is_ours(name_of(host))) {
             return Err(HOST);
         }
         let mut origins = headers.get_all(header::ORIGIN);
@@ -129,18 +153,30 @@ impl Door {
     /// Whether no stranger can own this name.
     fn is_ours(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return false;
+        }
+        let is_under = |end: &&str| {
+            let rest = name.strip_suffix(end);
+            rest.is_some_and(|rest| rest.ends_with('.'))
+        };
         is_address(&name)
             || !name.contains('.')
-            || name.ends_with(".localhost")
+            || PRIVATE.iter().any(is_under)
             || self.names.contains(&name)
     }
 }
 
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 /// Browsers of today send this even where they leave the origin out.
 fn is_cross_site(method: &Method, headers: &HeaderMap) -> bool {
-    let reads = matches!(*method, Method::GET | Method::HEAD);
     let site = headers.get("sec-fetch-site");
-    !reads && site.is_some_and(|site| matches!(site.as_bytes(), b"cross-site" | b"same-site"))
+    !is_read(method)
+        && site.is_some_and(|site| matches!(site.as_bytes(), b"cross-site" | b"same-site"))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -244,205 +280,4 @@ fn is_json(headers: &HeaderMap) -> bool {
         let kind = value.split(';').next().unwrap_or_default().trim();
         kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn door(host: &str, cors: CorsOrigins) -> Door {
-        Door::new(host, &["gateway.corp.example".to_owned()], cors)
-    }
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            let value = header::HeaderValue::from_str(value).unwrap();
-            headers.append(header::HeaderName::from_static(name), value);
-        }
-        headers
-    }
-
-    fn opens(door: &Door, pairs: &[(&'static str, &str)]) -> bool {
-        judged(door, &Uri::from_static("/v1/responses"), pairs, false)
-    }
-
-    #[expect(
-        clippy::fn_params_excessive_bools,
-        reason = "it is a member of what is judged"
-    )]
-    fn judged(door: &Door, uri: &Uri, pairs: &[(&'static str, &str)], from_here: bool) -> bool {
-        let asked = Asked {
-            method: &Method::POST,
-            uri,
-            headers: &headers(pairs),
-            from_here,
-        };
-        door.judge(&asked).is_ok()
-    }
-
-    #[test]
-    fn a_loopback_gateway_is_called_by_its_own_names_only() {
-        let door = door("127.0.0.1", CorsOrigins::None);
-        for host in [
-            "localhost",
-            "LOCALHOST:5969",
-            "127.0.0.1:5969",
-            "127.8.8.8",
-            "[::1]:5969",
-            "app.localhost:1",
-            "devbox",
-            "10.0.0.7:80",
-            "gateway.corp.example:5969",
-            "Gateway.Corp.Example.",
-        ] {
-            assert!(opens(&door, &[("host", host)]), "{host}");
-        }
-        for host in [
-            "evil.example",
-            "evil.example:5969",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "corp.example",
-        ] {
-            assert!(!opens(&door, &[("host", host)]), "{host}");
-        }
-        assert!(!opens(&door, &[]));
-        let absolute = Uri::from_static("http://evil.example/v1/models");
-        assert!(!judged(&door, &absolute, &[("host", "localhost")], false));
-    }
-
-    #[test]
-    fn of_this_machine_itself_only_own_names_come_whatever_the_address() {
-        let door = door("0.0.0.0", CorsOrigins::None);
-        let uri = Uri::from_static("/v1/models");
-        for host in [
-            "localhost:5969",
-            "10.0.0.7",
-            "devbox",
-            "gateway.corp.example",
-        ] {
-            assert!(judged(&door, &uri, &[("host", host)], true), "{host}");
-        }
-        let rebound = [("host", "evil.example:5969")];
-        assert!(!judged(&door, &uri, &rebound, true));
-        assert!(!judged(&door, &uri, &[], true));
-        assert!(judged(&door, &uri, &rebound, false));
-    }
-
-    #[test]
-    fn a_service_on_loopback_is_called_by_names_of_loopback_only() {
-        let names = |host: &str| {
-            let mut head = RequestHead::default();
-            let value = header::HeaderValue::from_str(host).unwrap();
-            head.headers.insert(header::HOST, value);
-            names_loopback(&head)
-        };
-        for host in ["localhost:5970", "127.0.0.1", "[::1]:5970", "Localhost."] {
-            assert!(names(host), "{host}");
-        }
-        for host in [
-            "evil.example:5970",
-            "10.0.0.7",
-            "devbox",
-            "127.0.0.1.evil.example",
-            "",
-        ] {
-            assert!(!names(host), "{host}");
-        }
-        assert!(!names_loopback(&RequestHead::default()));
-    }
-
-    #[test]
-    fn elsewhere_the_host_is_free_and_the_origin_is_not() {
-        let door = door("0.0.0.0", CorsOrigins::None);
-        let host = ("host", "llm.example:5969");
-        assert!(opens(&door, &[host]));
-        for origin in [
-            "http://evil.example",
-            "null",
-            "https://llm.example:5969",
-            "http://llm.example:5969",
-            "file://",
-            "chrome-extension://abc",
-            "http://localhost.evil.example",
-            "",
-        ] {
-            assert!(!opens(&door, &[host, ("origin", origin)]), "{origin}");
-        }
-        for origin in [
-            "http://localhost:3000",
-            "http://127.0.0.1",
-            "http://[::1]:1",
-        ] {
-            assert!(opens(&door, &[host, ("origin", origin)]), "{origin}");
-        }
-        let own = ("host", "gateway.corp.example");
-        assert!(opens(
-            &door,
-            &[own, ("origin", "https://gateway.corp.example")]
-        ));
-        let by_address = ("host", "10.1.1.1:5969");
-        assert!(opens(
-            &door,
-            &[by_address, ("origin", "http://10.1.1.1:5969")]
-        ));
-        assert!(!opens(
-            &door,
-            &[by_address, ("origin", "http://10.1.1.2:5969")]
-        ));
-        let twice = [
-            host,
-            ("origin", "http://localhost"),
-            ("origin", "http://localhost"),
-        ];
-        assert!(!opens(&door, &twice));
-        assert!(!opens(&door, &[host, ("sec-fetch-site", "cross-site")]));
-        assert!(opens(&door, &[host, ("sec-fetch-site", "none")]));
-    }
-
-    #[test]
-    fn listed_pages_come_in_and_a_star_opens_the_door() {
-        let page = "https://app.example.com";
-        let listed = door("127.0.0.1", CorsOrigins::Listed(vec![page.to_owned()]));
-        let local = ("host", "localhost");
-        assert!(opens(&listed, &[local, ("origin", page)]));
-        assert!(!opens(
-            &listed,
-            &[local, ("origin", "https://app.example.com.evil.example")]
-        ));
-        let any = door("127.0.0.1", CorsOrigins::Any);
-        assert!(opens(
-            &any,
-            &[("host", "x.example"), ("origin", "https://y.example")]
-        ));
-    }
-
-    #[test]
-    fn json_is_known_by_its_name() {
-        for kind in [
-            "application/json",
-            "Application/JSON; charset=utf-8",
-            "application/vnd.api+json",
-        ] {
-            assert!(is_json(&headers(&[("content-type", kind)])), "{kind}");
-        }
-        assert!(is_json(&headers(&[])));
-        for kind in [
-            "",
-            "text/plain",
-            "text/json",
-            "application/x-www-form-urlencoded",
-            "multipart/form-data; boundary=application/json",
-            "application/jsonp",
-            "text/plain; x=application/json",
-        ] {
-            assert!(!is_json(&headers(&[("content-type", kind)])), "{kind}");
-        }
-        let both = [
-            ("content-type", "application/json"),
-            ("content-type", "text/plain"),
-        ];
-        assert!(!is_json(&headers(&both)));
-    }
 }

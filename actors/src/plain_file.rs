@@ -1,0 +1,133 @@
+//! Reading small files that are named by people, or lie where others can put something.
+//!
+//! A path may lead to a pipe, a device or a file without end: reading those would wait for ever, on a
+//! thread that must hear signals, or take all memory.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::Uid;
+
+/// More than any of these files has.
+pub const MOST: u64 = 16 << 20;
+/// Bits of a mode: written by the group or by everybody.
+const WRITABLE: u32 = 0o022;
+
+/// The whole file, at most [`MOST`] bytes.
+///
+/// # Errors
+/// The system's; or, with the kind `InvalidInput`, that it is no regular file or is too large.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_with(path).map(|(bytes, _)| bytes)
+}
+
+/// As [`read`], of a file that only this user, or root, can have written: what is in it is relied on.
+///
+/// # Errors
+/// As [`read`]; or that it belongs to, or can be written by, somebody else.
+pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let (bytes, about) = read_with(path)?;
+    match of_others(&about) {
+        Some(why) => Err(refused(&why)),
+        None => Ok(bytes),
+    }
+}
+
+/// As [`read`], of text.
+///
+/// # Errors
+/// As [`read`]; or, with the kind `InvalidData`, that it is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let text = String::from_utf8(read(path)?);
+    text.map_err(|_no_text| io::ErrorKind::InvalidData.into())
+}
+
+/// Why what is in a file may be of others; `None` where only this user and root write it.
+pub fn of_others(about: &Metadata) -> Option<String> {
+    let owner = about.uid();
+    if owner != 0 && owner != Uid::effective().as_raw() {
+        return Some(format!("it belongs to the user with the number {owner}"));
+    }
+    let mode = about.mode() & 0o777;
+    (mode & WRITABLE != 0).then(|| format!("other users can change it (mode {mode:04o})"))
+}
+
+fn read_with(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    // So that opening waits for nobody.
+    let mut options = File::options();
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = options.read(true).custom_flags(flags.bits()).open(path)?;
+    let about = file.metadata()?;
+    let kind = about.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        let name = if kind.is_fifo() { "a pipe" } else { "a device" };
+        return Err(refused(&format!("it is no regular file but {name}")));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST {
+        return Err(refused(&format!("it is larger than {} MiB", MOST >> 20)));
+    }
+    Ok((bytes, about))
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        symlink("/dev/zero", at("endless")).unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        File::create(at("large"))
+            .unwrap()
+            .set_len(MOST + 1)
+            .unwrap();
+        fs::write(at("good"), "text").unwrap();
+        let why = |name: &str| read(&at(name)).unwrap_err().to_string();
+        assert_eq!(why("pipe"), "it is no regular file but a pipe");
+        assert_eq!(why("endless"), "it is no regular file but a device");
+        assert_eq!(why("large"), "it is larger than 16 MiB");
+        let kind = |name: &str| read(&at(name)).unwrap_err().kind();
+        assert_eq!(kind("folder"), io::ErrorKind::IsADirectory);
+        assert_eq!(kind("none"), io::ErrorKind::NotFound);
+        assert_eq!(read(&at("good")).unwrap(), b"text");
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_relied_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        fs::write(&file, "text").unwrap();
+        for (mode, is_own) in [(0o600, true), (0o644, true), (0o620, false), (0o606, false)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_own(&file).is_ok(), is_own, "{mode:o}");
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(&file, Some(65534), None).unwrap();
+            let why = read_own(&file).unwrap_err().to_string();
+            assert_eq!(why, "it belongs to the user with the number 65534");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+DROP TABLE blob_uses;
+DROP TABLE blob_chunks;
+DROP TABLE blobs;
