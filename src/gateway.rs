@@ -141,7 +141,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state, connections)?;
-    refuse_itself(&config.upstream, &addresses)?;
+    listen::refuse_itself(&config.upstream, &addresses)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
         "listening: {}; /v1 answers 503 until everything behind it is up",
@@ -167,19 +167,6 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     control.stop();
     end_escaped().await;
     outcome?
-}
-
-/// Requests to itself would go round until every descriptor is gone.
-fn refuse_itself(upstream: &Upstream, addresses: &[SocketAddr]) -> Result<(), Failure> {
-    match upstream {
-        Upstream::External(settings) if listen::is_own(&settings.base_url, addresses) => {
-            Err(Failure::from(format!(
-                "the upstream {} is this gateway itself: name the model server with `--upstream`",
-                settings.base_url
-            )))
-        }
-        Upstream::External(_) | Upstream::Spawn(_) => Ok(()),
-    }
 }
 
 /// Whoever has killed its guardian may have got away from every stop.
