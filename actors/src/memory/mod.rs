@@ -174,23 +174,18 @@ impl Memory {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Short> {
-        let place = self.place().await;
-        place
-            .inspect_err(|_short| self.note_refused())?
-            .work(work)
-            .await
+        let Ok(Some(place)) = tokio::time::timeout(TURN, self.place()).await else {
+            self.note_refused();
+            return Err(Short::Now);
+        };
+        place.work(work).await
     }
 
-    /// Waits for a place among the few who work on large texts.
-    ///
-    /// # Errors
-    /// Its turn does not come.
-    pub(crate) async fn place(&self) -> Result<Place, Short> {
-        let place = Arc::clone(&self.0.heavy).acquire_owned();
-        match tokio::time::timeout(TURN, place).await {
-            Ok(Ok(permit)) => Ok(Place { _permit: permit }),
-            Ok(Err(_)) | Err(_) => Err(Short::Now),
-        }
+    /// Waits for a place among the few who work on large texts, as long as it takes: for one that has
+    /// begun, holds what it needs and is not refused any more. `None` is never seen.
+    pub(crate) async fn place(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.0.heavy).acquire_owned().await.ok()?;
+        Some(Place { _permit: permit })
     }
 
     /// Adds to what is used if the sum is no more than can be reserved.

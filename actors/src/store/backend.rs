@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::failure::Failure;
@@ -183,14 +184,14 @@ impl Readers {
         read!(self, queries::seal_key())
     }
 
-    /// One chunk of large data.
+    /// One chunk of large data, in pieces.
     pub(super) async fn chunk(
         &self,
         owner: Owner,
         hash: String,
         position: i32,
-    ) -> Result<Option<String>, StoreError> {
-        read!(self, blobs::chunk(&owner, &hash, position))
+    ) -> Result<Option<Vec<Bytes>>, StoreError> {
+        read!(self, blobs::pieces(&owner, &hash, position))
     }
 
     /// The time by the clock that all gateways share: of the server, where there is one. Unix

@@ -95,9 +95,8 @@ impl TurnActor {
         };
         let made = async move {
             match memory.place().await {
-                Ok(place) => place.work(step).await,
-                // Others wait for this one rather than it for ever.
-                Err(_crowded) => Ok(step()),
+                Some(place) => place.work(step).await,
+                None => Ok(step()),
             }
         };
         ctx.wait(made.into_actor(self).map(|made, act, ctx| match made {
