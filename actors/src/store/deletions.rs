@@ -85,12 +85,21 @@ pub(in crate::store) async fn take_over(
     connection: &mut Connection,
     notes: &[DeletionRow],
 ) -> QueryResult<usize> {
-    let mut deleted = 0;
-    for note in notes {
+    let ids: Vec<String> = notes.iter().map(|note| note.id.clone()).collect();
+    let known = of(connection, &ids).await?;
+    for note in notes.iter().filter(|note| !known.contains(&note.id)) {
         let statement = diesel::insert_into(deletions::table)
             .values(note)
             .on_conflict_do_nothing();
         settled(statement.execute(connection)).await?;
+    }
+    let living = responses::table
+        .filter(responses::id.eq_any(&ids))
+        .filter(responses::deleted_at.is_null())
+        .select(responses::id);
+    let living: Vec<String> = settled(living.load(connection)).await?;
+    let mut deleted = 0;
+    for note in notes.iter().filter(|note| living.contains(&note.id)) {
         let there = responses::table
             .filter(responses::id.eq(&note.id))
             .filter(responses::deleted_at.is_null());

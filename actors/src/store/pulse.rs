@@ -45,6 +45,8 @@ struct Known {
     heard: Option<Instant>,
     /// When it was last tried without being asked.
     probed: Option<Instant>,
+    /// Whether it is being tried: each attempt at a database that does not answer takes a connection.
+    probing: bool,
 }
 
 /// What is known of both. Pure.
@@ -99,7 +101,7 @@ impl Pulse {
         })
     }
 
-    /// Whether this side is to be tried now; it is not asked again before the next beat.
+    /// Whether this side is to be tried now.
     fn wants_probe(&mut self, side: Side, now: Instant) -> bool {
         let quiet = match side {
             Side::Reads => QUIET_READS,
@@ -113,11 +115,19 @@ impl Pulse {
         };
         let is_old =
             |at: Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) >= quiet);
-        let wants = is_old(known.heard) && is_old(known.probed);
-        if wants {
-            known.probed = Some(now);
-        }
-        wants
+        !known.probing && is_old(known.heard) && is_old(known.probed)
+    }
+
+    /// It is being tried.
+    fn begin_probe(&mut self, side: Side, now: Instant) {
+        let known = self.side(side);
+        known.probed = Some(now);
+        known.probing = true;
+    }
+
+    /// It has been tried.
+    fn end_probe(&mut self, side: Side) {
+        self.side(side).probing = false;
     }
 }
 
@@ -168,8 +178,7 @@ impl StoreActor {
                 // Its outcome has been noted.
                 let _noted: Result<_, StoreError> = read.await;
             };
-            let told = probe.into_actor(self);
-            ctx.spawn(told.map(|(), store, _| store.tell(Instant::now())));
+            self.try_side(Side::Reads, probe, ctx);
         }
         match self.shared.under_way.get() {
             Some(work) if work.is_late(now) => {
@@ -204,8 +213,23 @@ impl StoreActor {
             };
             shared.note(Side::Writes, Instant::now(), &Err::<(), _>(error));
         };
-        let told = probe.into_actor(self);
-        ctx.spawn(told.map(|(), store, _| store.tell(Instant::now())));
+        self.try_side(Side::Writes, probe, ctx);
+    }
+
+    /// Tells at once what trying came to.
+    fn try_side(
+        &self,
+        side: Side,
+        probe: impl Future<Output = ()> + 'static,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = Instant::now();
+        self.shared.pulse.borrow_mut().begin_probe(side, now);
+        let told = probe.into_actor(self).map(move |(), store: &mut Self, _| {
+            store.shared.pulse.borrow_mut().end_probe(side);
+            store.tell(Instant::now());
+        });
+        ctx.spawn(told);
     }
 
     /// Tells how it stands where that has changed.
@@ -308,6 +332,9 @@ mod tests {
         pulse.worked(Side::Writes, at(0));
         assert!(!pulse.wants_probe(Side::Writes, at(1500)));
         assert!(pulse.wants_probe(Side::Writes, at(2000)));
+        pulse.begin_probe(Side::Writes, at(2000));
+        assert!(!pulse.wants_probe(Side::Writes, at(9000)), "one at a time");
+        pulse.end_probe(Side::Writes);
         assert!(!pulse.wants_probe(Side::Writes, at(3000)));
         busy(&mut pulse, Side::Writes, at(2000), at(4000));
         assert!(!pulse.wants_probe(Side::Writes, at(4500)));
