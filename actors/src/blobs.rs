@@ -9,13 +9,13 @@ use std::time::Duration;
 use actix::Recipient;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
 use vllm_responses_protocol::blob::{BlobRef, Marks, Piece};
 use vllm_responses_protocol::ids::{IdSource as _, Owner};
 
 use crate::ask::ask;
 use crate::env::SystemIds;
 use crate::http1::{Payload, Pieces, Unread};
+use crate::memory::CallersPlaces;
 use crate::store::messages::{CHUNK, ReadChunk};
 
 /// The store's own deadlines are shorter; this one is for a store actor that died.
@@ -123,8 +123,9 @@ impl Parts {
     }
 
     /// Reads it from its beginning; each chunk in one of these places, where they are given.
-    pub fn read(&self, places: Option<Arc<Semaphore>>) -> Pieces {
+    pub fn read(&self, places: Option<CallersPlaces>) -> Pieces {
         let reader = Reader {
+            ready: VecDeque::new(),
             parts: self.pieces.iter().cloned().collect(),
             position: 0,
             left: 0,
@@ -138,6 +139,8 @@ impl Parts {
 
 /// Where the reading of a text is.
 struct Reader {
+    /// What was read and is not taken.
+    ready: VecDeque<Bytes>,
     /// What is not read to its end.
     parts: VecDeque<Part>,
     /// Of the next chunk of the first part.
@@ -146,42 +149,47 @@ struct Reader {
     left: usize,
     owner: Owner,
     chunks: Recipient<ReadChunk>,
-    places: Option<Arc<Semaphore>>,
+    places: Option<CallersPlaces>,
 }
 
 impl Reader {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Unread> {
-        match self.parts.front().cloned() {
-            None => Ok(None),
-            Some(Part::Text(text)) => {
-                self.parts.pop_front();
-                Ok(Some((text, self)))
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some((piece, self)));
             }
-            Some(Part::Blob(blob)) => {
-                if self.position == 0 {
-                    self.left = blob.bytes();
-                }
-                let chunk = self.chunk(blob).await?;
-                let left = self.left.checked_sub(chunk.len());
-                self.left = left.filter(|_| !chunk.is_empty()).ok_or(Unread::Gone)?;
-                self.position += 1;
-                if self.left == 0 {
-                    self.position = 0;
+            match self.parts.front().cloned() {
+                None => return Ok(None),
+                Some(Part::Text(text)) => {
                     self.parts.pop_front();
+                    self.ready.push_back(text);
                 }
-                Ok(Some((chunk, self)))
+                Some(Part::Blob(blob)) => self.read_more(blob).await?,
             }
         }
     }
 
-    async fn chunk(&self, blob: BlobRef) -> Result<Bytes, Unread> {
+    /// Reads the next chunk of the first part.
+    async fn read_more(&mut self, blob: BlobRef) -> Result<(), Unread> {
+        if self.position == 0 {
+            self.left = blob.bytes();
+        }
+        let pieces = self.chunk(blob).await?;
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        let left = self.left.checked_sub(length).filter(|_| length > 0);
+        self.left = left.ok_or(Unread::Gone)?;
+        self.ready = pieces.into();
+        self.position += 1;
+        if self.left == 0 {
+            self.position = 0;
+            self.parts.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn chunk(&self, blob: BlobRef) -> Result<Vec<Bytes>, Unread> {
         let _place = match &self.places {
-            Some(places) => Some(
-                places
-                    .acquire()
-                    .await
-                    .map_err(|_closed| Unread::Unavailable)?,
-            ),
+            Some(places) => Some(places.take().await.ok_or(Unread::Unavailable)?),
             None => None,
         };
         let read = ReadChunk {

@@ -207,7 +207,7 @@ mod tests {
             model: "m",
         };
         let sealed = one.seal("t", bond, 0, &mut CountingIds::default());
-        other.open(&sealed.unwrap(), bond, 0).is_some()
+        other.open(&sealed.unwrap(), bond, 0).is_ok()
     }
 
     /// A store that is there; `SQLite`'s key is not in it.

@@ -52,6 +52,7 @@ fn turn(body: &str) -> Turn {
         created_at_ms: 1_700_000_000_000,
         metadata: request.metadata.clone(),
         settings: request.settings.echo(),
+        input_transformations: Vec::new(),
     };
     Turn::new(Seed {
         purpose: Purpose::Answer,

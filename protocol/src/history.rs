@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::blob::Marks;
 use crate::ids::CountingIds;
-use crate::json::{self, Place, Problems, kind};
+use crate::json::{self, Problems, kind};
 use crate::json_text;
 use crate::record::{Chain, Link};
 use crate::responses::decode::Reader;
@@ -227,7 +227,7 @@ fn read_items(raw: &RawValue) -> Option<Vec<Item>> {
         ids: &mut CountingIds::default(),
         problems: &mut Problems::default(),
     };
-    Some(reader.items(raw, &Place::Root))
+    Some(reader.stored_items(raw))
 }
 
 /// Reads the items of one stored turn's input, as [`items_json`] wrote them.

@@ -8,6 +8,10 @@
 //! ```text
 //! base64url( version 1 | key id 8 | unix seconds 8 | fresh bits 16 | ciphertext | tag 16 )
 //! ```
+//!
+//! The model is the first thing in the ciphertext (`length 2 | model | text`), so that who opens an
+//! envelope of another model can be told so. Envelopes of version 1, which have the model in what is
+//! authenticated beside the text, are opened still.
 
 use std::fmt;
 
@@ -18,7 +22,10 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 
 use crate::ids::{IdSource, Owner};
 
-const VERSION: u8 = 1;
+/// The version that is written.
+const VERSION: u8 = 2;
+/// The version that has nothing but the text in its ciphertext.
+const TEXT_ONLY: u8 = 1;
 const KEY_ID: usize = 8;
 const HEAD: usize = 1 + KEY_ID + 8 + 16;
 
@@ -41,6 +48,16 @@ impl fmt::Debug for SealKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SealKeys({} keys)", self.keys.len())
     }
+}
+
+/// Why an envelope does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// It is the owner's, and another model thought it.
+    OtherModel,
+    /// It was changed, is another's, has expired, or its key is not known. Which of these it was is
+    /// nobody's business.
+    Foreign,
 }
 
 /// What an envelope is bound to: one that is opened for another owner or model does not open.
@@ -79,7 +96,9 @@ impl SealKeys {
         let bits = ids.next_bits().to_be_bytes();
         envelope.extend_from_slice(&bits);
         let about = bond.about(&envelope);
-        let mut body = text.as_bytes().to_vec();
+        let model = bond.model.as_bytes();
+        let length = u16::try_from(model.len()).ok()?.to_be_bytes();
+        let mut body = [&length[..], model, text.as_bytes()].concat();
         let once = key.once(&bits)?;
         once.seal_in_place_append_tag(nonce(), Aad::from(&about), &mut body)
             .ok()?;
@@ -87,9 +106,28 @@ impl SealKeys {
         Some(URL_SAFE_NO_PAD.encode(envelope))
     }
 
-    /// Opens an envelope; `None` for one that was changed, is another's, has expired, or whose key is
-    /// not known any more. Which of these it was is nobody's business.
-    pub fn open(&self, text: &str, bond: Bond<'_>, now_ms: i64) -> Option<String> {
+    /// Opens an envelope.
+    ///
+    /// # Errors
+    /// Why it does not open.
+    pub fn open(&self, text: &str, bond: Bond<'_>, now_ms: i64) -> Result<String, Unopened> {
+        let (version, body) = self.opened(text, bond, now_ms).ok_or(Unopened::Foreign)?;
+        let text = if version == TEXT_ONLY {
+            &body[..]
+        } else {
+            let (length, rest) = body.split_first_chunk().ok_or(Unopened::Foreign)?;
+            let length = usize::from(u16::from_be_bytes(*length));
+            let (model, text) = rest.split_at_checked(length).ok_or(Unopened::Foreign)?;
+            if model != bond.model.as_bytes() {
+                return Err(other(model, bond));
+            }
+            text
+        };
+        String::from_utf8(text.to_vec()).map_err(|_no_text| Unopened::Foreign)
+    }
+
+    /// Version and content of an envelope that is the owner's and holds still.
+    fn opened(&self, text: &str, bond: Bond<'_>, now_ms: i64) -> Option<(u8, Vec<u8>)> {
         let envelope = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (head, body) = envelope.split_at_checked(HEAD)?;
         let (version, rest) = head.split_first()?;
@@ -97,17 +135,28 @@ impl SealKeys {
         let (seconds, bits) = rest.split_at_checked(8)?;
         let sealed_ms = i64::from_be_bytes(seconds.try_into().ok()?).saturating_mul(1000);
         let age = now_ms.saturating_sub(sealed_ms);
-        if *version != VERSION || self.max_age_ms.is_some_and(|most| age > most) {
+        if self.max_age_ms.is_some_and(|most| age > most) {
             return None;
         }
+        let about = match *version {
+            VERSION => bond.about(head),
+            TEXT_ONLY => [&bond.about(head)[..], bond.model.as_bytes()].concat(),
+            _ => return None,
+        };
         let key = self.keys.iter().find(|key| key.id == id)?;
-        let about = bond.about(head);
         let mut body = body.to_vec();
         let once = key.once(bits)?;
-        let plain = once
-            .open_in_place(nonce(), Aad::from(&about), &mut body)
-            .ok()?;
-        String::from_utf8(plain.to_vec()).ok()
+        let plain = once.open_in_place(nonce(), Aad::from(&about), &mut body);
+        Some((*version, plain.ok()?.to_vec()))
+    }
+}
+
+/// What an envelope of another model is: a summary, which is bound to none, is no thinking.
+fn other(model: &[u8], bond: Bond<'_>) -> Unopened {
+    if model.is_empty() || bond.model.is_empty() {
+        Unopened::Foreign
+    } else {
+        Unopened::OtherModel
     }
 }
 
@@ -156,11 +205,11 @@ impl<'a> Bond<'a> {
 }
 
 impl Bond<'_> {
-    /// What is authenticated beside the text. The length keeps owner and model apart.
+    /// What is authenticated beside the text. The length keeps the owner apart from what may follow.
     fn about(self, head: &[u8]) -> Vec<u8> {
         let owner = self.owner.as_str().as_bytes();
         let length = u64::try_from(owner.len()).unwrap_or(u64::MAX).to_be_bytes();
-        [head, &length, owner, self.model.as_bytes()].concat()
+        [head, &length, owner].concat()
     }
 }
 
@@ -172,6 +221,8 @@ mod tests {
     use crate::ids::CountingIds;
 
     const NOW: i64 = 1_700_000_000_123;
+    const OF_0_1_0: &str =
+        "ATpID2S7krWtAAAAAGVT8QAAAQIDBAUGBwgJCgsMDQ4PZYCgJYvBGaZMODnVfLfr-yh9GodGTO8";
 
     fn sealed(keys: &SealKeys, text: &str) -> String {
         let owner = Owner::new("o");
@@ -188,7 +239,7 @@ mod tests {
         text: &str,
         (owner, model): (&str, &str),
         at: i64,
-    ) -> Option<String> {
+    ) -> Result<String, Unopened> {
         let owner = Owner::new(owner);
         let bond = Bond {
             owner: &owner,
@@ -203,10 +254,33 @@ mod tests {
         let text = sealed(&keys, "thought");
         assert_eq!(
             opened(&keys, &text, ("o", "m"), NOW).as_deref(),
-            Some("thought")
+            Ok("thought")
         );
-        for bond in [("p", "m"), ("o", "n"), ("om", ""), ("", "om")] {
-            assert_eq!(opened(&keys, &text, bond, NOW), None, "{bond:?}");
+        for (bond, why) in [
+            (("p", "m"), Unopened::Foreign),
+            (("o", "n"), Unopened::OtherModel),
+            (("o", ""), Unopened::Foreign),
+            (("om", ""), Unopened::Foreign),
+            (("", "om"), Unopened::Foreign),
+        ] {
+            assert_eq!(opened(&keys, &text, bond, NOW), Err(why), "{bond:?}");
+        }
+    }
+
+    #[test]
+    fn envelopes_of_the_first_version_open() {
+        // As 0.1.0 wrote them, with this key for this owner and model.
+        let keys = SealKeys::new([1; 32], &[], None);
+        assert_eq!(
+            opened(&keys, OF_0_1_0, ("o", "m"), NOW).as_deref(),
+            Ok("thought")
+        );
+        for bond in [("p", "m"), ("o", "n"), ("o", "")] {
+            assert_eq!(
+                opened(&keys, OF_0_1_0, bond, NOW),
+                Err(Unopened::Foreign),
+                "{bond:?}"
+            );
         }
     }
 
@@ -214,11 +288,11 @@ mod tests {
     fn keys_rotate() {
         let text = sealed(&SealKeys::new([1; 32], &[], None), "t");
         let rotated = SealKeys::new([2; 32], &[[1; 32]], None);
-        assert!(opened(&rotated, &text, ("o", "m"), NOW).is_some());
+        assert!(opened(&rotated, &text, ("o", "m"), NOW).is_ok());
         let forgotten = SealKeys::new([2; 32], &[], None);
-        assert!(opened(&forgotten, &text, ("o", "m"), NOW).is_none());
+        assert!(opened(&forgotten, &text, ("o", "m"), NOW).is_err());
         let fresh = sealed(&rotated, "t");
-        assert!(opened(&forgotten, &fresh, ("o", "m"), NOW).is_some());
+        assert!(opened(&forgotten, &fresh, ("o", "m"), NOW).is_ok());
         assert!(!format!("{rotated:?}").contains('2'.to_string().repeat(2).as_str()));
     }
 
@@ -226,8 +300,8 @@ mod tests {
     fn envelopes_expire() {
         let keys = SealKeys::new([1; 32], &[], Some(60_000));
         let text = sealed(&keys, "t");
-        assert!(opened(&keys, &text, ("o", "m"), NOW + 59_000).is_some());
-        assert!(opened(&keys, &text, ("o", "m"), NOW + 61_000).is_none());
+        assert!(opened(&keys, &text, ("o", "m"), NOW + 59_000).is_ok());
+        assert!(opened(&keys, &text, ("o", "m"), NOW + 61_000).is_err());
     }
 
     #[test]
@@ -247,20 +321,20 @@ mod tests {
         fn any_text_comes_back_and_any_changed_byte_does_not(text in any::<String>(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
             let keys = SealKeys::new([1; 32], &[], None);
             let envelope = sealed(&keys, &text);
-            prop_assert_eq!(opened(&keys, &envelope, ("o", "m"), NOW), Some(text));
+            prop_assert_eq!(opened(&keys, &envelope, ("o", "m"), NOW), Ok(text));
             let mut bytes = URL_SAFE_NO_PAD.decode(&envelope).unwrap();
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             let changed = URL_SAFE_NO_PAD.encode(&bytes);
-            prop_assert_eq!(opened(&keys, &changed, ("o", "m"), NOW), None);
+            prop_assert_eq!(opened(&keys, &changed, ("o", "m"), NOW), Err(Unopened::Foreign));
             let cut = URL_SAFE_NO_PAD.encode(&bytes[..at]);
-            prop_assert_eq!(opened(&keys, &cut, ("o", "m"), NOW), None);
+            prop_assert_eq!(opened(&keys, &cut, ("o", "m"), NOW), Err(Unopened::Foreign));
         }
 
         #[test]
         fn garbage_does_not_open(text in any::<String>()) {
             let keys = SealKeys::new([1; 32], &[], None);
-            prop_assert_eq!(opened(&keys, &text, ("o", "m"), NOW), None);
+            prop_assert_eq!(opened(&keys, &text, ("o", "m"), NOW), Err(Unopened::Foreign));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Server-sent events, both ways: a push decoder over bytes and the writer of one frame.
 //!
 //! The decoder follows the WHATWG event-stream grammar: LF, CRLF and CR line ends, a leading BOM,
-//! comments, `data:` with or without a space, several data lines joined by a newline. It keeps a
+//! comments, `data:` with or without a space, several data lines joined by a newline; and one thing
+//! more, `error:` lines, which are data of an `error` event: older llama.cpp servers write them. It keeps a
 //! cap on what it buffers, so that an upstream that never ends a line cannot grow the process.
 
 use memchr::memchr2;
@@ -200,6 +201,13 @@ impl Decoder {
         match name {
             b"event" => self.event = value,
             b"data" => self.add_data(value),
+            b"error" => {
+                // The name of the field is that of the event.
+                let start = start - self.frame;
+                let end = start + name.len();
+                self.event = Span { start, end };
+                self.add_data(value);
+            }
             // Comments, `id`, `retry` and unknown fields mean nothing here.
             _ => {}
         }
@@ -275,6 +283,9 @@ mod tests {
             ),
             ("data: a\ndata: b\nevent: e\n\n", vec![pair("e", "a\nb")]),
             ("event: lonely\n\ndata: a\n\n", vec![pair("", "a")]),
+            ("error: {}\n\n", vec![pair("error", "{}")]),
+            ("data: a\nerror:b\n\n", vec![pair("error", "a\nb")]),
+            ("error\nerror\n\n", vec![pair("error", "\n")]),
             ("data: unfinished", vec![]),
             ("data: a:b: c\n\n\n\n", vec![pair("", "a:b: c")]),
         ];
@@ -320,7 +331,7 @@ mod tests {
     proptest! {
         #[test]
         fn f1_any_split_gives_the_same_frames(
-            text in "(data|event|: c|x)?:? ?[a-c:é]{0,3}(\r|\n|\r\n){1,3}(data: ?[a-cé]{0,4}(\r|\n|\r\n){1,2}){0,6}",
+            text in "(data|event|error|: c|x)?:? ?[a-c:é]{0,3}(\r|\n|\r\n){1,3}(data: ?[a-cé]{0,4}(\r|\n|\r\n){1,2}){0,6}",
             cuts in proptest::collection::vec(0usize..80, 0..8),
         ) {
             let bytes = text.as_bytes();

@@ -40,8 +40,9 @@ Moves a gateway from SQLite to PostgreSQL, or back:
   2. Stop the gateway, run the same command again: it writes only what is missing.
   3. Start the gateway with the new VR_DB_PATH.
 Either end may be left out, and is then the database of VR_DB_PATH; so a password need not stand
-on the command line. A copy that was interrupted is taken up by the next one. At the end both
-databases are read and compared byte by byte; the source is never changed.";
+on the command line. A copy that was interrupted is taken up by the next one. What clients deleted
+since the first copy is deleted in the new database too, if the copies are less than 90 days apart.
+At the end both databases are read and compared byte by byte; the source is never changed.";
 
 const BACKUP_AFTER: &str = "\
 Writes what the database holds at this moment to FILE, which must not be there yet and only its
@@ -332,8 +333,16 @@ fn verdict(copied: &Copied) -> Result<String, Problem> {
         equal,
         clashes,
         missed,
+        deleted,
+        strange,
+        strangers,
     } = copied;
-    let counts = format!("{written} written, {found} there before, {equal} compared and equal");
+    let deleted = match deleted {
+        0 => String::new(),
+        some => format!(", {some} deleted as in the source"),
+    };
+    let counts =
+        format!("{written} written, {found} there before, {equal} compared and equal{deleted}");
     if !clashes.is_empty() {
         return Err(failed(format!(
             "{counts}; the target has other responses under ids of the source, such as {}: \
@@ -344,6 +353,14 @@ fn verdict(copied: &Copied) -> Result<String, Problem> {
     if *missed > 0 {
         return Err(failed(format!(
             "{counts}; {missed} changed or came while the copy ran: stop the gateway and run it again"
+        )));
+    }
+    if *strange > 0 {
+        return Err(failed(format!(
+            "{counts}; {strange} of the target are not in the source, such as {}: were they not made \
+             there, then they were deleted in the source, too long ago to tell: copy to an empty \
+             database",
+            strangers.join(", ")
         )));
     }
     Ok(format!("{counts}.\n"))

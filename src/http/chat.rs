@@ -67,6 +67,7 @@ pub(super) async fn passthrough(
                 answer,
                 ended: ended_from_outside(&permit),
                 silence: Silence::new(state.upstream.deadlines.idle),
+                cut: None,
                 spent: estimate.map(Spent::new),
                 permit,
                 span,
@@ -151,6 +152,14 @@ fn pass_on(
     let Ok(status) = StatusCode::from_u16(answer.status) else {
         return error::answer(&Cut::BrokenOff.error());
     };
+    if status.is_redirection() {
+        // Nobody is sent on with the gateway's key, or with the client's words.
+        return error::answer(&ApiError::new(
+            ApiErrorCode::UpstreamBadResponse,
+            "the upstream model server redirects, and redirects are not followed: its address is \
+             another one than the gateway was given",
+        ));
+    }
     if secrets.any()
         && answer
             .headers

@@ -68,6 +68,8 @@ pub(super) struct Passing {
     pub(super) answer: Redacted,
     pub(super) ended: Pin<Box<dyn Future<Output = Cut>>>,
     pub(super) silence: Silence,
+    /// Why the answer is cut off, once what came before has been handed on.
+    pub(super) cut: Option<Cut>,
     /// Where tokens are limited.
     pub(super) spent: Option<Spent>,
     pub(super) permit: Permit,
@@ -80,6 +82,9 @@ impl Stream for Passing {
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Some(cut) = this.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let cut = match this.answer.poll_next_unpin(task) {
             Poll::Ready(Some(Ok(bytes))) => {
                 this.silence.broken();
@@ -101,7 +106,10 @@ impl Stream for Passing {
             Cut::Stopping | Cut::Overloaded => "the gateway ended the answer",
         };
         this.span.fail(words);
-        Poll::Ready(Some(Err(cut)))
+        // The HTTP layer throws away what it has not written when a body fails: it is to write first.
+        this.cut = Some(cut);
+        task.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Addr, Recipient};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use vllm_responses_actors::blobs::Blobs;
 use vllm_responses_actors::cache::messages as cache;
 use vllm_responses_actors::interpreter::messages as interpreter;
 use vllm_responses_actors::limits::Asker;
 use vllm_responses_actors::mcp::messages::{ListServers, ListTools};
-use vllm_responses_actors::memory::{Memory, Shares};
+use vllm_responses_actors::memory::{Memory, Places, Shares};
 use vllm_responses_actors::metrics::{Metrics, MetricsDoor};
 use vllm_responses_actors::process::messages as process;
 use vllm_responses_actors::store::messages::{
@@ -33,6 +33,8 @@ use crate::keys::KeyRing;
 /// Reads of stored responses at once: fewer than there are connections to a database, so that turns
 /// find one.
 const READERS: usize = 4;
+/// Those that one caller may have: others find one, however many he asks for.
+const READERS_EACH: usize = 2;
 
 /// Shared by all workers; immutable.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ pub struct Intake {
     /// The part of it that one caller's reads of stored responses may have.
     pub reads: Shares,
     /// Reads at once.
-    pub readers: Arc<Semaphore>,
+    pub readers: Places,
 }
 
 impl Intake {
@@ -115,7 +117,7 @@ impl Intake {
             memory,
             bodies: Shares::new(most / 2),
             reads: Shares::new(most / 8),
-            readers: Arc::new(Semaphore::new(READERS)),
+            readers: Places::new(READERS, READERS_EACH),
         }
     }
 }

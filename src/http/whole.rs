@@ -2,16 +2,14 @@
 //! the store while they are sent.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use futures_util::Stream as _;
-use tokio::sync::Semaphore;
 use vllm_responses_actors::blobs::Whole;
 use vllm_responses_actors::http1::{Pieces, Unread};
-use vllm_responses_actors::memory::Held;
+use vllm_responses_actors::memory::{CallersPlaces, Held};
 
 /// A body goes to the HTTP layer, which copies it, in pieces of this size.
 const PIECE: usize = 32 * 1024;
@@ -27,7 +25,7 @@ pub(super) struct WholeBody {
 
 impl WholeBody {
     /// Holds this until it is sent; reads each chunk in one of these places.
-    pub(super) fn new(whole: Whole, held: Held, places: Option<Arc<Semaphore>>) -> Self {
+    pub(super) fn new(whole: Whole, held: Held, places: Option<CallersPlaces>) -> Self {
         let length = whole.length();
         let (rest, more) = match whole {
             Whole::Text(text) => (text, None),

@@ -251,7 +251,7 @@ impl Handler<Fetch> for CacheActor {
 
 /// Many at once, bounded by the store. Never in Redis.
 impl Handler<ReadChunk> for CacheActor {
-    type Result = ResponseFuture<Result<Option<Bytes>, StoreError>>;
+    type Result = ResponseFuture<Result<Option<Vec<Bytes>>, StoreError>>;
 
     fn handle(&mut self, message: ReadChunk, _: &mut Self::Context) -> Self::Result {
         pass_on(&self.store.chunks, message)

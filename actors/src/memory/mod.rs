@@ -10,6 +10,7 @@
 pub mod account;
 #[expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
 pub mod allocator;
+mod places;
 mod share;
 pub mod weight;
 
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use account::Accounts;
 pub use account::{Account, Enroll};
+pub use places::{CallersPlace, CallersPlaces, Places};
 pub use share::{Share, Shares};
 
 /// No more can be reserved above this part of the budget, in per cent.

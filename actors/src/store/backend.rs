@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::failure::Failure;
@@ -173,19 +174,24 @@ impl Readers {
         read!(self, queries::epoch())
     }
 
+    /// Whether responses can be read.
+    pub(super) async fn try_read(&self) -> Result<bool, StoreError> {
+        read!(self, queries::try_read())
+    }
+
     /// The key that seals reasoning.
     pub(super) async fn seal_key(&self) -> Result<Option<String>, StoreError> {
         read!(self, queries::seal_key())
     }
 
-    /// One chunk of large data.
+    /// One chunk of large data, in pieces.
     pub(super) async fn chunk(
         &self,
         owner: Owner,
         hash: String,
         position: i32,
-    ) -> Result<Option<String>, StoreError> {
-        read!(self, blobs::chunk(&owner, &hash, position))
+    ) -> Result<Option<Vec<Bytes>>, StoreError> {
+        read!(self, blobs::pieces(&owner, &hash, position))
     }
 
     /// The time by the clock that all gateways share: of the server, where there is one. Unix
@@ -308,6 +314,7 @@ impl Engine {
             .map_err(Failure::from),
             Self::Postgres(pool) => {
                 postgres::transact(pool, async |connection: &mut postgres::Connection| {
+                    postgres::lock_as_writers(connection).await?;
                     if how == Probe::Write {
                         postgres::queries::try_write(connection).await?;
                     }

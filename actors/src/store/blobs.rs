@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use bytes::Bytes;
 use diesel::QueryResult;
 use diesel::dsl::{exists, not};
 use diesel::prelude::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
@@ -20,6 +21,8 @@ use crate::store::schema::{blob_chunks, blob_uses, blobs};
 
 /// Data looked at in one transaction that removes.
 const UNUSED: i64 = 64;
+/// Most bytes of a piece.
+const PIECE: usize = 64 << 10;
 /// How often data is tried that comes and goes at the same moment.
 const TRIES: u32 = 3;
 
@@ -147,6 +150,22 @@ pub(in crate::store) async fn put_chunks(
 
 fn fault(kind: DatabaseErrorKind, words: &str) -> DieselError {
     DieselError::DatabaseError(kind, Box::new(words.to_owned()))
+}
+
+/// One chunk in small pieces, which other threads free: the allocator keeps what is large for the thread
+/// that made it (measured: 300 MB held after 100 MB were read).
+pub(in crate::store) async fn pieces(
+    connection: &mut Connection,
+    owner: &Owner,
+    hash: &str,
+    position: i32,
+) -> QueryResult<Option<Vec<Bytes>>> {
+    let chunk = chunk(connection, owner, hash, position).await?;
+    let cut = |chunk: String| {
+        let pieces = chunk.as_bytes().chunks(PIECE);
+        pieces.map(Bytes::copy_from_slice).collect()
+    };
+    Ok(chunk.map(cut))
 }
 
 /// One chunk.

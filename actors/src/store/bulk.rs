@@ -2,13 +2,16 @@
 
 use diesel::QueryResult;
 use diesel::dsl::{count_star, min};
-use diesel::prelude::{BoolExpressionMethods, ExpressionMethods, QueryDsl};
+use diesel::prelude::{
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, QueryDsl,
+};
 use diesel::sql_types::Text;
 
+use super::chains::octet_length;
 use super::queries::live;
-use super::{Connection, RunQueryDsl, blobs, put_rows, settled};
-use crate::store::rows::{ApprovalRow, KeptRow, SettingsRow, UseRow};
-use crate::store::schema::{approvals, cache_epoch, responses, settings};
+use super::{Connection, RunQueryDsl, blobs, deletions, put_rows, settled};
+use crate::store::rows::{ApprovalRow, HeadRow, KeptRow, SettingsRow, UseRow};
+use crate::store::schema::{approvals, responses, settings};
 
 /// How many responses there are, are live, were deleted, and when the oldest was made.
 pub(in crate::store) async fn census(
@@ -48,20 +51,62 @@ pub(in crate::store) async fn adopt(connection: &mut Connection, name: &str) -> 
     let left = diesel::delete(settings::table.filter(settings::owner.eq("")));
     settled(left.execute(connection)).await?;
     // What caches know of the ownerless ones is void.
-    settled(diesel::delete(cache_epoch::table).execute(connection)).await?;
+    deletions::void_caches(connection).await?;
     Ok(adopted)
 }
 
-/// Whole responses behind `after`, in the order of their ids.
-pub(in crate::store) async fn page(
+/// What is known of responses before they are read, behind `after`, in the order of their ids.
+pub(in crate::store) async fn heads(
     connection: &mut Connection,
     after: &str,
     limit: i64,
-) -> QueryResult<Vec<KeptRow>> {
+) -> QueryResult<Vec<HeadRow>> {
     let query = responses::table
+        .left_join(
+            settings::table.on(settings::owner
+                .eq(responses::owner)
+                .and(settings::hash.eq(responses::settings_hash))),
+        )
         .filter(responses::id.gt(after))
         .order(responses::id)
-        .limit(limit);
+        .limit(limit)
+        .select((
+            responses::id,
+            responses::owner,
+            responses::settings_hash,
+            octet_length(responses::input_items),
+            octet_length(responses::response),
+            octet_length(settings::json).nullable(),
+        ));
+    settled(query.load(connection)).await
+}
+
+/// Ids of those of these responses that are there, and the bytes of their texts.
+pub(in crate::store) async fn weights(
+    connection: &mut Connection,
+    ids: &[String],
+) -> QueryResult<Vec<(String, i32, i32)>> {
+    let query = responses::table.filter(responses::id.eq_any(ids)).select((
+        responses::id,
+        octet_length(responses::input_items),
+        octet_length(responses::response),
+    ));
+    settled(query.load(connection)).await
+}
+
+/// Live responses behind `after`, in the order of their ids.
+pub(in crate::store) async fn living(
+    connection: &mut Connection,
+    after: &str,
+    now_ms: i64,
+    limit: i64,
+) -> QueryResult<Vec<String>> {
+    let query = responses::table
+        .filter(responses::id.gt(after))
+        .filter(live(now_ms))
+        .order(responses::id)
+        .limit(limit)
+        .select(responses::id);
     settled(query.load(connection)).await
 }
 
@@ -74,17 +119,20 @@ pub(in crate::store) async fn some(
     settled(query.load(connection)).await
 }
 
-/// Settings of these hashes, of every owner.
+/// This owner's settings of these hashes.
 pub(in crate::store) async fn some_settings(
     connection: &mut Connection,
-    hashes: &[String],
+    owner: &str,
+    hashes: &[&str],
 ) -> QueryResult<Vec<SettingsRow>> {
-    let query = settings::table.filter(settings::hash.eq_any(hashes));
+    let query = settings::table
+        .filter(settings::owner.eq(owner))
+        .filter(settings::hash.eq_any(hashes));
     settled(query.load(connection)).await
 }
 
 /// Puts these rows in as they are; of a response that is there, what changes in a row's life is brought
-/// up to date. To be called in a transaction.
+/// up to date; one that was deleted stays deleted. To be called in a transaction.
 pub(in crate::store) async fn put(
     connection: &mut Connection,
     rows: &[KeptRow],
@@ -101,6 +149,9 @@ pub(in crate::store) async fn put(
         return Ok(());
     }
     put_rows(connection, rows).await?;
+    if rows.iter().any(|row| row.deleted_at.is_some()) {
+        deletions::void_caches(connection).await?;
+    }
     blobs::put_uses(connection, uses).await
 }
 

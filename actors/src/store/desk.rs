@@ -1,6 +1,7 @@
 //! What an operator does with a database: look, migrate, purge, adopt, copy. Not an actor: the `db`
 //! commands are alone with their one connection, and wait as long as it takes.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use vllm_responses_protocol::ids::Owner;
 use super::copy::{Copied, Copying};
 use super::failure::Failure;
 use super::messages::StoreError;
-use super::rows::{ApprovalRow, BlobRow, DeadRow, KeptRow, SettingsRow, UseRow};
+use super::rows::{
+    ApprovalRow, BlobRow, DeadRow, DeletionRow, HeadRow, KeptRow, SettingsRow, UseRow,
+};
 use super::settings::{Database, StoreSettings};
 use super::sweep::{Behind, Ground, Pace, Sweep, before};
 use super::writer::Removed;
@@ -186,8 +189,9 @@ impl Desk {
         transact!(self, bulk::adopt(name))
     }
 
-    /// Copies every response that is not there yet, or that has changed since, to `target`, then reads
-    /// both and compares them. An interrupted copy is taken up by another one.
+    /// Copies every response that is not there yet, or that has changed since, to `target`, deletes there
+    /// what was deleted here, then reads both and compares them. An interrupted copy is taken up by
+    /// another one.
     pub async fn copy_to(
         &mut self,
         target: &mut Self,
@@ -196,12 +200,28 @@ impl Desk {
         super::copy::run(self, target, progress).await
     }
 
-    pub(super) async fn page(
+    pub(super) async fn heads(
         &mut self,
         after: &str,
         limit: i64,
-    ) -> Result<Vec<KeptRow>, StoreError> {
-        ask!(self, bulk::page(after, limit))
+    ) -> Result<Vec<HeadRow>, StoreError> {
+        ask!(self, bulk::heads(after, limit))
+    }
+
+    pub(super) async fn weights(
+        &mut self,
+        ids: &[String],
+    ) -> Result<Vec<(String, i32, i32)>, StoreError> {
+        ask!(self, bulk::weights(ids))
+    }
+
+    pub(super) async fn living(
+        &mut self,
+        after: &str,
+        now_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<String>, StoreError> {
+        ask!(self, bulk::living(after, now_ms, limit))
     }
 
     pub(super) async fn some(&mut self, ids: &[String]) -> Result<Vec<KeptRow>, StoreError> {
@@ -210,9 +230,10 @@ impl Desk {
 
     pub(super) async fn some_settings(
         &mut self,
-        hashes: &[String],
+        owner: &str,
+        hashes: &[&str],
     ) -> Result<Vec<SettingsRow>, StoreError> {
-        ask!(self, bulk::some_settings(hashes))
+        ask!(self, bulk::some_settings(owner, hashes))
     }
 
     pub(super) async fn put(
@@ -261,6 +282,25 @@ impl Desk {
 
     pub(super) async fn find_unused(&mut self) -> Result<(), StoreError> {
         transact!(self, blobs::find_unused())
+    }
+
+    pub(super) async fn deletions(
+        &mut self,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<DeletionRow>, StoreError> {
+        ask!(self, deletions::page(after, limit))
+    }
+
+    pub(super) async fn deleted_of(
+        &mut self,
+        ids: &[String],
+    ) -> Result<HashSet<String>, StoreError> {
+        ask!(self, deletions::of(ids))
+    }
+
+    pub(super) async fn take_over(&mut self, notes: &[DeletionRow]) -> Result<usize, StoreError> {
+        transact!(self, deletions::take_over(notes))
     }
 
     pub(super) async fn approvals(

@@ -146,10 +146,10 @@ pub struct Fetch {
 /// Most bytes of a chunk of large data.
 pub const CHUNK: usize = 1 << 20;
 
-/// One chunk of the data that responses of this owner refer to; `None` when it is not there. Sender:
+/// One chunk of the data that responses of this owner refer to, in pieces; `None` when it is not there. Sender:
 /// who writes a text that has references, chunk by chunk.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Option<Bytes>, StoreError>")]
+#[rtype(result = "Result<Option<Vec<Bytes>>, StoreError>")]
 pub struct ReadChunk {
     /// Whose data.
     pub owner: Owner,

@@ -44,7 +44,7 @@ use messages::{
     StoreObservation,
 };
 use pending::{allowance, queue_allowance};
-use pulse::{Pulse, Reports, Side};
+use pulse::{Pulse, Reports, Side, UnderWay};
 use rows::{ApprovalRow, Prepared};
 use settings::StoreSettings;
 use writer::{Care, Job, What, Write};
@@ -110,6 +110,8 @@ struct Shared {
     pulse: RefCell<Pulse>,
     /// Bytes of the writes that are queued or under way.
     queued: Cell<usize>,
+    /// What the writer is at.
+    under_way: Cell<Option<UnderWay>>,
 }
 
 impl Shared {

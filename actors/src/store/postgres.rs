@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
 use diesel::pg::Pg as Database;
 use diesel::result::{DatabaseErrorKind as Kind, Error as DieselError};
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::{BigInt, Bool, Nullable};
 use diesel::upsert::excluded;
 use diesel::{ExpressionMethods as _, QueryResult};
 pub(super) use diesel_async::AsyncPgConnection as Connection;
@@ -61,6 +62,13 @@ pub(super) mod chains;
 )]
 pub(super) mod blobs;
 
+#[path = "deletions.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod deletions;
+
 #[path = "bulk.rs"]
 #[expect(
     clippy::duplicate_mod,
@@ -71,7 +79,7 @@ pub(super) mod bulk;
 /// A statement is a future already.
 use std::convert::identity as settled;
 
-pub(super) use locks::drop_unused;
+pub(super) use locks::{drop_unused, lock_as_writers};
 use locks::{lock_blobs, present_blobs};
 
 /// How long a write, a read or a connection may take, retries included.
@@ -177,7 +185,8 @@ pub(super) async fn bytes(connection: &mut Connection) -> Result<u64, StoreError
     let query = diesel::sql_query(
         "SELECT pg_total_relation_size('responses') + pg_total_relation_size('settings') \
          + pg_total_relation_size('approvals') + pg_total_relation_size('blobs') \
-         + pg_total_relation_size('blob_chunks') + pg_total_relation_size('blob_uses') AS bytes",
+         + pg_total_relation_size('blob_chunks') + pg_total_relation_size('blob_uses') \
+         + pg_total_relation_size('deletions') AS bytes",
     );
     let size: Size = query
         .get_result(connection)
@@ -331,8 +340,7 @@ async fn in_transaction<R>(
 
 /// The server's time, Unix milliseconds.
 pub(super) async fn now_ms(connection: &mut Connection) -> QueryResult<i64> {
-    let now =
-        diesel::dsl::sql::<BigInt>("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
+    let now = sql::<BigInt>("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
     diesel::select(now).get_result(connection).await
 }
 
@@ -421,7 +429,7 @@ async fn insert_settings(connection: &mut Connection, new: &[&Prepared]) -> Quer
 
 async fn is_free_to_sweep(connection: &mut Connection) -> QueryResult<bool> {
     let free = format!("pg_try_advisory_xact_lock({SWEEP_LOCK})");
-    let free = diesel::select(diesel::dsl::sql::<Bool>(&free));
+    let free = diesel::select(sql::<Bool>(&free));
     free.get_result::<bool>(connection).await
 }
 
@@ -433,8 +441,8 @@ async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<
         .do_update()
         .set((
             responses::owner.eq(excluded(responses::owner)),
-            responses::expires_at.eq(excluded(responses::expires_at)),
-            responses::deleted_at.eq(excluded(responses::deleted_at)),
+            responses::expires_at.eq(sql::<Nullable<BigInt>>(deletions::EXPIRES_AT)),
+            responses::deleted_at.eq(sql::<Nullable<BigInt>>(deletions::DELETED_AT)),
         ));
     statement.execute(connection).await.map(drop)
 }

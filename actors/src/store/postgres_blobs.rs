@@ -1,9 +1,10 @@
-//! Large data in PostgreSQL: who relies on it, and who removes it, at the same time.
+//! Locks of PostgreSQL: of who relies on large data and who removes it at the same time, and of who asks
+//! whether responses can be written.
 
 use std::collections::HashSet;
 
 use diesel::{ExpressionMethods as _, QueryDsl as _, QueryResult};
-use diesel_async::RunQueryDsl as _;
+use diesel_async::{RunQueryDsl as _, SimpleAsyncConnection as _};
 
 use super::blobs as statements;
 use super::{Connection, Failure, Pool, is_free_to_sweep, queries, transact};
@@ -52,4 +53,11 @@ pub(in crate::store) async fn drop_unused(pool: &Pool) -> Result<usize, Failure>
         statements::drop_unused(connection, queries::PURGE_BYTES).await
     })
     .await
+}
+
+/// Waits for whom a writer of responses waits for.
+pub(in crate::store) async fn lock_as_writers(connection: &mut Connection) -> QueryResult<()> {
+    connection
+        .batch_execute("LOCK TABLE responses IN ROW EXCLUSIVE MODE")
+        .await
 }

@@ -4,7 +4,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use actix::{ActorContext as _, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _};
+use actix::{
+    ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Recipient,
+    WrapFuture as _,
+};
 use tokio::sync::oneshot;
 
 use super::StoreActor;
@@ -13,14 +16,17 @@ use super::messages::{ReportTo, StoreError};
 use super::writer::{Care, Job};
 use crate::supervisor::messages::{Component, Health, Report};
 
-/// How often it is looked at, and how long nothing may be heard of reads before one is tried.
-const BEAT: Duration = Duration::from_secs(1);
+/// How often it is looked at.
+const BEAT: Duration = Duration::from_millis(500);
+/// How long nothing may be heard of reads before one is tried, and of what has failed.
+const QUIET_READS: Duration = Duration::from_secs(1);
 /// How long nothing may be heard of writes before one is tried.
 const QUIET: Duration = Duration::from_secs(2);
 /// What has failed for so long, without one success, does not work.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A probe of writes that has no answer after this has failed.
-const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// What the writer is at has failed, for the moment, when it takes longer than this and what its bytes
+/// may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The two things that a store does. They fail apart: a full disk can still be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +102,12 @@ impl Pulse {
     /// Whether this side is to be tried now; it is not asked again before the next beat.
     fn wants_probe(&mut self, side: Side, now: Instant) -> bool {
         let quiet = match side {
-            Side::Reads => BEAT,
+            Side::Reads => QUIET_READS,
             Side::Writes => QUIET,
         };
         let known = self.side(side);
         let quiet = if known.failing_since.is_some() {
-            BEAT
+            QUIET_READS
         } else {
             quiet
         };
@@ -112,6 +118,29 @@ impl Pulse {
             known.probed = Some(now);
         }
         wants
+    }
+}
+
+/// What the writer is at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnderWay {
+    began: Instant,
+    /// How much longer than something small it may take.
+    allowance: Duration,
+}
+
+impl UnderWay {
+    /// It begins now.
+    pub(super) fn begin(allowance: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            allowance,
+        }
+    }
+
+    /// Whether it takes longer than it may.
+    fn is_late(self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) > WRITE_LIMIT + self.allowance
     }
 }
 
@@ -134,16 +163,24 @@ impl StoreActor {
         };
         if reads {
             let readers = self.readers.clone();
-            let read = self.noted(async move { readers.epoch().await });
+            let read = self.noted(async move { readers.try_read().await });
             let probe = async move {
                 // Its outcome has been noted.
                 let _noted: Result<_, StoreError> = read.await;
             };
-            ctx.spawn(probe.into_actor(self));
+            let told = probe.into_actor(self);
+            ctx.spawn(told.map(|(), store, _| store.tell(Instant::now())));
         }
-        // Where writes wait, they will tell.
-        if writes && self.writes.capacity() == self.writes.max_capacity() {
-            self.probe_writes(ctx);
+        match self.shared.under_way.get() {
+            Some(work) if work.is_late(now) => {
+                let busy = Err::<(), _>(StoreError::Busy);
+                self.shared.note(Side::Writes, work.began, &busy);
+            }
+            None if writes && self.writes.capacity() == self.writes.max_capacity() => {
+                self.probe_writes(ctx);
+            }
+            // What is under way will tell, as what waits will.
+            Some(_) | None => {}
         }
         self.tell(now);
     }
@@ -157,18 +194,18 @@ impl StoreActor {
         let queued = self.writes.try_send(Job::Care(Care::Probe { how, reply }));
         let shared = Rc::clone(&self.shared);
         let probe = async move {
-            let began = Instant::now();
-            let outcome = match queued {
-                Err(_full) => Err(StoreError::Busy),
-                Ok(()) => match tokio::time::timeout(PROBE_LIMIT, answer).await {
-                    Ok(Ok(outcome)) => outcome,
-                    Ok(Err(_gone)) => Err(StoreError::Unavailable("its writer ended".to_owned())),
-                    Err(_elapsed) => Err(StoreError::Busy),
+            // The writer notes what it came to; a hang is seen by the time that the writer takes.
+            let error = match queued {
+                Err(_full) => StoreError::Busy,
+                Ok(()) => match answer.await {
+                    Ok(_noted) => return,
+                    Err(_gone) => StoreError::Unavailable("its writer ended".to_owned()),
                 },
             };
-            shared.note(Side::Writes, began, &outcome);
+            shared.note(Side::Writes, Instant::now(), &Err::<(), _>(error));
         };
-        ctx.spawn(probe.into_actor(self));
+        let told = probe.into_actor(self);
+        ctx.spawn(told.map(|(), store, _| store.tell(Instant::now())));
     }
 
     /// Tells how it stands where that has changed.
@@ -248,6 +285,19 @@ mod tests {
         let corrupt = StoreError::Corrupt;
         pulse.failed(Side::Reads, began, began + PATIENCE, &corrupt);
         assert_eq!(pulse.verdict(began + PATIENCE), None);
+    }
+
+    #[test]
+    fn what_is_large_may_take_longer_before_it_is_late() {
+        let mut work = UnderWay::begin(Duration::ZERO);
+        let at = |millis| work.began + Duration::from_millis(millis);
+        let (soon, later) = (at(2900), at(5800));
+        assert!(!work.is_late(soon));
+        assert!(work.is_late(later));
+        // 24 MB.
+        work.allowance = Duration::from_millis(2900);
+        assert!(!work.is_late(later));
+        assert!(work.is_late(later + Duration::from_millis(200)));
     }
 
     #[test]

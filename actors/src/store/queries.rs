@@ -18,7 +18,9 @@ use diesel::sql_types::Bool;
 use vllm_responses_protocol::ids::{Owner, ResponseId};
 
 use super::chains::octet_length;
-use super::{Connection, RunQueryDsl, UNUSED, blobs, insert_responses, insert_settings, settled};
+use super::{
+    Connection, RunQueryDsl, UNUSED, blobs, deletions, insert_responses, insert_settings, settled,
+};
 use crate::store::rows::{ApprovalRow, DeadRow, Prepared, PurgedRow, StoredRow};
 use crate::store::schema::{approvals, cache_epoch, responses, seal_key, settings};
 use crate::store::writer::{Attempt, Purged, What};
@@ -187,6 +189,7 @@ pub(in crate::store) async fn purge(
 ) -> QueryResult<Purged> {
     let mut purged = Purged::default();
     let (mut tries, mut room) = (most, PURGE_BYTES);
+    deletions::forget(connection, before_ms).await?;
     while tries > 0 && !ids.is_empty() {
         let candidates = ids.split_off(ids.len().saturating_sub(tries));
         tries -= candidates.len();
@@ -195,6 +198,7 @@ pub(in crate::store) async fn purge(
             ids.extend(left);
             break;
         }
+        deletions::note(connection, &batch, before_ms).await?;
         let gone = purge_leaves(connection, &batch, before_ms).await?;
         let went: Vec<String> = gone.iter().map(|row| row.id.clone()).collect();
         blobs::let_go(connection, &went).await?;
@@ -309,6 +313,12 @@ const TRIED_ROW: i32 = 2;
 pub(in crate::store) async fn epoch(connection: &mut Connection) -> QueryResult<Option<String>> {
     let query = cache_epoch::table.find(EPOCH_ROW).select(cache_epoch::word);
     settled(query.first(connection)).await.optional()
+}
+
+/// Looks for a response that no id names, to see whether responses can be read.
+pub(in crate::store) async fn try_read(connection: &mut Connection) -> QueryResult<bool> {
+    let nobody = responses::table.filter(responses::id.eq(""));
+    settled(diesel::select(exists(nobody)).get_result(connection)).await
 }
 
 /// Begins a new generation of cache entries.

@@ -201,7 +201,7 @@ impl Handler<Fetch> for StoreActor {
 
 /// Many at once, bounded by the readers.
 impl Handler<ReadChunk> for StoreActor {
-    type Result = ResponseFuture<Result<Option<Bytes>, StoreError>>;
+    type Result = ResponseFuture<Result<Option<Vec<Bytes>>, StoreError>>;
 
     fn handle(&mut self, read: ReadChunk, _: &mut Self::Context) -> Self::Result {
         let readers = self.readers.clone();
@@ -211,8 +211,7 @@ impl Handler<ReadChunk> for StoreActor {
                 return Ok(None);
             };
             let chunk = readers.chunk(read.owner, read.blob.digits(), position);
-            let chunk = shared.counters.timed(chunk).await?;
-            Ok(chunk.map(Bytes::from))
+            shared.counters.timed(chunk).await
         })
     }
 }

@@ -8,7 +8,7 @@ use vllm_responses_protocol::ids::{self, Owner, ResponseId};
 use vllm_responses_protocol::record::{Link, Record, SCHEMA_VERSION, Status, Stored};
 
 use super::messages::{CHUNK, Claim, StoreError};
-use super::schema::{approvals, blob_uses, blobs, responses, settings};
+use super::schema::{approvals, blob_uses, blobs, deletions, responses, settings};
 
 /// More links than any conversation has; a longer chain is a cycle or damage, and is refused.
 pub(super) const MAX_LINKS: usize = 10_000;
@@ -196,6 +196,35 @@ impl KeptRow {
         };
         then == *other
     }
+
+    /// Whether nothing is left to copy: the other is this row, or was deleted where it is.
+    pub(super) fn has_come_as(&self, other: &Self) -> bool {
+        let is_deleted = other.deleted_at.is_some() && self.owner == other.owner;
+        self == other || (is_deleted && self.is_same_response(other))
+    }
+}
+
+/// What is known of a row of `responses` before it is read.
+#[derive(Debug, Queryable)]
+pub(super) struct HeadRow {
+    pub(super) id: String,
+    pub(super) owner: String,
+    pub(super) settings_hash: String,
+    /// Bytes of `input_items`.
+    pub(super) taken: i32,
+    /// Bytes of `response`.
+    pub(super) made: i32,
+    /// Bytes of its settings; none when they are not there.
+    pub(super) settings: Option<i32>,
+}
+
+/// A response that was deleted and is gone: a whole row of `deletions`.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable, Queryable)]
+#[diesel(table_name = deletions)]
+pub(super) struct DeletionRow {
+    pub(super) id: String,
+    /// Unix milliseconds.
+    pub(super) gone_at: i64,
 }
 
 /// A whole row of `settings`, for moving.

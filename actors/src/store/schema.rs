@@ -77,5 +77,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    deletions (id) {
+        id -> Text,
+        gone_at -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(responses, settings);
 diesel::allow_tables_to_appear_in_same_query!(blobs, blob_uses);
+diesel::allow_tables_to_appear_in_same_query!(responses, deletions);

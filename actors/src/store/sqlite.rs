@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
+use diesel::dsl::sql;
 use diesel::result::Error as DieselError;
+use diesel::sql_types::{BigInt, Nullable};
 use diesel::sqlite::{Sqlite as Database, SqliteConnection as Connection};
 use diesel::upsert::excluded;
 use diesel::{
@@ -54,6 +56,13 @@ pub(super) mod chains;
     reason = "one text of statements, compiled for every database"
 )]
 pub(super) mod blobs;
+
+#[path = "deletions.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text of statements, compiled for every database"
+)]
+pub(super) mod deletions;
 
 #[path = "bulk.rs"]
 #[expect(
@@ -377,8 +386,8 @@ async fn put_rows(connection: &mut Connection, rows: &[KeptRow]) -> QueryResult<
             .do_update()
             .set((
                 responses::owner.eq(excluded(responses::owner)),
-                responses::expires_at.eq(excluded(responses::expires_at)),
-                responses::deleted_at.eq(excluded(responses::deleted_at)),
+                responses::expires_at.eq(sql::<Nullable<BigInt>>(deletions::EXPIRES_AT)),
+                responses::deleted_at.eq(sql::<Nullable<BigInt>>(deletions::DELETED_AT)),
             ));
         settled(statement.execute(connection)).await?;
     }

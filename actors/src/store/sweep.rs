@@ -86,6 +86,8 @@ pub(super) fn before(now_ms: i64, age: Duration) -> i64 {
 #[derive(Debug, Default)]
 struct Calendar {
     then: Option<(i64, Instant)>,
+    /// Since when it is more than a day behind.
+    behind: Option<Instant>,
     refuses: bool,
 }
 
@@ -96,19 +98,27 @@ impl Calendar {
             self.then = Some((now_ms, now));
             return true;
         };
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let steady = now.saturating_duration_since(then);
-        let ahead = now_ms.saturating_sub(then_ms);
-        let jumped = ahead > i64::try_from((steady + JUMP).as_millis()).unwrap_or(i64::MAX);
+        let ahead = now_ms
+            .saturating_sub(then_ms)
+            .saturating_sub(millis(steady));
+        let jumped = ahead > millis(JUMP);
         if jumped && !self.refuses {
             log::error!(
                 "the clock jumped ahead by more than a day, so nothing is removed: set it right; if it \
                  is right now, start the gateway again"
             );
         }
-        if !jumped {
+        self.refuses = jumped;
+        let behind = (ahead < -millis(JUMP)).then(|| self.behind.unwrap_or(now));
+        self.behind = behind;
+        // One that is behind removes too little, which does no harm. It is the wrong one, and will be
+        // right again, unless it stays so.
+        let stays = behind.is_none_or(|since| now.saturating_duration_since(since) > JUMP);
+        if !jumped && stays {
             self.then = Some((now_ms, now));
         }
-        self.refuses = jumped;
         !jumped
     }
 }
@@ -375,9 +385,15 @@ mod tests {
         assert!(!calendar.believes(60_000 + 31 * day, at(61)));
         assert!(!calendar.believes(120_000 + 31 * day, at(120)));
         assert!(calendar.believes(180_000, at(180)));
-        // A clock that goes back removes too little, which does no harm; from there on it is followed.
-        assert!(calendar.believes(-5 * day, at(240)));
-        assert!(calendar.believes(-5 * day + 60_000, at(300)));
+        // Back for a moment, and right again.
+        assert!(calendar.believes(-31 * day, at(240)));
+        assert!(calendar.believes(300_000, at(300)));
+        assert!(!calendar.believes(360_000 + 2 * day, at(360)));
+        // One that stays behind is followed after a day.
+        assert!(calendar.believes(-31 * day, at(420)));
+        let (long, later) = (2 * 24 * 3600, 2 * 24 * 3600 + 60);
+        assert!(calendar.believes(-29 * day, at(long)));
+        assert!(!calendar.believes(2 * day, at(later)));
     }
 
     #[test]

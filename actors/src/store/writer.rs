@@ -19,7 +19,7 @@ use super::facts::Counters;
 use super::failure::Failure;
 use super::messages::StoreError;
 use super::pending::{GROUP, Waiting, allowance, next_group};
-use super::pulse::Side;
+use super::pulse::{Side, UnderWay};
 use super::rows::{ApprovalRow, Prepared};
 use crate::secret::Secret;
 
@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Rows that are written one by one cost a round trip each, which takes about as long as so many bytes.
 const ROW: usize = 32 << 10;
+/// How much longer than a small write a piece of maintenance may take: it is more than one transaction.
+const CARE: Duration = Duration::from_secs(5);
 
 /// What the writer can be given.
 #[derive(Debug)]
@@ -199,12 +201,14 @@ pub(super) async fn run(mut engine: Engine, mut queue: mpsc::Receiver<Job>, shar
         }
         let cares = sort_out(&mut jobs, &mut pending);
         settle(&mut engine, next_group(&mut pending), &shared).await;
+        shared.under_way.set(None);
         for care in cares {
             if let Care::Close(closed) = care {
                 return close(engine, pending, closed, &shared).await;
             }
             if !care.is_dead() {
                 tend(&mut engine, care, &shared).await;
+                shared.under_way.set(None);
             }
         }
     }
@@ -239,6 +243,11 @@ async fn close(
 
 /// Does one piece of maintenance.
 async fn tend(engine: &mut Engine, care: Care, shared: &Shared) {
+    let allowance = match &care {
+        Care::Probe { .. } => Duration::ZERO,
+        Care::Purge(_) | Care::Forget { .. } | Care::DropUnused { .. } | Care::Close(_) => CARE,
+    };
+    shared.under_way.set(Some(UnderWay::begin(allowance)));
     // Who gave up meanwhile does not listen.
     match care {
         Care::Purge(purge) => {
@@ -255,7 +264,10 @@ async fn tend(engine: &mut Engine, care: Care, shared: &Shared) {
             let _unheard: Result<(), _> = reply.send(engine.drop_unused().await);
         }
         Care::Probe { how, reply } => {
-            let _unheard: Result<(), _> = reply.send(engine.probe(how).await);
+            let began = Instant::now();
+            let outcome = engine.probe(how).await;
+            shared.note(Side::Writes, began, &outcome);
+            let _unheard: Result<(), _> = reply.send(outcome);
         }
         Care::Close(_) => {}
     }
@@ -269,6 +281,9 @@ async fn settle(engine: &mut Engine, group: Vec<Write>, shared: &Shared) {
     let began = Instant::now();
     let size = group.len();
     let bytes: usize = group.iter().map(Waiting::bytes).sum();
+    shared
+        .under_way
+        .set(Some(UnderWay::begin(allowance(bytes))));
     let deadline = began + 2 * (engine.write_limit() + allowance(bytes));
     // New responses go first and by themselves: what else is written may wait for others' locks.
     let is_new = |write: &Write| write.what.new_response().is_some();

@@ -1,7 +1,7 @@
 //! The one timer of a turn: deadlines of the upstream and of the tool loop, and signs of life for the
 //! client.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{AsyncContext as _, Context};
 use vllm_responses_protocol::chat::fault::{UpstreamFault, Waited};
@@ -28,6 +28,8 @@ impl TurnActor {
         }
         if !self.turn.is_away() && self.listens() && self.heard.elapsed() >= self.silence_limit() {
             self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
+        } else if let Some(waited) = self.says_nothing() {
+            self.upstream_broke(UpstreamFault::TimedOut(waited), ctx);
         }
         if self.turn.is_away() {
             // What else is due is seen as soon as the machine is back.
@@ -52,6 +54,18 @@ impl TurnActor {
     /// Whether the upstream's silence is its own: while the client owes a read, it is not read.
     fn listens(&self) -> bool {
         self.upstream.is_some() && !self.blocked
+    }
+
+    /// Whether a stream has sent nothing but signs of life for as long as a whole call may take: proxies
+    /// go on sending them before a model server that is gone.
+    fn says_nothing(&mut self) -> Option<Waited> {
+        let written = self.turn.written();
+        if written != self.gained.0 || !self.listens() {
+            self.gained = (written, Instant::now());
+        }
+        let limit = self.deadlines().whole.max(self.deadlines().idle);
+        let is_stream = self.turn.delivery() == Delivery::Events;
+        (is_stream && self.gained.1.elapsed() >= limit).then_some(Waited::Idle(limit))
     }
 
     fn silence(&self) -> Waited {

@@ -186,17 +186,18 @@ impl TurnActor {
     /// Looks at the clock, and counts the time since the last read of a stream; gives Unix
     /// milliseconds.
     fn note_read(&mut self, read: &Read) -> i64 {
-        self.heard = Instant::now();
+        let now = Instant::now();
         let bytes = matches!(read, Read::Bytes(_));
         if bytes {
-            self.timings.first_token.get_or_insert(self.heard);
+            self.timings.first_token.get_or_insert(now);
         }
-        if bytes
-            && self.turn.delivery() == Delivery::Events
-            && let Some(before) = self.last_read.replace(self.heard)
-        {
+        if self.turn.delivery() == Delivery::Whole {
+            return SystemClock.now_ms();
+        }
+        self.heard = now;
+        if bytes && let Some(before) = self.last_read.replace(now) {
             let turns = self.permit.peers.metrics.turns();
-            turns.gap(self.heard - before);
+            turns.gap(now - before);
         }
         SystemClock.now_ms()
     }

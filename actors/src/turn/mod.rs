@@ -155,8 +155,11 @@ pub(crate) struct TurnActor {
     timings: Timings,
     /// When the client last heard something.
     spoke: Instant,
-    /// When the upstream last said something, or could have.
+    /// When the upstream last sent something, or could have; when the call began, where its answer is
+    /// taken as a whole.
     heard: Instant,
+    /// How much a stream had said when it was last looked at and had said more, and when that was.
+    gained: (usize, Instant),
     /// The client owes a read, so nothing is read of the upstream either.
     blocked: bool,
     /// The running call, where tokens are limited and it has not told what it used.
@@ -200,6 +203,7 @@ impl TurnActor {
             timings: Timings::begin(now, job.queued),
             spoke: now,
             heard: now,
+            gained: (0, now),
             blocked: false,
             uncharged: None,
             last_read: None,
@@ -272,7 +276,7 @@ impl TurnActor {
             }
             Action::LostCalls(calls) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, calls;
-                    "the model called functions without a name: the calls are left out");
+                    "the model called functions without a name, or more than there may be in one answer: the calls are left out");
             }
             Action::EffortRefused => {
                 let model = &self.turn.identity().model;
@@ -375,6 +379,10 @@ impl TurnActor {
         let counted = answer.as_ref().map(|_| ());
         let turns = self.permit.peers.metrics.turns();
         turns.upstream_answered(self.heard - called, counted);
+        self.gained.1 = self.heard;
+        if self.turn.delivery() == Delivery::Whole {
+            self.heard = called;
+        }
         match answer {
             Ok(answer) => {
                 self.upstream = Some(answer);

@@ -183,7 +183,7 @@ impl Handler<LoadPart> for Counting {
 }
 
 impl Handler<ReadChunk> for Counting {
-    type Result = ResponseFuture<Result<Option<Bytes>, StoreError>>;
+    type Result = ResponseFuture<Result<Option<Vec<Bytes>>, StoreError>>;
     fn handle(&mut self, message: ReadChunk, _: &mut Self::Context) -> Self::Result {
         self.pass(message, None, |_| None)
     }

@@ -256,6 +256,48 @@ async fn a_store_that_cannot_write_says_so_and_heals() {
     assert_eq!(store.observe().await.last_error, None);
 }
 
+/// A commit of 20 MiB may take 5.5 s. When it took more than 3, the store was told to be down, and then
+/// stored it.
+#[actix_rt::test]
+async fn a_large_commit_within_its_time_is_no_fault() {
+    let Some(place) = Place::postgres() else {
+        return;
+    };
+    let store = place.store().await;
+    let mut heard = store.listen();
+    assert_eq!(heard.recv().await, Some(Health::Ready));
+    place.run(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM pg_sleep(3.8); RETURN new; END $$; \
+         CREATE TRIGGER slow BEFORE INSERT ON responses FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let mut new = record("alice", "large");
+    new.input_items = format!(r#"[{{"text":"{}"}}]"#, "x".repeat(20 << 20)).into();
+    assert_eq!(store.commit(new).await, Ok(()));
+    actix_rt::time::sleep(Duration::from_secs(1)).await;
+    assert!(heard.try_recv().is_err(), "it was told to be down");
+}
+
+/// Neither probe looked at the table of responses.
+#[actix_rt::test]
+async fn a_table_that_nobody_can_use_is_told() {
+    for lock in ["ACCESS EXCLUSIVE", "SHARE"] {
+        let Some(place) = Place::postgres() else {
+            return;
+        };
+        let store = place.store().await;
+        let mut heard = store.listen();
+        assert_eq!(heard.recv().await, Some(Health::Ready));
+        let hold = format!("LOCK TABLE responses IN {lock} MODE");
+        let held = place.hold(&hold, Duration::from_secs(9));
+        let limit = Duration::from_secs(8);
+        let down = actix_rt::time::timeout(limit, heard.recv()).await;
+        assert!(matches!(down, Ok(Some(Health::Down { .. }))), "{lock}");
+        held.join().unwrap();
+        assert_eq!(heard.recv().await, Some(Health::Ready));
+    }
+}
+
 /// Newcomers 4.1: a copy of the file of a stopped gateway had nothing in it.
 #[actix_rt::test]
 async fn a_closed_database_is_whole_in_its_file() {

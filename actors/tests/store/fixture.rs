@@ -5,7 +5,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler};
-use bytes::Bytes;
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_async::AsyncPgConnection;
@@ -339,15 +338,16 @@ impl Store {
         owner: &str,
         blob: BlobRef,
         position: usize,
-    ) -> Result<Option<Bytes>, StoreError> {
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let message = ReadChunk {
             owner: Owner::new(owner),
             blob,
             position,
         };
-        ask_actor(&self.0, message, DEADLINE)
+        let pieces = ask_actor(&self.0, message, DEADLINE)
             .await
-            .expect("an answer")
+            .expect("an answer")?;
+        Ok(pieces.map(|pieces| pieces.concat()))
     }
 
     pub(crate) async fn links(&self, owner: &str, ids: &[&str]) -> Result<Vec<String>, StoreError> {

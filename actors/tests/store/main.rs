@@ -9,6 +9,8 @@ mod blobs;
 #[cfg(test)]
 mod claims;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod ended;
@@ -112,6 +114,12 @@ macro_rules! conformance {
                 claims_last_as_long_as_their_conversation
                 a_copy_takes_claims_along
                 an_adoption_takes_claims_along
+            }
+            copies {
+                what_the_source_deleted_is_deleted_in_the_target
+                what_the_target_deleted_stays_deleted
+                what_only_the_target_has_is_counted
+                deletions_are_forgotten_after_their_time
             }
             facts {
                 what_was_done_is_counted

@@ -40,6 +40,7 @@ pub(crate) fn turn_of(request: CreateRequest) -> Turn {
         created_at_ms: NOW,
         metadata: request.metadata.clone(),
         settings: request.settings.echo(),
+        input_transformations: Vec::new(),
     };
     Turn::new(Seed {
         purpose: Purpose::Answer,

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use vllm_responses_protocol::ids::{CountingIds, Owner};
-use vllm_responses_protocol::seal::{Bond, SealKeys};
+use vllm_responses_protocol::seal::{Bond, SealKeys, Unopened};
 
 /// The bytes are an envelope that nobody sealed; then a text that is sealed, damaged at a place of
 /// theirs, and opened.
@@ -15,26 +15,34 @@ pub fn check(bytes: &[u8]) {
         model: "m",
     };
     let raw = String::from_utf8_lossy(bytes);
-    assert_eq!(keys.open(&raw, bond, 0), None, "an envelope from nowhere");
-    assert_eq!(keys.open(&URL_SAFE_NO_PAD.encode(bytes), bond, 0), None);
+    let foreign = || Err(Unopened::Foreign);
+    assert_eq!(
+        keys.open(&raw, bond, 0),
+        foreign(),
+        "an envelope from nowhere"
+    );
+    assert_eq!(
+        keys.open(&URL_SAFE_NO_PAD.encode(bytes), bond, 0),
+        foreign()
+    );
 
     let sealed = keys
         .seal(&raw, bond, 1_000, &mut CountingIds::default())
         .expect("a key is there");
-    assert_eq!(keys.open(&sealed, bond, 2_000).as_deref(), Some(&*raw));
+    assert_eq!(keys.open(&sealed, bond, 2_000).as_deref(), Ok(&*raw));
     for strange in [
-        Bond {
-            owner: &other,
-            model: "m",
-        },
-        Bond {
-            owner: &owner,
-            model: "n",
-        },
+        (
+            Bond {
+                owner: &other,
+                ..bond
+            },
+            Unopened::Foreign,
+        ),
+        (Bond { model: "n", ..bond }, Unopened::OtherModel),
     ] {
         assert_eq!(
-            keys.open(&sealed, strange, 2_000),
-            None,
+            keys.open(&sealed, strange.0, 2_000),
+            Err(strange.1),
             "for somebody else"
         );
     }
@@ -45,5 +53,9 @@ pub fn check(bytes: &[u8]) {
     let (at, bit) = (place % damaged.len(), place % 8);
     damaged[at] ^= 1 << bit;
     let damaged = URL_SAFE_NO_PAD.encode(&damaged);
-    assert_eq!(keys.open(&damaged, bond, 2_000), None, "damaged at {at}");
+    assert_eq!(
+        keys.open(&damaged, bond, 2_000),
+        foreign(),
+        "damaged at {at}"
+    );
 }

@@ -19,6 +19,16 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Frame> {
     frames
 }
 
+fn add(data: &mut Option<Vec<u8>>, line: &[u8]) {
+    match data {
+        None => *data = Some(line.to_vec()),
+        Some(data) => {
+            data.push(b'\n');
+            data.extend_from_slice(line);
+        }
+    }
+}
+
 /// The grammar again, written down the slow way.
 fn reference(bytes: &[u8]) -> Vec<Frame> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -44,13 +54,12 @@ fn reference(bytes: &[u8]) -> Vec<Frame> {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
             b"event" => event = value.to_vec(),
-            b"data" => match &mut data {
-                None => data = Some(value.to_vec()),
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
-                }
-            },
+            b"data" => add(&mut data, value),
+            // As if it were data of an event of this name: servers tell of errors so.
+            b"error" => {
+                event = b"error".to_vec();
+                add(&mut data, value);
+            }
             _ => {}
         }
     }

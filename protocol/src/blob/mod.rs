@@ -228,13 +228,10 @@ impl Marks {
         shown
     }
 
-    /// Whether two JSON texts are the same when they are whole.
-    pub fn same(self, a: &str, b: &str) -> bool {
-        let marked = |text: &str| self.are_in(text.as_bytes());
-        if a == b || !(marked(a) || marked(b)) {
-            return a == b;
-        }
-        self.taken_out(a, LEAST, &mut Vec::new()) == self.taken_out(b, LEAST, &mut Vec::new())
+    /// A JSON text in the form that is the same whether its data is there or marked.
+    pub(crate) fn canonical(self, text: &str) -> Cow<'_, str> {
+        let taken_out = self.taken_out(text, LEAST, &mut Vec::new());
+        taken_out.map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
     /// A record as it is stored, with the data that it refers to. Reads all of it: not on a thread

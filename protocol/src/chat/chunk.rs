@@ -3,9 +3,12 @@
 //! Only members that the gateway uses are read; unknown ones are skipped. Every member may be
 //! missing, null or of another shape, since servers differ (fault U12).
 
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
 use super::complaint::ErrorObject;
-use super::content::Content;
-use super::lenient::{Count, First, JsonText, List, Text, Words, object};
+use super::content::{Content, Thought};
+use super::lenient::{Count, First, JsonText, List, Text, Words, object, or_nothing};
 use super::repair::repaired;
 use super::usage::ChatUsage;
 use crate::responses::content::LogProb;
@@ -14,8 +17,8 @@ object! {
     /// A `chat.completion.chunk`, a `chat.completion`, or the error object that servers send in place
     /// of either.
     pub struct Chunk<'a> {
-        /// The first choice; there is one, since the gateway never asks for more.
-        "choices" choices: First<Choice<'a>>,
+        /// The one choice, since the gateway never asks for more.
+        "choices" choices: Choices<'a>,
         /// Token counts of the call so far.
         "usage" usage: ChatUsage,
         /// Groq's place for counts and errors.
@@ -38,9 +41,11 @@ object! {
 object! {
     /// One choice.
     pub struct Choice<'a> {
+        /// Which of the answers that are written side by side.
+        "index" index: Count,
         /// What a chunk adds.
         "delta" delta: Option<Delta<'a>>,
-        /// What a whole answer is.
+        /// What a whole answer is; some servers stream it, in one piece.
         "message" message: Option<Delta<'a>>,
         /// Probabilities of the new tokens.
         "logprobs" logprobs: ChatLogProbs,
@@ -59,9 +64,13 @@ object! {
         /// Answer text.
         "content" content: Content<'a>,
         /// Thinking, as vLLM 0.12 and newer name it.
-        "reasoning" reasoning: Text<'a>,
-        /// Thinking, as most other servers name it; read when `reasoning` is empty.
-        "reasoning_content" reasoning_content: Text<'a>,
+        "reasoning" reasoning: Thought<'a>,
+        /// Thinking, as most other servers name it. Of all these the first that is not empty is read.
+        "reasoning_content" reasoning_content: Thought<'a>,
+        /// Thinking, as Ollama names it.
+        "thinking" thinking: Thought<'a>,
+        /// Thinking in parts, as `OpenRouter` names it.
+        "reasoning_details" reasoning_details: Thought<'a>,
         /// Refusal text.
         "refusal" refusal: Text<'a>,
         /// Pieces of tool calls.
@@ -113,6 +122,55 @@ object! {
     }
 }
 
+/// The choices of an answer: of several, the one that is numbered 0, else the first.
+#[derive(Debug, Default)]
+pub struct Choices<'a>(pub Option<Choice<'a>>);
+
+impl<'de> Deserialize<'de> for Choices<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Choices<'de>;
+            or_nothing!(unit number text map);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut chosen: Option<Choice<'de>> = None;
+                while let Some(choice) = seq.next_element::<Option<Choice<'de>>>()? {
+                    let is_first = chosen.as_ref().is_none_or(|chosen| chosen.place() > 0);
+                    chosen = match choice {
+                        Some(choice) if is_first && (chosen.is_none() || choice.place() == 0) => {
+                            Some(choice)
+                        }
+                        Some(_) | None => chosen,
+                    };
+                }
+                Ok(Choices(chosen))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl Choice<'_> {
+    /// Its number.
+    pub fn place(&self) -> u64 {
+        self.index.or_zero()
+    }
+}
+
+impl<'a> Delta<'a> {
+    /// The thinking in it, under whichever name.
+    pub fn thinking(&self) -> &Thought<'a> {
+        let thoughts = [
+            &self.reasoning,
+            &self.reasoning_content,
+            &self.thinking,
+            &self.reasoning_details,
+        ];
+        let said = thoughts.into_iter().find(|thought| !thought.is_empty());
+        said.unwrap_or(&self.reasoning)
+    }
+}
+
 /// Reads a chunk or a whole answer. What almost is JSON is repaired into `spare` first.
 ///
 /// # Errors
@@ -135,8 +193,18 @@ pub fn is_nothing(data: &[u8]) -> bool {
     matches!(data.trim_ascii(), b"" | b"null" | b"\"\"" | b"[]")
 }
 
+/// Some writers begin a text with a byte order mark.
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether it is a chunk of an answer.
+pub fn has_choices(data: &[u8]) -> bool {
+    let mut spare = Vec::new();
+    read(data, &mut spare).is_ok_and(|chunk| chunk.choices.0.is_some())
+}
+
 /// Google's servers put an error into a list.
 fn parse(data: &[u8]) -> Result<Chunk<'_>, serde_json::Error> {
+    let data = data.strip_prefix(BOM).unwrap_or(data);
     match data.trim_ascii_start().first() {
         Some(b'{') => serde_json::from_slice(data),
         Some(b'[') => match serde_json::from_slice::<First<Chunk<'_>>>(data)?.0 {

@@ -92,7 +92,9 @@ impl ErrorObject<'_> {
         let all = [message, detail, error];
         let words = all.iter().map(|words| words.as_str());
         let words = words.clone().find(|words| !words.is_empty());
-        let named = [code, kind, status].iter().any(|text| !text.is_empty());
+        // Some servers write an error of theirs that says that there is none.
+        let says_none = |text: &&Text<'_>| matches!(text.as_str(), "" | "0" | "200");
+        let named = ![code, kind, status].iter().all(says_none);
         if words.is_none() && !named {
             return None;
         }

@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::lenient::{Text, object, or_nothing};
+use super::lenient::{JsonText, Text, object, or_nothing};
 
 /// `content`, as a text or as Mistral's reasoning models write it.
 #[derive(Clone, Debug)]
@@ -55,6 +55,65 @@ object! {
     }
 }
 
+/// Thinking, as a text, or in the parts and objects that servers put it in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Thought<'a>(Cow<'a, str>);
+
+impl Thought<'_> {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+object! {
+    /// An object around thinking. What is encrypted is of no use here.
+    struct ThoughtObject<'a> {
+        "text" text: Text<'a>,
+        "content" content: Thought<'a>,
+        "thinking" thinking: Thought<'a>,
+        "summary" summary: Thought<'a>,
+    }
+}
+
+impl<'de> Deserialize<'de> for Thought<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Thought<'de>;
+            or_nothing!(unit number);
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Thought(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Thought(Cow::Owned(text.to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut all = String::new();
+                while let Some(thought) = seq.next_element::<Thought<'de>>()? {
+                    all.push_str(&thought.0);
+                }
+                Ok(Thought(Cow::Owned(all)))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let object = ThoughtObject::deserialize(MapAccessDeserializer::new(map))?;
+                let named = [object.content, object.thinking, object.summary];
+                let named = named.into_iter().find(|thought| !thought.is_empty());
+                Ok(match named {
+                    Some(thought) if object.text.is_empty() => thought,
+                    Some(_) | None => Thought(object.text.0),
+                })
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
 /// A text, or parts with one each.
 #[derive(Debug, Default)]
 struct Nested<'a>(Cow<'a, str>);
@@ -76,7 +135,16 @@ impl<'de> Deserialize<'de> for Part<'de> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
             type Value = Part<'de>;
-            or_nothing!(unit number seq);
+            or_nothing!(unit seq);
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Part::of(Kind::Text, Cow::Owned(number.to_string())))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Part::of(Kind::Text, Cow::Owned(number.to_string())))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(Part::of(Kind::Text, Cow::Owned(number.to_string())))
+            }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
                 Ok(Part::of(Kind::Text, Cow::Borrowed(text)))
             }
@@ -115,12 +183,38 @@ impl<'a> Written<'a> {
     }
 }
 
+fn digits<'a>(number: &impl ToString) -> Content<'a> {
+    Content::Text(Text(Cow::Owned(number.to_string())))
+}
+
+/// An object alone: a part, or where it is none an answer in JSON that was not written as text.
+fn lone<'a>(object: &JsonText<'_>) -> Content<'a> {
+    let written: Written<'_> = serde_json::from_str(object.as_str()).unwrap_or_default();
+    let is_part = !written.kind.is_empty() || object.as_str().starts_with("{\"text\":");
+    let Part { kind, text } = written.read();
+    if text.is_empty() && !is_part {
+        return Content::Text(Text(Cow::Owned(object.as_str().to_owned())));
+    }
+    let text = Cow::Owned(text.into_owned());
+    Content::Parts(vec![Part { kind, text }])
+}
+
 impl<'de> Deserialize<'de> for Content<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
             type Value = Content<'de>;
-            or_nothing!(unit number);
+            or_nothing!(unit);
+            // Some writers make numbers of texts that look like one.
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(digits(&number))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(digits(&number))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(digits(&number))
+            }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
                 Ok(Content::Text(Text(Cow::Borrowed(text))))
             }
@@ -135,8 +229,8 @@ impl<'de> Deserialize<'de> for Content<'de> {
                 Ok(Content::Parts(parts))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let part = Part::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Content::Parts(vec![part]))
+                let text = JsonText::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(lone(&text))
             }
         }
         deserializer.deserialize_any(Reader)

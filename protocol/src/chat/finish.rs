@@ -48,13 +48,18 @@ const WORDS: &[(&str, FinishReason)] = &[
     ("refusal", FinishReason::ContentFilter),
     // Others that give up.
     ("cancelled", FinishReason::Aborted),
+    ("failed", FinishReason::Aborted),
+    ("incomplete", FinishReason::Length),
     ("timeout", FinishReason::Aborted),
 ];
+
+/// What some servers write on chunks that end nothing.
+const GOES_ON: [&str; 6] = ["", "null", "none", "in_progress", "0", "unfinished"];
 
 impl FinishReason {
     /// What this word means; an empty one is none.
     pub fn parse(word: &str) -> Option<Self> {
-        if word.is_empty() {
+        if GOES_ON.iter().any(|none| none.eq_ignore_ascii_case(word)) {
             return None;
         }
         // Gemini puts `function_call_filter: ` before some.
@@ -73,6 +78,11 @@ mod tests {
     fn s2_9_words_of_all_servers_are_known() {
         for (word, reason) in [
             ("", None),
+            ("null", None),
+            ("None", None),
+            ("in_progress", None),
+            ("failed", Some(FinishReason::Aborted)),
+            ("incomplete", Some(FinishReason::Length)),
             ("stop", Some(FinishReason::Stop)),
             ("tool_calls", Some(FinishReason::Stop)),
             ("function_call", Some(FinishReason::Stop)),

@@ -305,7 +305,7 @@ impl<T: Serialize> Serialize for List<T> {
 
 /// The first element of a list, or nothing.
 #[derive(Clone, Debug)]
-pub struct First<T>(pub Option<T>);
+pub(crate) struct First<T>(pub(crate) Option<T>);
 
 impl<T> Default for First<T> {
     fn default() -> Self {

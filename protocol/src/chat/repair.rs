@@ -4,6 +4,8 @@
 //! inside strings, and the words that Python has for numbers that JSON lacks. Only text that was
 //! refused is looked at.
 
+use crate::json::surrogates::{self, Escape, LOST};
+
 /// The same text as JSON has it; `None` where nothing of the kind is in it.
 pub(crate) fn repaired(data: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(data);
@@ -31,28 +33,11 @@ pub(crate) fn repaired(data: &[u8]) -> Option<Vec<u8>> {
 
 /// Writes the escape at the beginning of `rest`; gives its length.
 fn escape(rest: &[u8], out: &mut Vec<u8>) -> usize {
-    let Some(unit) = unit(rest) else {
-        let length = rest.len().min(2);
-        out.extend_from_slice(rest.get(..length).unwrap_or_default());
-        return length;
-    };
-    let pair = rest.get(6..).and_then(self::unit);
-    let length = match (unit, pair) {
-        (0xD800..=0xDBFF, Some(0xDC00..=0xDFFF)) => 12,
-        (0xD800..=0xDFFF, _) => {
-            out.extend_from_slice(b"\\ufffd");
-            return 6;
-        }
-        _ => 6,
-    };
-    out.extend_from_slice(rest.get(..length).unwrap_or_default());
+    let Escape { length, is_lone } = surrogates::escape(rest);
+    let length = rest.len().min(length);
+    let written = rest.get(..length).unwrap_or_default();
+    out.extend_from_slice(if is_lone { LOST } else { written });
     length
-}
-
-/// The code unit of an escape at the beginning: a backslash, `u` and four hexadecimal digits.
-fn unit(rest: &[u8]) -> Option<u16> {
-    let digits = rest.strip_prefix(b"\\u")?.get(..4)?;
-    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Writes null for a number that JSON lacks; gives how much was read.

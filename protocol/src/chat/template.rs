@@ -7,7 +7,6 @@
 
 use super::chunk::{Chunk, Delta};
 use super::content::Content;
-use super::lenient::Text;
 
 /// What the one string is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,11 +88,17 @@ pub(crate) fn needs_escape(byte: u8) -> bool {
 /// The one string of a chunk that says nothing else.
 fn only_piece<'a>(chunk: &'a Chunk<'_>) -> Option<(Piece, &'a str)> {
     let choice = chunk.choices.0.as_ref()?;
+    // Some servers stream a whole message.
+    if choice.message.is_some() {
+        return None;
+    }
     let ends = !choice.finish_reason.is_empty() || !choice.logprobs.content.0.is_empty();
     let Delta {
         content: Content::Text(text),
         reasoning,
         reasoning_content,
+        thinking,
+        reasoning_details,
         refusal,
         tool_calls,
         function_call,
@@ -105,11 +110,13 @@ fn only_piece<'a>(chunk: &'a Chunk<'_>) -> Option<(Piece, &'a str)> {
     if ends || calls || !refusal.is_empty() {
         return None;
     }
-    let piece = match [text, reasoning, reasoning_content].map(Text::as_str) {
-        ["", "", ""] => return None,
-        [text, "", ""] => (Piece::Text, text),
-        ["", thinking, ""] | ["", "", thinking] => (Piece::Reasoning, thinking),
-        [_, _, _] => return None,
+    let thoughts = [reasoning, reasoning_content, thinking, reasoning_details];
+    let mut thoughts = thoughts.iter().filter(|thought| !thought.is_empty());
+    let piece = match (text.as_str(), thoughts.next(), thoughts.next()) {
+        ("", None, _) | (_, _, Some(_)) => return None,
+        (text, None, None) => (Piece::Text, text),
+        ("", Some(thinking), None) => (Piece::Reasoning, thinking.as_str()),
+        (_, Some(_), None) => return None,
     };
     let more = chunk.counts().is_some() || chunk.complaint().is_some();
     (!more).then_some(piece)

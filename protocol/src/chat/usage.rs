@@ -48,6 +48,35 @@ object! {
 }
 
 impl ChatUsage {
+    /// These counts, with earlier ones where they say nothing: some servers tell half of them in one
+    /// chunk and half in another, or zeros in the last.
+    #[must_use]
+    pub fn over(self, before: Self) -> Self {
+        let or = |later: Count, before: Count| if later.or_zero() > 0 { later } else { before };
+        Self {
+            prompt: or(self.prompt, before.prompt),
+            completion: or(self.completion, before.completion),
+            input: or(self.input, before.input),
+            output: or(self.output, before.output),
+            prompt_details: PromptDetails {
+                cached: or(self.prompt_details.cached, before.prompt_details.cached),
+                cache_write: or(
+                    self.prompt_details.cache_write,
+                    before.prompt_details.cache_write,
+                ),
+            },
+            completion_details: CompletionDetails {
+                reasoning: or(
+                    self.completion_details.reasoning,
+                    before.completion_details.reasoning,
+                ),
+            },
+            cached: or(self.cached, before.cached),
+            cache_hit: or(self.cache_hit, before.cache_hit),
+            reasoning: or(self.reasoning, before.reasoning),
+        }
+    }
+
     /// Tokens of the prompt.
     pub fn prompt_tokens(self) -> u64 {
         first([self.prompt, self.input, Count(None)])

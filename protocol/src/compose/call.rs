@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use serde::de::IgnoredAny;
 
+use super::calls::WholeCall;
 use super::client::{CustomView, InputSource, Late};
 use super::gateway::{CodeView, PendingCall};
 use super::mcp::McpView;
@@ -16,6 +17,7 @@ use super::object::ObjectEnd;
 use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
+use crate::responses::alike::Mark;
 use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
 use crate::responses::said::Said;
@@ -114,6 +116,21 @@ impl CallDraft {
         self.upstream_index == index && !self.is_raw()
     }
 
+    /// Its index; `None` where the model writes it as its answer.
+    pub(super) fn index(&self) -> Option<u32> {
+        (!self.is_raw()).then_some(self.upstream_index)
+    }
+
+    /// The call, where it is whole and has an id.
+    pub(super) fn whole(&self) -> Option<WholeCall> {
+        let has_id = !self.upstream_id.is_empty();
+        (has_id && self.is_settled()).then(|| WholeCall {
+            id: self.upstream_id.clone(),
+            name: self.name.as_str().into(),
+            arguments: Mark::of_json(&self.arguments),
+        })
+    }
+
     /// Whether a piece for this call's index begins another call. Some servers give every call index
     /// 0, some leave ids out, some give every piece an id of its own: only a piece with a name can
     /// begin a call, and it does when this call cannot go on with it.
@@ -192,12 +209,29 @@ impl CallDraft {
 
     /// Arguments that come before the call is announced.
     pub(super) fn hold(&mut self, delta: &str) {
-        let was_over = self.object.is_over();
-        self.object.push(delta);
-        self.arguments.push_str(delta);
-        if !was_over && self.object.is_over() {
+        self.keep(delta);
+    }
+
+    /// Keeps more arguments; gives what of them counts. What stands behind a whole object is no part of
+    /// it: models write marks of their templates there. That is so wherever the server cuts.
+    fn keep<'d>(&mut self, delta: &'d str) -> &'d str {
+        if self.is_settled() {
+            return "";
+        }
+        if self.is_raw() || self.object.is_over() {
+            self.arguments.push_str(delta);
+            return delta;
+        }
+        let (within, behind) = delta.split_at(self.object.push(delta));
+        self.arguments.push_str(within);
+        if self.object.is_over() {
             self.is_json = is_json(&self.arguments);
         }
+        if self.is_json {
+            return within;
+        }
+        self.arguments.push_str(behind);
+        delta
     }
 
     /// Fixes id, name and how the call is shown; `new_slot` gives it a place in the output, and
@@ -292,8 +326,10 @@ impl CallDraft {
 
     /// More arguments; the call is announced.
     pub(super) fn arguments(&mut self, delta: &str, out: &mut Out<'_>) {
-        self.tell(delta, out);
-        self.hold(delta);
+        let kept = self.keep(delta);
+        if !kept.is_empty() {
+            self.tell(kept, out);
+        }
     }
 
     fn tell(&mut self, delta: &str, out: &mut Out<'_>) {
@@ -351,7 +387,12 @@ impl CallDraft {
         Some(match view {
             View::Function(id) => Closed::Item(index, self.close_function(index, id, out)),
             View::Custom(view) => {
-                Closed::Item(index, view.close(index, &self.arguments, ending, out))
+                let said_of = self.said_of();
+                let mut item = view.close(index, &self.arguments, ending, out);
+                if let Some(said) = item.said_mut() {
+                    *said = said_of;
+                }
+                Closed::Item(index, item)
             }
             View::Code(view) => {
                 let (name, arguments) = (self.name.into(), self.arguments.into());
@@ -375,6 +416,16 @@ impl CallDraft {
         }
     }
 
+    /// What the model server is to find again: its id, where the client has another.
+    fn said_of(&self) -> Option<Box<Said>> {
+        let id = if self.call_id == self.upstream_id {
+            ""
+        } else {
+            &self.upstream_id
+        };
+        Said::of(id, &self.extra)
+    }
+
     /// Arguments that are no JSON make the item `incomplete`, whatever ended it.
     fn close_function(self, index: usize, id: Box<str>, out: &mut Out<'_>) -> Item {
         let (name, namespace) = out.catalogue.own_name(&self.name);
@@ -386,6 +437,7 @@ impl CallDraft {
             arguments: &self.arguments,
         }));
         let whole = is_json(&self.arguments);
+        let said = self.said_of();
         Item::FunctionCall(FunctionCall {
             id,
             status: if whole {
@@ -397,7 +449,7 @@ impl CallDraft {
             name,
             namespace,
             arguments: self.arguments.into(),
-            said: Said::of("", &self.extra),
+            said,
         })
     }
 }

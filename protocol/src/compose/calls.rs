@@ -6,7 +6,34 @@
 use super::call::{CallDraft, Closed, is_blank};
 use super::client::Told;
 use super::{Composer, Ending, Out, ParallelCalls, new_slot};
-use crate::normalize::CallPiece;
+use crate::normalize::{CallPiece, LEGACY};
+use crate::responses::alike::Mark;
+
+/// Most calls of one answer: what is to be done for a piece of a call grows with the calls that are
+/// open, and no client runs so many.
+const MAX_CALLS: usize = 1024;
+
+/// A call that came whole and under an id: it may be told of again.
+#[derive(Debug)]
+pub(super) struct WholeCall {
+    pub(super) id: Box<str>,
+    pub(super) name: Box<str>,
+    pub(super) arguments: Mark,
+}
+
+impl WholeCall {
+    /// Whether a piece is nothing but this call once more: with its arguments, with none, or with them
+    /// as a JSON string.
+    fn repeats(&self, piece: CallPiece<'_>) -> bool {
+        if *self.id != *piece.id || *self.name != *piece.name {
+            return false;
+        }
+        let quoted = || serde_json::from_str::<String>(piece.arguments).ok();
+        is_blank(piece.arguments)
+            || self.arguments == Mark::of_json(piece.arguments)
+            || quoted().is_some_and(|text| self.arguments == Mark::of_json(&text))
+    }
+}
 
 impl Composer {
     /// Takes a piece of a call.
@@ -35,6 +62,9 @@ impl Composer {
 
     /// The place of the call that a piece belongs to; `None` when it is of a call that is over.
     fn place_of(&mut self, piece: CallPiece<'_>, out: &mut Out<'_>) -> Option<usize> {
+        if self.is_said_again(piece) {
+            return None;
+        }
         let mut calls = self.calls.iter();
         let last = calls.rposition(|call| call.is_at(piece.index));
         let open = last.and_then(|place| self.calls.get(place));
@@ -52,7 +82,29 @@ impl Composer {
             }
             Some(_) | None => {}
         }
+        let is_new = self.begun.insert(piece.index);
+        if self.begun_calls == MAX_CALLS {
+            self.lost += usize::from(is_new || !piece.name.is_empty());
+            return None;
+        }
         Some(self.start_call(piece, out))
+    }
+
+    /// Whether a piece tells of a call that the answer has already: in the other of the two ways that
+    /// there are to write one, or whole once more, as some servers do in their last chunk.
+    fn is_said_again(&self, piece: CallPiece<'_>) -> bool {
+        let legacy = self.begun.contains(&LEGACY);
+        let usual = self.begun.len() > usize::from(legacy);
+        if (piece.index == LEGACY && usual) || (piece.index != LEGACY && legacy) {
+            return true;
+        }
+        if piece.id.is_empty() || piece.name.is_empty() {
+            return false;
+        }
+        let mut open = self.calls.iter().filter(|call| call.is_at(piece.index));
+        let told = self.told.get(&piece.index).into_iter().flatten();
+        open.any(|call| call.whole().is_some_and(|call| call.repeats(piece)))
+            || told.clone().any(|call| call.repeats(piece))
     }
 
     /// Makes room for a new call; the others of this answer are closed as far as they are whole.
@@ -62,7 +114,7 @@ impl Composer {
         self.announce(CallDraft::has_name, out);
         self.close_settled_calls(out);
         self.announce(CallDraft::has_name, out);
-        self.begun.insert(piece.index);
+        self.begun_calls += 1;
         self.calls.push(CallDraft::new(piece.index));
         self.calls.len() - 1
     }
@@ -115,11 +167,16 @@ impl Composer {
             self.close_call(call, ending, out);
         }
         self.begun.clear();
+        self.told.clear();
+        self.begun_calls = 0;
         self.kept_calls = 0;
     }
 
     fn close_call(&mut self, call: CallDraft, ending: Ending, out: &mut Out<'_>) {
         self.lost += usize::from(call.is_nameless());
+        if let Some((index, whole)) = call.index().zip(call.whole()) {
+            self.told.entry(index).or_default().push(whole);
+        }
         match call.close(ending, out) {
             Some(Closed::Item(index, item)) => {
                 self.client_called = true;

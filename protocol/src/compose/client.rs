@@ -188,6 +188,16 @@ impl Late {
         ))
     }
 
+    /// What the model server wants back, with its id where the client has another.
+    fn extra(&self) -> Option<Box<Said>> {
+        let said = self.said.as_ref()?;
+        let id = said.id.as_deref().filter(|id| **id != *self.call_id);
+        Said::of(
+            id.unwrap_or_default(),
+            said.extra.as_deref().unwrap_or_default(),
+        )
+    }
+
     /// The item in progress.
     fn typed(&self, out: &mut Out<'_>) -> Option<Item> {
         let status = ItemStatus::InProgress;
@@ -200,7 +210,7 @@ impl Late {
                     status,
                     call_id,
                     action,
-                    said: None,
+                    said: self.extra(),
                 }))
             }
             Route::ToolSearch => {
@@ -214,7 +224,7 @@ impl Late {
                     call_id: Some(call_id),
                     execution: Execution::Client,
                     arguments: RawValue::from_string(text).ok()?,
-                    said: None,
+                    said: self.extra(),
                 }))
             }
             Route::Function

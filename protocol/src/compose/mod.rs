@@ -17,7 +17,7 @@ mod object;
 mod reasoning;
 mod summary;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::ids::IdSource;
 use crate::normalize::{ModelEvent, Spelling, spelling};
@@ -31,6 +31,7 @@ use crate::seal::{Bond, SealKeys};
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, ToolCall, ToolOutcome};
 use call::{CallDraft, is_blank};
+use calls::WholeCall;
 use compaction::SummaryDraft;
 pub use gateway::PendingCall;
 use message::MessageDraft;
@@ -112,6 +113,10 @@ impl Out<'_> {
 /// Most bytes of white space, and most tokens, that wait for what follows them.
 const MAX_HELD: usize = 256;
 
+/// Most items of a response: a client that keeps its own history sends all of them back, and a model
+/// server that changes between text and thinking with every token is out of order.
+const MAX_OUTPUT: usize = 4096;
+
 /// Text that may turn out to be nothing: leading white space waits here for what follows it.
 #[derive(Debug, Default)]
 struct Held {
@@ -138,11 +143,15 @@ pub struct Composer {
     code_outputs: CodeOutputs,
     /// Upstream indexes of the answer's calls.
     begun: HashSet<u32>,
-    /// Ids of the response's calls.
+    /// How many calls the answer has begun.
+    begun_calls: usize,
+    /// Whole calls of the answer, by their upstream indexes.
+    told: HashMap<u32, Vec<WholeCall>>,
+    /// Ids of the conversation's calls.
     call_ids: HashSet<Box<str>>,
     /// Calls of the answer that became items, or will.
     kept_calls: usize,
-    /// Calls of the answer that cannot be told of, since they have no name.
+    /// Calls of the answer that are not told of: they have no name, or are too many.
     lost: usize,
     /// Probabilities of tokens whose text has not come.
     tokens: Vec<LogProb>,
@@ -167,6 +176,8 @@ impl Composer {
             parallel,
             code_outputs,
             begun: HashSet::new(),
+            begun_calls: 0,
+            told: HashMap::new(),
             call_ids: HashSet::new(),
             kept_calls: 0,
             lost: 0,
@@ -189,6 +200,9 @@ impl Composer {
         if let Some(summary) = &mut self.summary {
             return summary.take(&event);
         }
+        if self.is_full() {
+            return;
+        }
         match event {
             ModelEvent::Text(text) => return self.text(text, out),
             ModelEvent::Tokens(tokens) => return self.hold_tokens(tokens),
@@ -198,6 +212,11 @@ impl Composer {
         }
         // They were of this.
         self.tokens.clear();
+    }
+
+    /// Whether the response has all the items that it may have.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= MAX_OUTPUT
     }
 
     fn hold_tokens(&mut self, tokens: Vec<LogProb>) {
@@ -317,13 +336,19 @@ impl Composer {
         }
     }
 
+    /// The calls that the conversation has: none of the response gets the id of one.
+    pub(crate) fn note_calls<'a>(&mut self, items: impl Iterator<Item = &'a Item>) {
+        self.call_ids
+            .extend(items.filter_map(Item::call_id).map(Into::into));
+    }
+
     /// A further answer begins.
     pub(crate) fn begin_answer(&mut self) {
         self.client_called = false;
         self.later_answer = true;
     }
 
-    /// How many calls of the last answer had no name, and are left out.
+    /// How many calls of the last answer are left out: they had no name, or were too many.
     pub(crate) fn take_lost(&mut self) -> usize {
         std::mem::take(&mut self.lost)
     }

@@ -16,22 +16,25 @@ enum End {
     Open,
     /// The last bracket is closed.
     Closed,
-    /// It is no object, or something follows it.
+    /// It is no object.
     Broken,
 }
 
 impl ObjectEnd {
-    /// Takes the next piece.
-    pub(super) fn push(&mut self, piece: &str) {
-        for byte in piece.bytes() {
-            if self.end == End::Broken {
-                return;
+    /// Takes the next piece, up to the end of the object; says how much of it that is.
+    pub(super) fn push(&mut self, piece: &str) -> usize {
+        for (at, byte) in piece.bytes().enumerate() {
+            match self.end {
+                End::Open => self.byte(byte),
+                // A bracket is one byte.
+                End::Closed => return at,
+                End::Broken => break,
             }
-            self.byte(byte);
         }
+        piece.len()
     }
 
-    /// Whether the object is over and only white space followed.
+    /// Whether the object is over.
     pub(super) fn is_over(self) -> bool {
         self.end == End::Closed
     }
@@ -44,7 +47,6 @@ impl ObjectEnd {
         }
         match byte {
             b' ' | b'\n' | b'\r' | b'\t' => {}
-            _ if self.end == End::Closed => self.end = End::Broken,
             b'{' => self.depth += 1,
             _ if self.depth == 0 => self.end = End::Broken,
             b'[' => self.depth += 1,
@@ -73,16 +75,22 @@ mod tests {
             ("", false),
             ("{", false),
             ("{\"}", false),
-            ("{}{", false),
+            ("{}{", true),
             ("[]", false),
             ("x{}", false),
-            ("{} x", false),
+            ("{} x", true),
         ] {
             for cut in 0..text.len() {
                 let mut end = ObjectEnd::default();
                 let (head, tail) = text.split_at(cut);
-                end.push(head);
-                end.push(tail);
+                let taken = end.push(head);
+                let rest = if taken < head.len() {
+                    0
+                } else {
+                    end.push(tail)
+                };
+                let whole = text.get(..taken + rest).unwrap_or_default();
+                assert!(!over || whole.ends_with('}'), "{text}: {whole}");
                 assert_eq!(end.is_over(), over, "{text}");
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod member;
 pub(crate) mod problems;
 pub(crate) mod read;
 pub(crate) mod scan;
+pub(crate) mod surrogates;
 
 pub(crate) use problems::{Place, Problems};
 pub(crate) use read::{Fields, Kind, elements, kind};

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 
+use super::surrogates::{Escape, LOST, escape};
 use crate::error::{ApiError, ApiErrorCode};
 
 /// Most members of one object.
@@ -33,8 +34,8 @@ pub(crate) fn scan(text: &str, max_depth: usize) -> Result<Cow<'_, str>, ApiErro
     let mut mended = text.as_bytes().to_vec();
     look(text, max_depth, &mut |at| {
         // As long as the escape whose place it takes.
-        if let Some(escape) = mended.get_mut(at..at + 6) {
-            escape.copy_from_slice(b"\\ufffd");
+        if let Some(escape) = mended.get_mut(at..at + LOST.len()) {
+            escape.copy_from_slice(LOST);
         }
     })?;
     // Only whole escapes were changed, hence still UTF-8.
@@ -104,8 +105,13 @@ fn string(bytes: &[u8], mut at: usize, lone: &mut dyn FnMut(usize)) -> usize {
     loop {
         at += plain(bytes.get(at..).unwrap_or_default());
         match bytes.get(at) {
-            Some(b'\\') if bytes.get(at + 1) == Some(&b'u') => at = escape(bytes, at, lone),
-            Some(b'\\') => at += 2,
+            Some(b'\\') => {
+                let Escape { length, is_lone } = escape(bytes.get(at..).unwrap_or_default());
+                if is_lone {
+                    lone(at);
+                }
+                at += length;
+            }
             // The closing quote; or no end at all, which serde_json will say.
             Some(_) => return at + 1,
             None => return at,
@@ -136,39 +142,6 @@ fn plain(bytes: &[u8]) -> usize {
             .iter()
             .position(|byte| matches!(byte, b'"' | b'\\'))
             .unwrap_or(rest.len())
-}
-
-/// Position after the `\u` escape at `at`, and its second half if it is a pair.
-fn escape(bytes: &[u8], at: usize, lone: &mut dyn FnMut(usize)) -> usize {
-    match unit(bytes, at) {
-        Some(0xD800..=0xDBFF) => {
-            if let Some(0xDC00..=0xDFFF) = unit(bytes, at + 6) {
-                at + 12
-            } else {
-                lone(at);
-                at + 6
-            }
-        }
-        Some(0xDC00..=0xDFFF) => {
-            lone(at);
-            at + 6
-        }
-        Some(_) => at + 6,
-        // No escape at all, which serde_json will say.
-        None => at + 2,
-    }
-}
-
-/// The UTF-16 unit that the escape at `at` names.
-fn unit(bytes: &[u8], at: usize) -> Option<u32> {
-    let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else {
-        return None;
-    };
-    digits.iter().try_fold(0, |unit, &digit| {
-        char::from(digit)
-            .to_digit(16)
-            .map(|digit| unit * 16 + digit)
-    })
 }
 
 /// Position after the number that begins at `at`.

@@ -52,8 +52,9 @@ pub struct CallPiece<'a> {
     pub extra: &'a str,
 }
 
-/// The index of a call that is written in the old way, as the only one.
-const LEGACY: u32 = u32::MAX - 1;
+/// The index of a call that is written in the old way, as the only one; servers that write it beside
+/// the new way mean the same call.
+pub(crate) const LEGACY: u32 = u32::MAX - 1;
 
 /// Feeds `sink` with what one chunk's choice says, in the order a model does it: thinking, text,
 /// refusal, calls. Gives the finish reason once the answer has ended.
@@ -67,11 +68,14 @@ pub fn chunk<'a>(
     FinishReason::parse(choice.finish_reason.as_str())
 }
 
-/// As [`chunk`], for a whole answer.
+/// As [`chunk`], for a whole answer. Some servers write it as they would write a chunk.
 pub fn answer<'a>(
     choice: &'a mut Choice<'_>,
     sink: &mut dyn FnMut(ModelEvent<'a>),
 ) -> Option<FinishReason> {
+    if choice.message.is_none() {
+        choice.message = choice.delta.take();
+    }
     let mut tokens = std::mem::take(&mut choice.logprobs.content.0);
     // Each entry is a call of its own, even where all have one index.
     for call in choice.message.iter_mut().flat_map(|m| &mut m.tool_calls.0) {
@@ -95,8 +99,7 @@ fn is_foreign(tokens: &[LogProb], message: &Delta<'_>) -> bool {
     let Content::Text(text) = &message.content else {
         return true;
     };
-    let thinking = !message.reasoning.is_empty() || !message.reasoning_content.is_empty();
-    let more = thinking || !message.tool_calls.0.is_empty();
+    let more = !message.thinking().is_empty() || !message.tool_calls.0.is_empty();
     more && spelling(tokens, text.as_str()).is_none()
 }
 
@@ -111,10 +114,9 @@ fn said<'a>(
         }
         return;
     };
-    let thinking = [&delta.reasoning, &delta.reasoning_content];
-    let thinking = thinking.iter().find(|text| !text.is_empty());
-    if let Some(text) = thinking {
-        sink(ModelEvent::Reasoning(text.as_str()));
+    let thinking = delta.thinking();
+    if !thinking.is_empty() {
+        sink(ModelEvent::Reasoning(thinking.as_str()));
     }
     if !tokens.is_empty() {
         sink(ModelEvent::Tokens(tokens));
@@ -126,7 +128,7 @@ fn said<'a>(
     for (place, call) in delta.tool_calls.0.iter().enumerate() {
         sink(ModelEvent::Call(numbered(call, place)));
     }
-    if !delta.function_call.is_empty() {
+    if !delta.function_call.is_empty() && delta.tool_calls.0.is_empty() {
         sink(ModelEvent::Call(piece(LEGACY, "", &delta.function_call)));
     }
 }

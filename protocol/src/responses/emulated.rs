@@ -63,7 +63,7 @@ pub struct EmulatedCall {
 }
 
 /// What a call of an emulated tool asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Of `local_shell`.
     LocalShell(ShellCommand),
@@ -74,7 +74,7 @@ pub enum Action {
 }
 
 /// One command with its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShellCommand {
     /// The program and its arguments.
     pub command: Vec<Box<str>>,
@@ -97,7 +97,7 @@ pub struct ShellCommand {
 }
 
 /// Command lines, each for a shell of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShellCommands {
     /// The lines.
     pub commands: Vec<Box<str>>,
@@ -110,7 +110,7 @@ pub struct ShellCommands {
 }
 
 /// What is to be done to one file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FileOperation {
     /// A new file.

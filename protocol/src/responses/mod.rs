@@ -1,5 +1,6 @@
 //! Public wire types of the Responses API, one noun a file.
 
+pub(crate) mod alike;
 pub mod compaction;
 pub mod content;
 pub(crate) mod decode;

@@ -29,6 +29,39 @@ pub struct Identity {
     pub metadata: Box<RawValue>,
     /// The echoed settings: a JSON object.
     pub settings: Arc<str>,
+    /// What of the input the model is not shown; known once the input is read.
+    pub input_transformations: Vec<InputTransformation>,
+}
+
+/// An item of the input that the model is not shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InputTransformation {
+    id: Box<str>,
+    action: &'static str,
+    r#type: &'static str,
+    reason: TransformationReason,
+}
+
+/// Why sealed reasoning is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransformationReason {
+    /// Its seal is not one that opens here, for this caller, at this time.
+    OrganizationMismatch,
+    /// Another model thought it.
+    ModelMismatch,
+}
+
+impl InputTransformation {
+    /// The reasoning item of this id is left out.
+    pub fn of(id: Box<str>, reason: TransformationReason) -> Self {
+        Self {
+            id,
+            action: "removed",
+            r#type: "reasoning",
+            reason,
+        }
+    }
 }
 
 /// What changes: a response's state at one moment.
@@ -152,6 +185,8 @@ struct Core<'a> {
     metadata: &'a RawValue,
     store: bool,
     usage: Option<Usage>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    input_transformations: &'a [InputTransformation],
     output: &'a [Item],
 }
 
@@ -180,6 +215,7 @@ impl Identity {
             metadata: &self.metadata,
             store: state.store,
             usage: state.usage,
+            input_transformations: &self.input_transformations,
             output: state.output,
         };
         crate::json_text::append(buffer, &core);

@@ -131,7 +131,9 @@ fn plain_character(character: char) -> char {
 pub(crate) fn flat(namespace: &str, name: &str) -> String {
     let joined = format!("{namespace}__{name}");
     let plain: String = joined.chars().map(plain_character).collect();
-    if plain.len() <= MAX_NAME {
+    // Of all pairs that are written alike, one keeps that name: the same one in whatever order.
+    let is_first = joined.rsplit_once("__") == Some((namespace, name));
+    if plain.len() <= MAX_NAME && plain == joined && is_first {
         return plain;
     }
     marked(&plain, namespace, name)
@@ -141,7 +143,11 @@ pub(crate) fn flat(namespace: &str, name: &str) -> String {
 pub(crate) fn introduced(namespace: &str, about: &str, own: Option<&str>) -> String {
     let own = own.filter(|own| !own.is_empty());
     let own = own.map_or_else(String::new, |own| format!("{own}\n\n"));
-    let stem = flat(namespace, "");
+    let stem: String = format!("{namespace}__")
+        .chars()
+        .map(plain_character)
+        .collect();
+    let stem = crate::error::head(&stem, MAX_NAME - 9);
     format!("{own}About all functions whose names begin with `{stem}`: {about}")
 }
 
@@ -157,6 +163,8 @@ pub(crate) fn marked(flat: &str, namespace: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -171,7 +179,21 @@ mod tests {
 
     #[test]
     fn flat_names_fit_and_differ() {
-        assert_eq!(flat("mcp__files", "read.one"), "mcp__files__read_one");
+        assert_eq!(flat("mcp__files", "read_one"), "mcp__files__read_one");
+        // All that would be written alike: one is, whatever else there is.
+        let alike = [
+            ("mcp__files", "read_one"),
+            ("mcp__files", "read.one"),
+            ("mcp.files", "read_one"),
+            ("mcp", "files__read_one"),
+        ];
+        let names: HashSet<String> = alike
+            .iter()
+            .map(|(space, name)| flat(space, name))
+            .collect();
+        assert_eq!(names.len(), alike.len());
+        assert_ne!(flat("a", "_b"), flat("a_", "b"));
+        assert!(introduced("mcp.files", "x", None).contains("`mcp_files__`"));
         let long = "n".repeat(80);
         let (one, two) = (flat(&long, "a"), flat(&long, "b"));
         assert_eq!(one.len(), MAX_NAME);

@@ -3,9 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::pairing::{Made, answer_at, is_whole, output_at};
 use crate::error::{ApiError, ApiErrorCode};
-use crate::responses::item::{Item, ItemStatus, Message, Reasoning, Role, ToolStatus};
-use crate::responses::kept::{KeptItem, KeptRole};
+use crate::responses::alike::{same_call, same_output};
+use crate::responses::item::{Item, Message, Reasoning, Role, ToolStatus};
+use crate::responses::kept::KeptRole;
 use crate::responses::mcp::McpApprovalResponse;
 
 /// One step of a conversation.
@@ -27,7 +29,7 @@ pub(super) struct Run<'a> {
     /// Its calls with their outputs; every call has one when [`arrange`] is done.
     pub(super) calls: Vec<Call<'a>>,
     /// Whether an output has come: what follows is another run.
-    answered: bool,
+    pub(super) answered: bool,
 }
 
 /// A call and what it returned.
@@ -117,39 +119,6 @@ fn part(item: &Item) -> Part<'_> {
     }
 }
 
-/// Whether somebody may have run the call: the model ended it itself, and it has a name.
-fn is_whole(call: &Item) -> bool {
-    match call {
-        Item::FunctionCall(call) => call.status == ItemStatus::Completed && !call.name.is_empty(),
-        Item::CustomToolCall(call) => call.status == ItemStatus::Completed && !call.name.is_empty(),
-        Item::EmulatedCall(call) => call.status == ItemStatus::Completed,
-        Item::ToolSearchCall(call) => {
-            call.status == ItemStatus::Completed && call.call_id.is_some()
-        }
-        Item::Kept(call) => is_completed(call),
-        Item::Message(_)
-        | Item::Reasoning(_)
-        | Item::FunctionCallOutput(_)
-        | Item::CodeInterpreterCall(_)
-        | Item::McpListTools(_)
-        | Item::McpCall(_)
-        | Item::McpApprovalRequest(_)
-        | Item::McpApprovalResponse(_)
-        | Item::CustomToolCallOutput(_)
-        | Item::ToolSearchOutput(_)
-        | Item::AdditionalTools(_)
-        | Item::ConfigurationUpdate(_)
-        | Item::ItemReference(_)
-        | Item::Compaction(_)
-        | Item::CompactionTrigger(_) => true,
-    }
-}
-
-fn is_completed(call: &KeptItem) -> bool {
-    let status = call.member("status");
-    status.is_none_or(|raw| raw.get() == "\"completed\"")
-}
-
 /// Where an item came from, for messages about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
@@ -214,7 +183,7 @@ pub(super) fn arrange<'a>(
     let count = history.len() + input.len() + produced.len();
     let mut arranger = Arranger {
         entries: Vec::with_capacity(count),
-        open: HashMap::new(),
+        made: HashMap::new(),
         searches: VecDeque::new(),
         early: Vec::new(),
         asked: HashMap::new(),
@@ -231,8 +200,8 @@ pub(super) fn arrange<'a>(
 
 struct Arranger<'a> {
     entries: Vec<Entry<'a>>,
-    /// Calls without output: index of the run and of the call in it, by call id.
-    open: HashMap<&'a str, (usize, usize)>,
+    /// The client's calls, by call id.
+    made: HashMap<&'a str, Made<'a>>,
     /// Searches of other servers without what they found: they have no call id.
     searches: VecDeque<(usize, usize)>,
     /// Outputs whose call has not been seen yet.
@@ -256,12 +225,7 @@ impl<'a> Arranger<'a> {
                 self.entries.push(Entry::Run(run));
             }
             Part::Call(call_id) => {
-                let at = self.made(item, place);
-                self.open.insert(call_id, at);
-                if let Item::EmulatedCall(call) = item {
-                    // Outputs of local shells are told apart by the id of the call's item.
-                    self.open.insert(&call.id, at);
-                }
+                self.called(item, call_id, place);
             }
             Part::Searched => {
                 let at = self.made(item, place);
@@ -269,17 +233,17 @@ impl<'a> Arranger<'a> {
             }
             Part::Found => {
                 if let Some(at) = self.searches.pop_front() {
-                    self.answer_at(item, at);
+                    answer_at(&mut self.entries, item, at);
                 }
             }
             Part::Output(call_id) => {
-                if !self.answer(item, call_id) {
+                if !self.answer(item, call_id, place) {
                     self.early.push((item, call_id, place));
                 }
             }
             Part::SummedUp(message) => {
                 self.entries.retain(|entry| matches!(entry, Entry::Said(_)));
-                self.open.clear();
+                self.made.clear();
                 self.searches.clear();
                 self.early.clear();
                 self.asked.clear();
@@ -335,31 +299,59 @@ impl<'a> Arranger<'a> {
         }
     }
 
-    /// Puts an output to its call; false when there is none.
-    fn answer(&mut self, output: &'a Item, call_id: &str) -> bool {
-        let at = self.open.remove(call_id);
-        at.is_some_and(|at| self.answer_at(output, at))
+    /// A call that the client runs. One that waits for its output, and is sent again, is taken once.
+    fn called(&mut self, call: &'a Item, call_id: &'a str, place: Place) {
+        let waiting = self.made.entry(call_id).or_default().queue(call).back();
+        // One that an output has been put to, by another of its ids, waits no more.
+        let waiting = waiting.copied();
+        let waiting = waiting.filter(|(_, at)| {
+            let output = output_at(&mut self.entries, *at);
+            output.is_some_and(|(output, _)| output.is_none())
+        });
+        if waiting.is_some_and(|(waiting, _)| same_call(waiting, call)) {
+            return;
+        }
+        let at = self.made(call, place);
+        // Outputs of local shells are told apart by the id of the call's item.
+        let item_id = if let Item::EmulatedCall(emulated) = call {
+            Some(&*emulated.id).filter(|id| *id != call_id)
+        } else {
+            None
+        };
+        for id in [Some(call_id), item_id].into_iter().flatten() {
+            let made = self.made.entry(id).or_default();
+            made.queue(call).push_back((call, at));
+        }
     }
 
-    fn answer_at(&mut self, output: &'a Item, (entry, index): (usize, usize)) -> bool {
-        let Some(Entry::Run(run)) = self.entries.get_mut(entry) else {
+    /// Puts an output to the oldest call of its id that has none; false when there is no such call at
+    /// all. What comes once more is taken once; another output is told as that of the call made again.
+    fn answer(&mut self, output: &'a Item, call_id: &'a str, place: Place) -> bool {
+        let Some(made) = self.made.get_mut(call_id) else {
             return false;
         };
-        let Some(Call::Client { output: place, .. }) = run.calls.get_mut(index) else {
-            return false;
-        };
-        if place.is_some() {
-            return false;
+        let answered = made.answered;
+        while let Some((call, at)) = made.open.pop_front().or_else(|| made.cut.pop_front()) {
+            if answer_at(&mut self.entries, output, at) {
+                made.answered = Some((call, output));
+                return true;
+            }
         }
-        *place = Some(output);
-        run.answered = true;
+        let Some((call, earlier)) = answered else {
+            return false;
+        };
+        if !same_output(earlier, output) {
+            made.answered = Some((call, output));
+            let at = self.made(call, place);
+            answer_at(&mut self.entries, output, at);
+        }
         true
     }
 
     fn finish(mut self) -> Result<Vec<Entry<'a>>, ApiError> {
         for (output, call_id, place) in std::mem::take(&mut self.early) {
             // What was stored was answered before: an output whose call is gone costs itself.
-            if !self.answer(output, call_id) && !matches!(place, Place::Earlier) {
+            if !self.answer(output, call_id, place) && !matches!(place, Place::Earlier) {
                 return Err(no_call(place));
             }
         }

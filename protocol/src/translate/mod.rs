@@ -6,6 +6,7 @@
 mod conversation;
 mod kept;
 mod messages;
+mod pairing;
 
 use serde::Serialize;
 

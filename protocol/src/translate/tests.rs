@@ -179,7 +179,6 @@ fn calls_and_outputs_must_match() {
         (format!("[{user},{OUTPUT}]"), "input[1]"),
         (format!("[{user},{CALL}]"), "input[1]"),
         (format!("[{CALL},{user}]"), "input[0]"),
-        (format!("[{CALL},{OUTPUT},{OUTPUT}]"), "input[2]"),
     ] {
         let error = messages(&items).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("input"));

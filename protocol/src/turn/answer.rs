@@ -2,15 +2,15 @@
 
 use super::effect::{Action, Effects};
 use super::fault::{self, Explained};
-use super::{CallState, Phase, Turn};
-use crate::chat::chunk;
-use crate::chat::complaint::Complaint;
+use super::{Phase, Turn};
+use crate::chat::chunk::{self, Choice};
+use crate::chat::complaint::{Complaint, complaint_in};
 use crate::chat::fault::UpstreamFault;
 use crate::chat::finish::FinishReason;
 use crate::chat::template::Piece;
 use crate::chat::usage::ChatUsage;
 use crate::normalize::{self, ModelEvent};
-use crate::sse::{Decoder, MAX_FRAME};
+use crate::sse::Decoder;
 
 /// What the bytes of an answer are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,34 @@ pub(super) enum Form {
     Body(Vec<u8>),
 }
 
+/// Whether more of an event stream is to come. Behind one that is over a further call may run already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    GoesOn,
+    Over,
+}
+
+/// What is known of the running model call.
+#[derive(Debug, Default)]
+pub(super) struct CallState {
+    pub(super) finish: Option<FinishReason>,
+    /// The last counts given; servers may send them with every chunk.
+    pub(super) usage: Option<ChatUsage>,
+    /// Whether the model has said anything.
+    spoke: bool,
+    /// The number of the choice that is read.
+    choice: Option<u64>,
+    /// Frames that were no chunks.
+    noise: usize,
+    form: Form,
+}
+
+/// Longest whole answer in the place of a stream, in bytes: as long as one that was asked for.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// Most frames of one answer that are no chunks, as one every few seconds for hours.
+const MAX_NOISE: usize = 4096;
+
 impl Turn {
     /// How many bytes the model has written up to now in streams.
     pub fn written(&self) -> usize {
@@ -35,17 +63,21 @@ impl Turn {
         if self.is_body(bytes) {
             return self.gather_body(now_ms, bytes, effects);
         }
-        self.events(now_ms, bytes, effects);
+        let _whatever = self.events(now_ms, bytes, effects);
     }
 
-    fn events(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) {
+    fn events(&mut self, now_ms: i64, bytes: &[u8], effects: &mut Effects) -> Stream {
         // Set aside, since a chunk is borrowed from it while the rest of the machine moves.
         let mut decoder = std::mem::take(&mut self.decoder);
         let ended = self.frames(&mut decoder, bytes, effects);
         // Before the answer is concluded: a further round begins with a decoder of its own.
         self.decoder = decoder;
-        if let Err(explained) = ended {
-            self.broke_off(now_ms, explained, effects);
+        match ended {
+            Ok(()) => Stream::GoesOn,
+            Err(explained) => {
+                self.broke_off(now_ms, explained, effects);
+                Stream::Over
+            }
         }
     }
 
@@ -56,7 +88,8 @@ impl Turn {
             return false;
         };
         if call.form == Form::Unknown {
-            call.form = match bytes.trim_ascii_start().first() {
+            let text = bytes.strip_prefix(chunk::BOM).unwrap_or(bytes);
+            call.form = match text.trim_ascii_start().first() {
                 None => Form::Unknown,
                 Some(b'{' | b'[') => Form::Body(Vec::new()),
                 Some(_) => Form::Events,
@@ -72,7 +105,8 @@ impl Turn {
         }) = &mut self.phase
         {
             body.extend_from_slice(bytes);
-            if body.len() > MAX_FRAME {
+            self.written += bytes.len();
+            if body.len() > MAX_BODY {
                 let fault = fault::explain(UpstreamFault::TooLong);
                 self.conclude_or(now_ms, fault, effects);
             }
@@ -87,7 +121,8 @@ impl Turn {
         if let Form::Body(body) = std::mem::take(&mut call.form) {
             return self.answer(now_ms, &body, effects);
         }
-        self.conclude_or(now_ms, fault::cut_short(), effects);
+        let fault = self.endless();
+        self.conclude_or(now_ms, fault, effects);
     }
 
     /// The answer cannot be read on. A call of which nothing has come may be made again.
@@ -114,6 +149,7 @@ impl Turn {
         } else {
             bytes
         };
+        self.check_size()?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -123,9 +159,13 @@ impl Turn {
         while let Some(frame) = decoder.next_frame() {
             if frame.data.trim_ascii() == b"[DONE]" {
                 self.extra_bytes += decoder.pending();
-                return Err(fault::cut_short());
+                return Err(self.endless());
+            }
+            if frame.event == b"error" && !chunk::has_choices(frame.data) {
+                return Err(complained(&complaint_in(frame.data), effects));
             }
             self.chunk(frame.data, effects)?;
+            self.check_size()?;
         }
         Ok(())
     }
@@ -139,6 +179,14 @@ impl Turn {
             rest = behind;
         }
         rest
+    }
+
+    /// A response has so many items and not more.
+    fn check_size(&self) -> Result<(), Explained> {
+        if self.composer.is_full() {
+            return Err(fault::explain(UpstreamFault::TooLong));
+        }
+        Ok(())
     }
 
     fn known(&mut self, piece: Piece, text: &str, effects: &mut Effects) {
@@ -161,36 +209,91 @@ impl Turn {
         let mut chunk = match chunk::read(data, &mut spare) {
             Ok(chunk) => chunk,
             Err(_no_object) if chunk::is_nothing(data) => return Ok(()),
+            Err(_no_object) if self.is_noise(data) => return Ok(()),
             Err(_malformed) => return Err(fault::bad_chunk()),
         };
         if let Some(complaint) = chunk.complaint() {
             return Err(complained(&complaint, effects));
         }
-        self.template.learn(data, &chunk);
         let usage = chunk.counts();
+        let choice = chunk.choices.0.take_if(|choice| !self.is_ours(choice));
+        if choice.is_none() {
+            self.template.learn(data, &chunk);
+        }
+        let finish = chunk
+            .choices
+            .0
+            .as_mut()
+            .and_then(|choice| self.choice(choice, effects));
+        self.note(usage, finish);
+        Ok(())
+    }
+
+    /// Whether this choice is the one that the answer began with: a server that writes several side by
+    /// side was asked for one.
+    fn is_ours(&mut self, choice: &Choice<'_>) -> bool {
+        let Phase::Calling(call) = &mut self.phase else {
+            return false;
+        };
+        *call.choice.get_or_insert(choice.place()) == choice.place()
+    }
+
+    /// Takes what one chunk adds.
+    fn choice(&mut self, choice: &mut Choice<'_>, effects: &mut Effects) -> Option<FinishReason> {
+        let message = choice.message.take();
         let (mut spoke, mut written) = (false, 0);
-        let finish = chunk.choices.0.as_mut().and_then(|choice| {
+        let (composer, mut out) = self.composing(effects);
+        let mut sink = |event: ModelEvent<'_>| {
+            spoke |= !matches!(event, ModelEvent::Tokens(_));
+            written += event.size();
+            composer.apply(event, &mut out);
+        };
+        let mut finish = normalize::chunk(choice, &mut sink);
+        let said_before = matches!(&self.phase, Phase::Calling(call) if call.spoke);
+        if !spoke && !said_before && message.is_some() {
+            choice.message = message;
             let (composer, mut out) = self.composing(effects);
-            normalize::chunk(choice, &mut |event| {
+            finish = normalize::answer(choice, &mut |event| {
                 spoke = true;
                 written += event.size();
                 composer.apply(event, &mut out);
-            })
-        });
+            });
+        }
         self.written += written;
-        self.note(usage, finish);
         if let Phase::Calling(call) = &mut self.phase {
             call.spoke |= spoke;
         }
-        Ok(())
+        finish
+    }
+
+    /// Whether a frame is something else than a chunk that a stream may have in it: proxies keep a
+    /// connection alive with words. There may be [`MAX_NOISE`] of them in one answer.
+    fn is_noise(&mut self, data: &[u8]) -> bool {
+        let Phase::Calling(call) = &mut self.phase else {
+            return false;
+        };
+        call.noise += 1;
+        call.noise <= MAX_NOISE && !matches!(data.trim_ascii_start().first(), Some(b'{' | b'['))
+    }
+
+    /// What is said of an answer that has no end.
+    fn endless(&self) -> Explained {
+        // Nothing but words: it was no stream of chunks.
+        if matches!(&self.phase, Phase::Calling(call) if call.noise > 0 && !call.spoke) {
+            return fault::bad_chunk();
+        }
+        fault::cut_short()
     }
 
     /// Takes a whole answer.
     pub(super) fn answer(&mut self, now_ms: i64, body: &[u8], effects: &mut Effects) {
         if is_event_stream(body) {
             self.tell_lists(effects);
-            self.events(now_ms, body, effects);
-            return self.conclude_or(now_ms, fault::cut_short(), effects);
+            if self.events(now_ms, body, effects) == Stream::GoesOn {
+                let fault = self.endless();
+                self.conclude_or(now_ms, fault, effects);
+            }
+            return;
         }
         let mut spare = Vec::new();
         let mut answer = match chunk::read(body, &mut spare) {
@@ -211,19 +314,26 @@ impl Turn {
         let usage = answer.counts();
         let finish = answer.choices.0.as_mut().and_then(|choice| {
             // Whole JSON with a message is a whole answer, whatever else it says.
-            let whole = choice.message.is_some().then_some(FinishReason::Stop);
+            let is_whole = choice.message.is_some() || choice.delta.is_some();
+            let whole = is_whole.then_some(FinishReason::Stop);
             let (composer, mut out) = self.composing(effects);
             let finish = normalize::answer(choice, &mut |event| composer.apply(event, &mut out));
             finish.or(whole)
         });
         self.note(usage, finish);
+        if let Err(explained) = self.check_size() {
+            return self.fail(explained, effects);
+        }
         self.conclude_or(now_ms, fault::cut_short(), effects);
     }
 
     /// Keeps what is known of the running model call.
     fn note(&mut self, usage: Option<ChatUsage>, finish: Option<FinishReason>) {
         if let Phase::Calling(call) = &mut self.phase {
-            call.usage = usage.or(call.usage);
+            call.usage = match (call.usage, usage) {
+                (Some(before), Some(later)) => Some(later.over(before)),
+                (before, later) => later.or(before),
+            };
             call.finish = finish.or(call.finish);
         }
     }
@@ -239,6 +349,7 @@ fn complained(complaint: &Complaint<'_>, effects: &mut Effects) -> Explained {
 
 /// Some servers stream whatever they are asked for.
 fn is_event_stream(body: &[u8]) -> bool {
+    let body = body.strip_prefix(chunk::BOM).unwrap_or(body);
     let body = body.trim_ascii_start();
     [&b"data:"[..], b"event:", b":"]
         .iter()

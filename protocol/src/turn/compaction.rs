@@ -36,7 +36,7 @@ impl Turn {
                 continue;
             };
             let summary = self.seal_keys.open(&item.encrypted_content, bond, at_ms);
-            let Some(summary) = summary else {
+            let Ok(summary) = summary else {
                 return Err(refused(place));
             };
             item.opened = Some(Box::new(Message {

@@ -111,7 +111,7 @@ pub enum Action {
     LeftOut(usize),
     /// Log that the model server told of a fault inside its answer, in these words.
     Complained(Box<str>),
-    /// Log that so many calls of an answer were left out, since they have no name.
+    /// Log that so many calls of an answer were left out: they have no name, or are too many.
     LostCalls(usize),
     /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
     /// once.

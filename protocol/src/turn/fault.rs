@@ -150,9 +150,9 @@ pub(super) fn cut_short() -> Explained {
 /// The conversation was to be summed up, and was not.
 pub(super) fn no_summary() -> Explained {
     Explained::new(
-        ApiErrorCode::ServerError,
-        "the model gave no whole summary of the conversation: try again, with more \
-         `max_output_tokens` if they were limited",
+        ApiErrorCode::UpstreamBadResponse,
+        "the model gave no whole summary of the conversation: allow it more \
+         `max_output_tokens`, or have a shorter conversation summed up",
     )
 }
 

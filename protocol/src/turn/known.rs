@@ -1,4 +1,5 @@
-//! Items that the request sends and the history has already: they are not said twice.
+//! Items that the request sends and the history, or the request itself, has already: they are not
+//! said twice.
 //!
 //! Clients continue a response and send its call once more beside the output, or the whole
 //! conversation. An item of ours is known by its id, and any item by being the same. Calls and
@@ -10,9 +11,39 @@ use std::collections::{HashMap, HashSet};
 
 use crate::blob::Marks;
 use crate::ids::response_of;
-use crate::json_text::compact;
-use crate::responses::item::{Item, Output};
-use crate::responses::kept::{KeptItem, KeptRole};
+use crate::responses::alike::Mark;
+use crate::responses::item::Item;
+use crate::responses::kept::KeptRole;
+
+/// How far apart a pair and the same pair in the history may be among those of one call id.
+const MAX_APART: usize = 1024;
+
+/// Takes the items out of the input that are in it before, the same under the same id. Others that
+/// share an id stay: each is what it is.
+pub(super) fn forget_repeated(input: &mut Vec<Item>) {
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for item in &*input {
+        *uses.entry(item.id()).or_default() += 1;
+    }
+    let mut answers = HashSet::new();
+    let mut seen = HashSet::new();
+    let mut stays = Vec::with_capacity(input.len());
+    for item in &*input {
+        if let Item::McpApprovalResponse(response) = item {
+            stays.push(answers.insert((&*response.approval_request_id, response.approve)));
+            continue;
+        }
+        let is_said_again = matches!(item, Item::Message(_)) && response_of(item.id()).is_none();
+        let may_go = !is_said_again && uses.get(item.id()).is_some_and(|uses| *uses > 1);
+        stays.push(!may_go || seen.insert((item.id(), Mark::of(item, None))));
+    }
+    keep(input, &stays);
+}
+
+fn keep(items: &mut Vec<Item>, stays: &[bool]) {
+    let mut stays = stays.iter();
+    items.retain(|_| stays.next().is_none_or(|stays| *stays));
+}
 
 /// Takes the items out of the input that the history has.
 pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>, marks: Marks) {
@@ -20,6 +51,7 @@ pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>, marks: Marks
         return;
     }
     let mut known: HashSet<usize> = known_pairs(history, input, marks);
+    known.extend(0..conversation_in(history, input, marks));
     let ids: HashMap<&str, &Item> = history.iter().map(|item| (item.id(), item)).collect();
     for (index, item) in input.iter().enumerate() {
         let Some(earlier) = ids.get(item.id()).filter(|_| joint(item).is_none()) else {
@@ -27,15 +59,74 @@ pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>, marks: Marks
         };
         // Some clients number their messages anew too, and people say the same thing twice.
         let is_message = matches!(item, Item::Message(_));
-        if response_of(item.id()).is_some() || (!is_message && same(earlier, item, marks)) {
+        if response_of(item.id()).is_some()
+            || (!is_message && Mark::of(*earlier, Some(marks)) == Mark::of(item, Some(marks)))
+        {
             known.insert(index);
         }
     }
-    let mut index = 0;
-    input.retain(|_| {
-        index += 1;
-        !known.contains(&(index - 1))
-    });
+    let stays: Vec<bool> = (0..input.len()).map(|at| !known.contains(&at)).collect();
+    keep(input, &stays);
+}
+
+/// How many items at the beginning of the input are the conversation so far: all of it or nothing.
+/// Clients that keep their own history send it beside `previous_response_id` too, with ids or without.
+fn conversation_in(history: &[Item], input: &[Item], marks: Marks) -> usize {
+    let (mut earlier, mut sent) = (
+        history.iter().peekable(),
+        input.iter().enumerate().peekable(),
+    );
+    let mut any = false;
+    loop {
+        let item = sent.peek().map(|(_, item)| *item);
+        while earlier
+            .next_if(|earlier| {
+                !is_said(earlier) && item.is_none_or(|item| item.id() != earlier.id())
+            })
+            .is_some()
+        {}
+        let (Some(next), Some(item)) = (earlier.peek(), item) else {
+            break;
+        };
+        if says_the_same(next, item, marks) {
+            any |= is_said(next);
+            earlier.next();
+        } else if is_said(item) {
+            return 0;
+        }
+        sent.next();
+    }
+    if earlier.peek().is_some() || !any {
+        return 0;
+    }
+    sent.peek().map_or(input.len(), |(index, _)| *index)
+}
+
+/// Whether a client that keeps its own history keeps this too.
+fn is_said(item: &Item) -> bool {
+    matches!(item, Item::Message(_)) || joint(item).is_some()
+}
+
+fn says_the_same(a: &Item, b: &Item, marks: Marks) -> bool {
+    let joins = |item| match joint(item) {
+        Some(Joint::Call(id) | Joint::Output(id)) => Some(id),
+        None => None,
+    };
+    // An id is sure where it is one of ours, or of an item that has nothing else to be known by.
+    let by_id = response_of(a.id()).is_some() || !is_said(a);
+    (by_id && a.id() == b.id())
+        || (is_said(a)
+            && joins(a) == joins(b)
+            && says(a, marks).is_some()
+            && says(a, marks) == says(b, marks))
+}
+
+/// What an item says, whatever its ids are and however much of its form was sent.
+fn says(item: &Item, marks: Marks) -> Option<Mark> {
+    if let Item::Message(message) = item {
+        return Some(Mark::of_words(message, marks));
+    }
+    Mark::of_call(item, Some(marks)).or_else(|| Mark::of_output(item, Some(marks)))
 }
 
 /// What joins a call with its output.
@@ -107,91 +198,93 @@ fn pairs(items: &[Item]) -> HashMap<&str, Vec<Pair<'_>>> {
     pairs
 }
 
+/// What the calls and the outputs of one call id say, made once for each.
+struct Marked<'a> {
+    pair: Pair<'a>,
+    call: Option<Mark>,
+    output: Option<Mark>,
+}
+
+impl<'a> Marked<'a> {
+    fn of(pair: Pair<'a>, marks: Marks) -> Self {
+        Self {
+            pair,
+            call: pair
+                .call
+                .and_then(|(_, call)| Mark::of_call(call, Some(marks))),
+            output: pair
+                .output
+                .and_then(|(_, output)| Mark::of_output(output, Some(marks))),
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.pair.output.is_none()
+    }
+
+    /// Whether both have the same call, or the later one, of the input, has none.
+    fn has_call_of(&self, sent: &Self) -> bool {
+        match (self.pair.call, sent.pair.call) {
+            (Some((_, earlier)), Some((_, call))) => {
+                earlier.id() == call.id() || self.call.is_some() && self.call == sent.call
+            }
+            (_, None) => true,
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// Whether a pair of the input is this whole one of the history.
+    fn comes_again(&self, sent: &Self) -> bool {
+        let same_output = self.output.is_some() && self.output == sent.output;
+        !self.waits() && (sent.waits() || same_output) && self.has_call_of(sent)
+    }
+}
+
 /// Places of the input's calls and outputs that the history has.
 fn known_pairs(history: &[Item], input: &[Item], marks: Marks) -> HashSet<usize> {
     let earlier = pairs(history);
     let mut known = HashSet::new();
     for (id, sent) in pairs(input) {
-        let mut earlier = earlier.get(id).map_or(&[][..], Vec::as_slice);
-        for pair in sent {
-            let Some(at) = earlier
-                .iter()
-                .position(|earlier| is_again(earlier, &pair, marks))
-            else {
-                continue;
-            };
-            let waits = earlier
-                .get(at)
-                .is_some_and(|earlier| earlier.output.is_none());
-            known.extend(pair.call.map(|(index, _)| index));
-            known.extend(pair.output.filter(|_| !waits).map(|(index, _)| index));
-            earlier = earlier.get(at + 1..).unwrap_or_default();
-        }
+        let Some(earlier) = earlier.get(id) else {
+            continue;
+        };
+        let earlier: Vec<_> = earlier
+            .iter()
+            .copied()
+            .map(|pair| Marked::of(pair, marks))
+            .collect();
+        let sent: Vec<_> = sent
+            .into_iter()
+            .map(|pair| Marked::of(pair, marks))
+            .collect();
+        known_of_one_id(&earlier, &sent, &mut known);
     }
     known
 }
 
-/// Whether a pair of the input is one of the history: the same, or that of a call that waits for its
-/// output, where nothing but the id has to be right.
-fn is_again(earlier: &Pair<'_>, sent: &Pair<'_>, marks: Marks) -> bool {
-    match (earlier.output, sent.output) {
-        (None, _) => true,
-        (Some((_, earlier)), Some((_, output))) if !same_output(earlier, output, marks) => false,
-        (Some(_), _) => match (earlier.call, sent.call) {
-            (Some((_, earlier)), Some((_, call))) => same_call(earlier, call, marks),
-            (_, None) => true,
-            (None, Some(_)) => false,
-        },
+/// From the end: a call that waits is the last one, and an output without its call is for it, whatever
+/// earlier calls of this id gave.
+fn known_of_one_id(earlier: &[Marked<'_>], sent: &[Marked<'_>], known: &mut HashSet<usize>) {
+    let (mut earlier, mut sent) = (earlier, sent);
+    if let Some((waiting, before)) = earlier.split_last().filter(|(last, _)| last.waits()) {
+        // Where none has this very call, nothing but the id has to be right: clients write anew.
+        let own = sent.iter().rposition(|sent| waiting.has_call_of(sent));
+        if let Some(at) = own.or(sent.len().checked_sub(1)) {
+            let call = sent.get(at).and_then(|sent| sent.pair.call);
+            known.extend(call.map(|(index, _)| index));
+            sent = sent.get(..at).unwrap_or_default();
+        }
+        earlier = before;
     }
-}
-
-fn same_call(a: &Item, b: &Item, marks: Marks) -> bool {
-    match (a, b) {
-        _ if a.id() == b.id() => true,
-        (Item::FunctionCall(a), Item::FunctionCall(b)) => {
-            a.name == b.name
-                && a.namespace == b.namespace
-                && compact(&a.arguments) == compact(&b.arguments)
-        }
-        (Item::CustomToolCall(a), Item::CustomToolCall(b)) => {
-            a.name == b.name && a.namespace == b.namespace && same(&a.input, &b.input, marks)
-        }
-        (Item::EmulatedCall(a), Item::EmulatedCall(b)) => a.action == b.action,
-        (Item::ToolSearchCall(a), Item::ToolSearchCall(b)) => {
-            marks.same(&compact(a.arguments.get()), &compact(b.arguments.get()))
-        }
-        _ => false,
+    for sent in sent.iter().rev() {
+        let first = earlier.len().saturating_sub(MAX_APART);
+        let near = earlier.get(first..).unwrap_or_default();
+        let near = near.iter().rposition(|earlier| earlier.comes_again(sent));
+        let Some(at) = near.map(|at| first + at) else {
+            continue;
+        };
+        let places = [sent.pair.call, sent.pair.output];
+        known.extend(places.into_iter().flatten().map(|(index, _)| index));
+        earlier = earlier.get(..at).unwrap_or_default();
     }
-}
-
-fn same_output(a: &Item, b: &Item, marks: Marks) -> bool {
-    match (a, b) {
-        (Item::FunctionCallOutput(a), Item::FunctionCallOutput(b))
-        | (Item::CustomToolCallOutput(a), Item::CustomToolCallOutput(b)) => {
-            match (&a.output, &b.output) {
-                (Output::Text(a), Output::Text(b)) if a == b => true,
-                (a, b) => same(a, b, marks),
-            }
-        }
-        (Item::ToolSearchOutput(a), Item::ToolSearchOutput(b)) => same(&a.tools, &b.tools, marks),
-        (Item::Kept(a), Item::Kept(b)) => {
-            let told = |item: &KeptItem| item.member("output").map(|raw| compact(raw.get()));
-            let same_told = match (told(a), told(b)) {
-                (Some(a), Some(b)) => marks.same(&a, &b),
-                (a, b) => a.is_none() && b.is_none(),
-            };
-            a.kind == b.kind && same_told
-        }
-        _ => false,
-    }
-}
-
-/// Whether two items, or parts of them, say the same, whatever is different about how they were sent.
-fn same(a: &impl serde::Serialize, b: &impl serde::Serialize, marks: Marks) -> bool {
-    marks.same(&written(a), &written(b))
-}
-
-fn written(value: &impl serde::Serialize) -> String {
-    // Strings, words and raw values: nothing here can fail to be written.
-    serde_json::to_string(value).unwrap_or_default()
 }

@@ -38,9 +38,7 @@ mod tools;
 use std::sync::Arc;
 
 use crate::blob::Marks;
-use crate::chat::finish::FinishReason;
 use crate::chat::template::Template;
-use crate::chat::usage::ChatUsage;
 use crate::compose::{Composer, Out, ParallelCalls, Sealing};
 use crate::error::ApiError;
 use crate::ids::{IdSource, Owner};
@@ -54,7 +52,7 @@ use crate::sse::Decoder;
 use crate::tools::code_interpreter::Container;
 use crate::tools::{Catalogue, LoopLimits, Offers};
 use crate::translate::{self, ChoiceMode, Efforts, StreamMode};
-use answer::Form;
+use answer::CallState;
 use effect::{Action, Cancel, Effects, Input, Refusal};
 pub use ending::Ended;
 use ending::Terminal;
@@ -161,17 +159,6 @@ enum Phase {
     Storing(Terminal),
     /// Nothing more happens.
     Over,
-}
-
-/// What is known of the running model call.
-#[derive(Debug, Default)]
-struct CallState {
-    finish: Option<FinishReason>,
-    /// The last counts given; servers may send them with every chunk.
-    usage: Option<ChatUsage>,
-    /// Whether the model has said anything.
-    spoke: bool,
-    form: Form,
 }
 
 /// Whether the client has been answered.
@@ -308,7 +295,7 @@ impl Turn {
     pub fn step(&mut self, now_ms: i64, input: Input<'_>, effects: &mut Effects) {
         match (&mut self.phase, input) {
             (Phase::Fresh, Input::History(history)) => self.take_history(now_ms, history, effects),
-            (Phase::Resolving(_), Input::Found(found)) => self.found(&found, effects),
+            (Phase::Resolving(_), Input::Found(found)) => self.found(now_ms, &found, effects),
             (Phase::Fresh | Phase::Resolving(_), Input::Refused(error)) => {
                 self.refuse(
                     Refusal {
@@ -407,17 +394,20 @@ impl Turn {
 
     /// The first model call of the response.
     fn call_model(&mut self, effects: &mut Effects) {
-        self.call.max_output_tokens = self.request.settings.max_output_tokens;
+        let bound = self.request.settings.max_output_tokens;
+        self.call.max_output_tokens = bound.or_else(|| self.own_bound());
         let asked = match self.purpose {
             Purpose::Answer | Purpose::Compact => self.body(),
             Purpose::Count => self.with_ask(0, translate::tokenize_body),
         };
         match asked {
             Ok(body) => {
+                let items = self.history.iter().chain(&self.request.input);
+                self.composer.note_calls(items);
                 let needed = self.catalogue.has_gateway_tools()
                     || self.may_leave_out()
                     || self.may_refuse_effort()
-                    || self.purpose == Purpose::Compact;
+                    || self.compacts();
                 if !needed {
                     self.history = Vec::new();
                 }

@@ -18,9 +18,6 @@ const MAX_REFERENCES: usize = 10_000;
 impl Turn {
     /// Takes the history; goes on at once unless references have to be looked up.
     pub(super) fn take_history(&mut self, now_ms: i64, history: Vec<Item>, effects: &mut Effects) {
-        if let Err(error) = self.open_sealed(now_ms) {
-            return self.refuse_unread(error, effects);
-        }
         let known: HashSet<&str> = history.iter().map(Item::id).collect();
         self.request.input.retain(|item| {
             let Item::ItemReference(reference) = item else {
@@ -30,7 +27,7 @@ impl Turn {
         });
         let wanted = self.referenced();
         if wanted.is_empty() {
-            return self.resolve(&[], history, effects);
+            return self.resolve(now_ms, &[], history, effects);
         }
         if wanted.len() > MAX_REFERENCES {
             let message = format!(
@@ -71,13 +68,19 @@ impl Turn {
     }
 
     /// The referenced items were looked for.
-    pub(super) fn found(&mut self, found: &[Item], effects: &mut Effects) {
+    pub(super) fn found(&mut self, now_ms: i64, found: &[Item], effects: &mut Effects) {
         if let Phase::Resolving(history) = std::mem::replace(&mut self.phase, Phase::Fresh) {
-            self.resolve(found, history, effects);
+            self.resolve(now_ms, found, history, effects);
         }
     }
 
-    fn resolve(&mut self, found: &[Item], mut history: Vec<Item>, effects: &mut Effects) {
+    fn resolve(
+        &mut self,
+        now_ms: i64,
+        found: &[Item],
+        mut history: Vec<Item>,
+        effects: &mut Effects,
+    ) {
         let found: HashMap<&str, &Item> = found.iter().map(|item| (item.id(), item)).collect();
         for (index, item) in self.request.input.iter_mut().enumerate() {
             if let Item::ItemReference(reference) = item {
@@ -87,7 +90,9 @@ impl Turn {
                 }
             }
         }
+        known::forget_repeated(&mut self.request.input);
         known::forget_known(&history, &mut self.request.input, self.marks);
+        self.open_sealed(now_ms);
         if let Err(error) = self.open_summaries(&mut history) {
             return self.refuse_unread(error, effects);
         }

@@ -1,19 +1,22 @@
 //! Sealed reasoning in the input: opened before the model is asked.
 
 use super::Turn;
-use crate::error::{ApiError, ApiErrorCode};
 use crate::responses::item::{Item, ReasoningPart};
-use crate::seal::Bond;
+use crate::responses::response::{InputTransformation, TransformationReason};
+use crate::seal::{Bond, Unopened};
 
 impl Turn {
-    /// Puts the text of envelopes where the raw text is not there. One message serves whatever is
-    /// wrong with an envelope: changed, foreign, of another model, expired.
-    pub(super) fn open_sealed(&mut self, now_ms: i64) -> Result<(), ApiError> {
+    /// Puts the text of envelopes where the raw text is not there.
+    ///
+    /// Whose envelope does not open, since it is of another provider or of another model, is not shown
+    /// to the model, and the response says so: clients replay what they have, and change models.
+    pub(super) fn open_sealed(&mut self, now_ms: i64) {
         let bond = Bond {
             owner: &self.owner,
             model: &self.request.model,
         };
-        for (index, item) in self.request.input.iter_mut().enumerate() {
+        let mut removed = Vec::new();
+        for item in &mut self.request.input {
             let Item::Reasoning(reasoning) = item else {
                 continue;
             };
@@ -23,17 +26,23 @@ impl Turn {
             let Some(sealed) = &reasoning.encrypted_content else {
                 continue;
             };
-            let opened = self.seal_keys.open(sealed, bond, now_ms);
-            let text = opened.ok_or_else(|| refused(index))?;
-            reasoning.content = vec![ReasoningPart::ReasoningText { text: text.into() }];
+            match self.seal_keys.open(sealed, bond, now_ms) {
+                Ok(text) => {
+                    let text = text.into();
+                    reasoning.content = vec![ReasoningPart::ReasoningText { text }];
+                }
+                Err(why) => {
+                    removed.push(InputTransformation::of(reasoning.id.clone(), reason(why)));
+                }
+            }
         }
-        Ok(())
+        self.identity.input_transformations = removed;
     }
 }
 
-fn refused(index: usize) -> ApiError {
-    let place = format!("input[{index}].encrypted_content");
-    let message = "the encrypted content of a reasoning item cannot be used: leave the item out, or \
-                   send the raw text in `content`";
-    ApiError::new(ApiErrorCode::InvalidEncryptedContent, message).with_param(place)
+fn reason(why: Unopened) -> TransformationReason {
+    match why {
+        Unopened::OtherModel => TransformationReason::ModelMismatch,
+        Unopened::Foreign => TransformationReason::OrganizationMismatch,
+    }
 }

@@ -6,9 +6,9 @@
 
 use serde::Serialize;
 
-use super::Turn;
 use super::effect::{Action, Effects};
 use super::fault::Explained;
+use super::{Purpose, Turn};
 use crate::chat::tokenize::TokenCount;
 use crate::error::ApiErrorCode;
 use crate::responses::settings::Truncation;
@@ -19,6 +19,12 @@ const MAX_ATTEMPTS: u32 = 8;
 
 /// The part of the model's window that is kept free for the answer.
 const FREE: u64 = 16;
+
+/// Tokens of a summary, thinking included, where the client sets no bound.
+const SUMMARY_TOKENS: u64 = 16_384;
+
+/// With fewer tokens there is no summary to be had.
+const LEAST_SUMMARY: u64 = 256;
 
 /// The answer of `POST /v1/responses/input_tokens`.
 #[derive(Serialize)]
@@ -67,6 +73,9 @@ impl Turn {
 
     /// A model call was refused or failed: it is made again if that can help, else this is the end.
     pub(super) fn shorten_or(&mut self, now_ms: i64, fault: Explained, effects: &mut Effects) {
+        if self.is_own_bound_too_large(&fault) {
+            return self.count_first(now_ms, fault, effects);
+        }
         let most = self.turns_to_leave_out();
         let too_long = fault.error.code == ApiErrorCode::ContextLengthExceeded;
         let again = too_long
@@ -81,6 +90,11 @@ impl Turn {
             let left = most - self.call.left_out;
             return self.call_without(self.call.left_out + left.div_ceil(2), effects);
         }
+        self.count_first(now_ms, fault, effects);
+    }
+
+    /// Has the refused prompt counted.
+    fn count_first(&mut self, now_ms: i64, fault: Explained, effects: &mut Effects) {
         match self.with_ask(self.call.left_out, translate::tokenize_body) {
             Ok(body) => {
                 self.call.refused = Some(fault);
@@ -90,10 +104,43 @@ impl Turn {
         }
     }
 
+    /// The bound of a summary that the client did not bound, so that no model writes to the end of its
+    /// window.
+    pub(super) fn own_bound(&self) -> Option<u64> {
+        (self.compacts() && self.purpose != Purpose::Count).then_some(SUMMARY_TOKENS)
+    }
+
+    /// Whether a call was refused for a bound of ours that has not been fitted to the window.
+    fn is_own_bound_too_large(&self, fault: &Explained) -> bool {
+        let is_about_room = fault.error.code == ApiErrorCode::ContextLengthExceeded
+            || fault.error.param.as_deref() == Some("max_output_tokens");
+        is_about_room
+            && self.request.settings.max_output_tokens.is_none()
+            && self.call.max_output_tokens == Some(SUMMARY_TOKENS)
+    }
+
+    /// Bounds a summary by what is left of the window; where that is not known, by nothing. Says
+    /// whether it may be asked for now.
+    fn fit_own_bound(&mut self, count: Option<TokenCount>) -> bool {
+        let left = count.map(|count| count.max_model_len.saturating_sub(count.count));
+        self.call.max_output_tokens = left.map(|left| left.min(SUMMARY_TOKENS - 1));
+        left.is_none_or(|left| left >= LEAST_SUMMARY)
+    }
+
     /// The upstream has counted, or cannot.
     pub(super) fn counted(&mut self, count: Option<TokenCount>, effects: &mut Effects) {
-        if self.call.refused.take().is_none() {
+        let Some(fault) = self.call.refused.take() else {
             return;
+        };
+        if self.is_own_bound_too_large(&fault) {
+            if self.fit_own_bound(count) {
+                return self.call_again(effects);
+            }
+            if !self.may_leave_out() {
+                return self.fail(fault, effects);
+            }
+            let quarter = count.map_or(0, |count| count.max_model_len / 4);
+            self.call.max_output_tokens = Some(quarter.clamp(LEAST_SUMMARY, SUMMARY_TOKENS - 1));
         }
         let most = self.turns_to_leave_out();
         let half = self.call.left_out + (most - self.call.left_out).div_ceil(2);
@@ -145,10 +192,14 @@ impl Turn {
 
     fn call_without(&mut self, left_out: usize, effects: &mut Effects) {
         self.call.left_out = left_out;
-        match self.with_ask(left_out, translate::chat_body) {
+        effects.actions.push(Action::LeftOut(left_out));
+        self.call_again(effects);
+    }
+
+    fn call_again(&mut self, effects: &mut Effects) {
+        match self.with_ask(self.call.left_out, translate::chat_body) {
             Ok(body) => {
                 self.begin_call();
-                effects.actions.push(Action::LeftOut(left_out));
                 effects.actions.push(Action::CallModel(body));
             }
             Err(error) => self.fail(Explained::of(error), effects),

@@ -218,6 +218,7 @@ fn job(
         created_at_ms: now,
         metadata: request.metadata.clone(),
         settings,
+        input_transformations: Vec::new(),
     };
     let expires_at_ms = state
         .retention

@@ -1,15 +1,13 @@
 //! Reads of stored responses: at a rate, few at once, in the memory budget, where each caller has a
 //! share for them, and sent piece by piece. What is read may be as large as what was ever sent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vllm_responses_actors::ask::{ask, ask_actor};
 use vllm_responses_actors::blobs::Whole;
-use vllm_responses_actors::memory::{Held, LARGE, Memory, Short};
+use vllm_responses_actors::memory::{CallersPlace, CallersPlaces, Held, LARGE, Memory, Short};
 use vllm_responses_actors::origin::Origin;
 use vllm_responses_actors::store::messages::{StoreError, Weigh, Weighed, Weight};
 use vllm_responses_actors::supervisor::messages::MayRead;
@@ -29,13 +27,13 @@ const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 /// The right to read, and what is held meanwhile.
 pub(super) struct Reading {
     /// Until the answer is made; the client may take its time.
-    place: OwnedSemaphorePermit,
+    place: CallersPlace,
     held: Held,
     pub(super) doors: StoreDoors,
     pub(super) origin: Origin,
     owner: Owner,
     /// Where places come from.
-    readers: Arc<Semaphore>,
+    readers: CallersPlaces,
     /// How much there is to read.
     pub(super) weight: Weight,
 }
@@ -58,10 +56,10 @@ impl Reading {
         }
         let doors = state.doors().map_err(error::refused)?;
         let intake = &state.intake;
-        let place = Arc::clone(&intake.readers).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, place).await else {
+        let readers = intake.readers.of(&caller.owner);
+        let Ok(Some(place)) = tokio::time::timeout(PATIENCE, readers.take()).await else {
             intake.memory.note_refused();
-            let message = "the gateway reads as many responses as it may; try again";
+            let message = "the gateway reads as many responses as it may, or as you may; try again";
             return Err(error::busy(message, "1"));
         };
         let weigh = Weigh {
@@ -80,7 +78,7 @@ impl Reading {
             doors,
             origin,
             owner: caller.owner.clone(),
-            readers: Arc::clone(&intake.readers),
+            readers,
             weight,
         })
     }
@@ -165,7 +163,7 @@ pub(in crate::http) async fn room(
 }
 
 /// A whole answer, which is held until the client has taken it.
-pub(super) fn json(whole: Whole, held: Held, places: Option<Arc<Semaphore>>) -> HttpResponse {
+pub(super) fn json(whole: Whole, held: Held, places: Option<CallersPlaces>) -> HttpResponse {
     let body = WholeBody::new(whole, held, places);
     HttpResponse::Ok()
         .content_type("application/json")

@@ -117,8 +117,12 @@ fn sealed_reasoning_outlives_the_process_and_not_its_key() {
         "deep thought"
     );
     let elsewhere = TestGateway::on(&fake.url()).start();
-    let refused = elsewhere.client().create(&body);
-    assert_eq!(refused.error(400), "invalid_encrypted_content");
+    let told = create(elsewhere.client(), &body);
+    assert_eq!(
+        told["input_transformations"][0]["reason"],
+        "organization_mismatch"
+    );
+    assert!(!asked(&fake, "m").to_string().contains("deep thought"));
     let shared = "ab".repeat(32);
     let one = TestGateway::on(&fake.url())
         .env("VR_SEAL_KEYS", &shared)

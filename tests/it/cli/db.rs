@@ -253,6 +253,47 @@ fn an_interrupted_copy_is_taken_up_and_a_clash_is_named() {
     refused(&db(&place, "a.db", &there), 1, "1000 changed or came");
 }
 
+/// A copy takes what one step has, not what the database has. Before, 24 rows of 4 MiB took 446 MB, and
+/// 48 of 24 MB were more than PostgreSQL takes in one message.
+#[test]
+fn a_copy_of_large_responses_takes_the_memory_of_one_step() {
+    let Some(database) = FreshDatabase::make() else {
+        return;
+    };
+    let place = Place::new();
+    let file = place.0.path().join("a.db");
+    done(&db(&place, "a.db", &["migrate"]));
+    fill(&file, 24);
+    let large = "UPDATE responses SET input_items = '[\"' || hex(randomblob(2097152)) || '\"]'";
+    connect(&file).batch_execute(large).expect("large rows");
+    let mut copy = Command::new(env!("CARGO_BIN_EXE_vllm-responses"))
+        .args(["db", "copy", "--from", "a.db", "--to", &database.url()])
+        .current_dir(place.0.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("copy");
+    let mut peak = 0;
+    let code = loop {
+        peak = highest(copy.id()).unwrap_or(peak);
+        match copy.try_wait().expect("wait") {
+            Some(status) => break status.code(),
+            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    };
+    assert_eq!(code, Some(0));
+    assert!((1..120).contains(&peak), "{peak} MiB");
+}
+
+/// The most memory that a process had, in MiB.
+fn highest(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
+}
+
 /// D13: deleted, purged, and found in no file.
 #[test]
 fn d13_what_is_purged_is_nowhere() {

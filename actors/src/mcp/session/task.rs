@@ -6,11 +6,14 @@ use std::time::Duration;
 use rmcp::model::{CancelTaskParams, ContentBlock, GetTaskParams, JsonObject, Task, TaskPayload};
 use rmcp::{Peer, RoleClient, ServiceError};
 use tokio::time::sleep;
-use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR};
+use vllm_responses_protocol::mcp::hidden::readable;
+use vllm_responses_protocol::mcp::outcome::{CallError, Outcome, SERVER_ERROR, cap};
 
 /// Least and longest time between two questions.
 const LEAST: Duration = Duration::from_millis(250);
 const MOST: Duration = Duration::from_secs(5);
+/// Longest words of a failed task.
+const MAX_WORDS: usize = 4096;
 /// When the server does not say.
 const USUAL: Duration = Duration::from_secs(1);
 
@@ -23,12 +26,14 @@ pub(super) enum Stop {
     Failed(ServiceError),
 }
 
-/// The outcome that stands in a result.
+/// The outcome that stands in a result: `inbound` wrote it, and lets no content of a server's through.
+/// A result without any has nothing to say.
 pub(super) fn outcome(content: &[ContentBlock]) -> Option<Outcome> {
-    let [ContentBlock::Text(text)] = content else {
-        return None;
-    };
-    serde_json::from_str(&text.text).ok()
+    match content {
+        [] => Some(Outcome::text("")),
+        [ContentBlock::Text(text)] => serde_json::from_str(&text.text).ok(),
+        [_, ..] => None,
+    }
 }
 
 /// Asks for a task until it has ended.
@@ -67,10 +72,28 @@ fn of_result(result: &JsonObject) -> Option<Outcome> {
 fn of_error(error: &JsonObject) -> Outcome {
     let code = || error.get("code")?.as_i64();
     let words = || error.get("message")?.as_str();
+    let words = words().unwrap_or("the task failed without saying why");
+    // As the words of every other error are.
+    let words = readable(words);
     Outcome::Failed {
-        error: CallError::protocol(
-            code().unwrap_or(SERVER_ERROR),
-            words().unwrap_or("the task failed without saying why"),
-        ),
+        error: CallError::protocol(code().unwrap_or(SERVER_ERROR), cap(&words, MAX_WORDS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_failed_task_are_clean_and_short() {
+        let words = format!("\u{1b}[31m\u{202e}{}", "x".repeat(9000));
+        let mut error = JsonObject::new();
+        error.insert("message".to_owned(), words.into());
+        let Outcome::Failed { error } = of_error(&error) else {
+            panic!("not failed");
+        };
+        let told = error.for_model();
+        assert!(told.len() < 5000);
+        assert!(!told.contains(['\u{1b}', '\u{202e}']));
     }
 }

@@ -57,16 +57,15 @@ pub(super) fn told(tools: &RawValue, bytes: usize, shape: &Shape<'_>) -> String 
         out.extend([r#",{"name":"#, &name, r#","inputSchema":"#, schema, "}"]);
     }
     out.push(']');
-    let cursor = shape.next_cursor.filter(|raw| raw.get().len() <= 4096);
-    let of_kind = |raw: Option<&'_ RawValue>, wanted| raw.is_some_and(|raw| kind(raw) == wanted);
+    let cursor = shape.next_cursor.0.filter(|raw| raw.get().len() <= 4096);
     if let Some(cursor) = cursor.filter(|raw| kind(raw) == Kind::String) {
         out.extend([r#","nextCursor":"#, cursor.get()]);
     }
-    if let Some(ttl) = shape.ttl_ms.filter(|_| of_kind(shape.ttl_ms, Kind::Number))
+    if let Some(ttl) = shape.ttl_ms.0.filter(|_| shape.ttl_ms.is(Kind::Number))
         && ttl.get().parse::<u64>().is_ok()
     {
         out.extend([r#","ttlMs":"#, ttl.get()]);
-        let scope = shape.cache_scope.map(RawValue::get);
+        let scope = shape.cache_scope.0.map(RawValue::get);
         if let Some(scope @ ("\"public\"" | "\"private\"")) = scope {
             out.extend([r#","cacheScope":"#, scope]);
         }

@@ -14,10 +14,11 @@ mod text;
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::json::{Kind, kind};
+use crate::chat::lenient::{Text, object};
+use crate::json::{Kind, kind, read};
 
 pub use fault::{Fault, fault, forgets_session, known_versions};
 pub use list::{PAGE, Page};
@@ -26,41 +27,76 @@ pub use result::MAX_RESULT;
 /// Largest message that is neither a tool list nor the result of a call.
 const MAX_OTHER: usize = 256 * 1024;
 
-/// A message, as far as it tells what it is.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
+object! {
+    /// A message, as far as it tells what it is.
+    struct Envelope<'a> {
+        "id" id: Raw<'a>,
+        "method" method: Raw<'a>,
+        "params" params: Raw<'a>,
+        "result" result: Raw<'a>,
+        "error" error: Raw<'a>,
+    }
 }
 
-/// A result, as far as it tells which one.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Shape<'a> {
-    #[serde(borrow, default)]
-    result_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    task_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tools: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    structured_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    is_error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    next_cursor: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    ttl_ms: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    cache_scope: Option<&'a RawValue>,
+object! {
+    /// A result, as far as it tells which one. Of a member that comes twice the later counts, as it does
+    /// for most readers.
+    struct Shape<'a> {
+        "resultType" result_type: Text<'a>,
+        "taskId" task_id: Raw<'a>,
+        "status" status: Raw<'a>,
+        "tools" tools: Raw<'a>,
+        "content" content: Raw<'a>,
+        "toolResult" tool_result: Raw<'a>,
+        "structuredContent" structured_content: Raw<'a>,
+        "isError" is_error: Raw<'a>,
+        "nextCursor" next_cursor: Raw<'a>,
+        "ttlMs" ttl_ms: Raw<'a>,
+        "cacheScope" cache_scope: Raw<'a>,
+    }
+}
+
+/// A member as it is written, null too; nothing where it is missing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Raw<'a>(Option<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|raw| Self(Some(raw)))
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// What is there and not null.
+    fn value(self) -> Option<&'a RawValue> {
+        self.0.filter(|raw| kind(raw) != Kind::Null)
+    }
+
+    fn text(self) -> Option<&'a str> {
+        self.value().map(RawValue::get)
+    }
+
+    /// The JSON of a string.
+    fn string(self) -> Option<&'a str> {
+        self.text().filter(|_| self.is(Kind::String))
+    }
+
+    fn is(self, wanted: Kind) -> bool {
+        self.0.is_some_and(|raw| kind(raw) == wanted)
+    }
+}
+
+impl Shape<'_> {
+    /// Whether it is what a tool gave back, or a part of that.
+    fn is_outcome(&self) -> bool {
+        let parts = [
+            self.content,
+            self.tool_result,
+            self.structured_content,
+            self.is_error,
+        ];
+        parts.iter().any(|part| part.0.is_some())
+    }
 }
 
 /// The message as it may be read further; `None` for what is no message. `asked` is the id, as JSON, of
@@ -68,22 +104,36 @@ struct Shape<'a> {
 pub fn tame(message: &[u8], asked: Option<&str>) -> Option<String> {
     let message = text::mended(message);
     let envelope: Envelope<'_> = serde_json::from_str(&message).ok()?;
-    let small = message.len() <= MAX_OTHER;
-    if envelope.method.is_some() {
-        return small.then(|| message.into_owned());
+    if let Some(method) = envelope.method.0 {
+        return notice(&envelope, method).filter(|told| told.len() <= MAX_OTHER);
     }
-    if let Some(error) = envelope.error {
-        let id = asked.or(envelope.id.map(RawValue::get));
+    if let Some(error) = envelope.error.value() {
+        let id = asked.or(envelope.id.value().map(RawValue::get));
         return Some(fault::message(&fault::read(error), id));
     }
-    let id = envelope.id.map(RawValue::get);
+    let id = envelope.id.value().map(RawValue::get);
     if asked.is_some_and(|asked| id.is_some_and(|id| bare(id) != bare(asked))) {
         return None;
     }
     let id = id.or(asked)?;
-    let result = envelope.result?;
-    let told = judge(result, message.len())?;
+    let told = judge(envelope.result.value()?, message.len())?;
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{told}}}"#))
+}
+
+/// A request or a notice of the server's, with the members that these have: nothing else in it is
+/// taken for an answer.
+fn notice(envelope: &Envelope<'_>, method: &RawValue) -> Option<String> {
+    if kind(method) != Kind::String {
+        return None;
+    }
+    let mut told = [r#"{"jsonrpc":"2.0","method":"#, method.get()].concat();
+    for (name, member) in [("id", envelope.id), ("params", envelope.params)] {
+        if let Some(value) = member.value() {
+            told.extend([",\"", name, "\":", value.get()]);
+        }
+    }
+    told.push('}');
+    Some(told)
 }
 
 /// Some servers write the number of a request as a string.
@@ -91,28 +141,55 @@ fn bare(id: &str) -> &str {
     id.trim_matches('"')
 }
 
+/// The result as the SDK reads it. What a tool gave back is written anew in any case: our own words
+/// about an outcome stand where a server's content would, and no server may write them itself.
 fn judge(result: &RawValue, size: usize) -> Option<Cow<'_, str>> {
     let as_it_is = || (size <= MAX_OTHER).then(|| Cow::Borrowed(result.get()));
     if kind(result) != Kind::Object {
         return None;
     }
-    let Ok(shape) = serde_json::from_str::<Shape<'_>>(result.get()) else {
-        return as_it_is();
-    };
-    let complete = shape.result_type.as_deref();
-    if complete.is_some_and(|word| word != "complete") {
-        return as_it_is();
+    let shape: Shape<'_> = serde_json::from_str(result.get()).ok()?;
+    let is_whole = matches!(shape.result_type.as_str(), "" | "complete");
+    if shape.task_id.0.is_some() && shape.status.is(Kind::String) {
+        return task(result);
     }
-    if shape.task_id.is_some() {
-        return task(result, size);
-    }
-    if let Some(tools) = shape.tools {
+    if is_whole && let Some(tools) = shape.tools.value() {
         return Some(list::told(tools, size, &shape).into());
     }
-    if shape.content.is_some() || shape.structured_content.is_some() || shape.is_error.is_some() {
-        return Some(told(&result::outcome(&shape)).into());
+    if shape.is_outcome() || shape.tools.0.is_some() {
+        // One that is not whole asks for something, and has no content yet.
+        return is_whole.then(|| told(&result::outcome(&shape)).into());
+    }
+    if is_foreign(result) {
+        return Some(told(&result::of_foreign(result)).into());
     }
     as_it_is()
+}
+
+/// Whether the result has members, and none of the protocol's: it is what a tool gave back, without
+/// the form that the protocol has for it.
+fn is_foreign(result: &RawValue) -> bool {
+    const KNOWN: [&str; 15] = [
+        "protocolVersion",
+        "supportedVersions",
+        "capabilities",
+        "serverInfo",
+        "instructions",
+        "resultType",
+        "taskId",
+        "task",
+        "tasks",
+        "resources",
+        "resourceTemplates",
+        "contents",
+        "prompts",
+        "messages",
+        "completion",
+    ];
+    let members = read::members(result).unwrap_or_default();
+    let names = members.iter().map(|(name, _)| &**name);
+    let mut own = names.filter(|name| *name != "_meta").peekable();
+    own.peek().is_some() && !own.any(|name| KNOWN.contains(&name))
 }
 
 /// A text block whose text is the outcome.
@@ -134,50 +211,57 @@ fn told(outcome: &super::outcome::Outcome) -> String {
     serde_json::to_string(&Told { content }).unwrap_or_default()
 }
 
-/// A task; the result of one that has ended is the result of a call.
-fn task(result: &RawValue, size: usize) -> Option<Cow<'_, str>> {
-    /// The members that are known.
-    #[derive(Deserialize, Serialize)]
-    #[serde(rename_all = "camelCase")]
+object! {
+    /// The members of a task that are known.
     struct Polled<'a> {
-        #[serde(borrow)]
-        task_id: &'a RawValue,
-        #[serde(borrow)]
-        status: &'a RawValue,
-        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-        status_message: Option<&'a RawValue>,
-        #[serde(borrow, default = "epoch")]
-        created_at: Cow<'a, str>,
-        #[serde(borrow, default = "epoch")]
-        last_updated_at: Cow<'a, str>,
-        #[serde(borrow, default)]
-        ttl_ms: Option<&'a RawValue>,
-        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-        poll_interval_ms: Option<&'a RawValue>,
-        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-        input_requests: Option<&'a RawValue>,
-        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-        error: Option<&'a RawValue>,
-        #[serde(borrow, default, skip_serializing)]
-        result: Option<&'a RawValue>,
+        "taskId" task_id: Raw<'a>,
+        "status" status: Raw<'a>,
+        "statusMessage" status_message: Raw<'a>,
+        "createdAt" created_at: Raw<'a>,
+        "lastUpdatedAt" last_updated_at: Raw<'a>,
+        "ttlMs" ttl_ms: Raw<'a>,
+        "pollIntervalMs" poll_interval_ms: Raw<'a>,
+        "inputRequests" input_requests: Raw<'a>,
+        "error" error: Raw<'a>,
+        "resultType" result_type: Raw<'a>,
+        "result" result: Raw<'a>,
     }
-    fn epoch() -> Cow<'static, str> {
-        Cow::Borrowed("1970-01-01T00:00:00Z")
+}
+
+/// A task; the result of one that has ended is the result of a call.
+fn task(result: &RawValue) -> Option<Cow<'static, str>> {
+    const EPOCH: &str = "\"1970-01-01T00:00:00Z\"";
+    let task: Polled<'_> = serde_json::from_str(result.get()).ok()?;
+    let mut text = String::from("{");
+    for (name, value) in [
+        ("taskId", task.task_id.text()),
+        ("status", task.status.text()),
+        ("statusMessage", task.status_message.text()),
+        ("createdAt", task.created_at.string().or(Some(EPOCH))),
+        (
+            "lastUpdatedAt",
+            task.last_updated_at.string().or(Some(EPOCH)),
+        ),
+        ("ttlMs", task.ttl_ms.text().or(Some("null"))),
+        ("pollIntervalMs", task.poll_interval_ms.text()),
+        ("inputRequests", task.input_requests.text()),
+        ("error", task.error.text()),
+        ("resultType", task.result_type.text()),
+    ] {
+        if let Some(value) = value {
+            let comma = if text.len() > 1 { ",\"" } else { "\"" };
+            text.extend([comma, name, "\":", value]);
+        }
     }
-    let Ok(task) = serde_json::from_str::<Polled<'_>>(result.get()) else {
-        return (size <= MAX_OTHER).then(|| Cow::Borrowed(result.get()));
-    };
-    let mut text = serde_json::to_string(&task).ok()?;
     if text.len() > MAX_OTHER {
         return None;
     }
-    if let Some(ended) = task.result {
+    if let Some(ended) = task.result.value() {
         let shape: Shape<'_> = serde_json::from_str(ended.get()).ok()?;
-        text.pop();
-        text.push_str(r#","result":"#);
-        text.push_str(&told(&result::outcome(&shape)));
-        text.push('}');
+        let outcome = told(&result::outcome(&shape));
+        text.extend([",\"result\":", &outcome]);
     }
+    text.push('}');
     Some(text.into())
 }
 

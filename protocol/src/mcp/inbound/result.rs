@@ -19,8 +19,11 @@ const MAX_ERROR: usize = 4096;
 
 /// The outcome of a finished call.
 pub(super) fn outcome(shape: &Shape<'_>) -> Outcome {
-    let mut content = Content::read(shape.content, MAX_RESULT);
-    let structured = shape.structured_content.filter(|raw| says_something(raw));
+    // `toolResult` is how the protocol's first version named it.
+    let said = shape.content.0.or(shape.tool_result.0);
+    let mut content = Content::read(said, MAX_RESULT);
+    let structured = shape.structured_content.0;
+    let structured = structured.filter(|raw| says_something(raw));
     if let Some(raw) = structured
         && !same::says(&content, raw)
     {
@@ -30,7 +33,7 @@ pub(super) fn outcome(shape: &Shape<'_>) -> Outcome {
         content.text.push_str(between);
         content.text.push_str(&text);
     }
-    let failed = shape.is_error.is_some_and(|raw| raw.get() == "true");
+    let failed = shape.is_error.0.is_some_and(|raw| raw.get() == "true");
     let text = readable(&content.text);
     let whole = content.whole - (content.text.len().saturating_sub(text.len()));
     if failed {
@@ -47,6 +50,12 @@ pub(super) fn outcome(shape: &Shape<'_>) -> Outcome {
         text: cap_of(&text, MAX_RESULT, whole),
         pictures: content.pictures,
     }
+}
+
+/// The outcome of a call whose result has another form than the protocol's: its JSON.
+pub(super) fn of_foreign(result: &RawValue) -> Outcome {
+    let text = compact(result.get());
+    Outcome::text(cap_of(&readable(&text), MAX_RESULT, text.len()))
 }
 
 /// An empty object says nothing.

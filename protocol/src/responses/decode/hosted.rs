@@ -60,12 +60,13 @@ pub(super) fn tool_status(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) 
     ];
     let parse = |word: &str| {
         Some(match word {
-            "in_progress" => ToolStatus::InProgress,
+            // With the words of searches, and of gateways that write none.
+            "in_progress" | "searching" | "generating" => ToolStatus::InProgress,
             "interpreting" => ToolStatus::Interpreting,
             "calling" => ToolStatus::Calling,
-            "completed" => ToolStatus::Completed,
+            "completed" | "" => ToolStatus::Completed,
             "incomplete" => ToolStatus::Incomplete,
-            "failed" => ToolStatus::Failed,
+            "failed" | "cancelled" => ToolStatus::Failed,
             _ => return None,
         })
     };

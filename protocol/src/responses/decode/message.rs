@@ -19,8 +19,7 @@ fn parse_role(word: &str) -> Option<Role> {
     }
 }
 
-const PHASES: &[&str] = &["commentary", "final_answer"];
-
+/// A word that is not known says nothing that is needed.
 fn parse_phase(word: &str) -> Option<Phase> {
     match word {
         "commentary" => Some(Phase::Commentary),
@@ -33,7 +32,8 @@ fn parse_phase(word: &str) -> Option<Phase> {
 pub(super) fn read(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::Message);
     let status = reader.status(fields);
-    let phase = fields.word("phase", PHASES, parse_phase, reader.problems);
+    let phase = fields.string("phase", reader.problems);
+    let phase = phase.and_then(|phase| parse_phase(&phase));
     let place = fields.place();
     if !fields.has("role") {
         reader.problems.missing(&place.member("role"));

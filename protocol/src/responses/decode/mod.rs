@@ -93,6 +93,16 @@ impl Reader<'_> {
             self.problems.invalid(place, wanted);
             return Vec::new();
         }
+        self.each(raws, place)
+    }
+
+    /// Reads an array that this crate wrote: however many items a row has, it is read.
+    pub(crate) fn stored_items(&mut self, raw: &RawValue) -> Vec<Item> {
+        let raws = elements(raw, &Place::Root, self.problems).unwrap_or_default();
+        self.each(raws, &Place::Root)
+    }
+
+    fn each(&mut self, raws: Vec<&RawValue>, place: &Place<'_>) -> Vec<Item> {
         let mut items = Vec::with_capacity(raws.len());
         for (index, raw) in raws.into_iter().enumerate() {
             items.extend(self.item(raw, place.element(index)));
@@ -144,8 +154,9 @@ impl Reader<'_> {
         const WORDS: &[&str] = &["in_progress", "completed", "incomplete"];
         let parse = |word: &str| match word {
             "in_progress" => Some(ItemStatus::InProgress),
-            "completed" => Some(ItemStatus::Completed),
-            "incomplete" => Some(ItemStatus::Incomplete),
+            // Other gateways have more words, and some write none.
+            "completed" | "" => Some(ItemStatus::Completed),
+            "incomplete" | "failed" | "cancelled" | "queued" => Some(ItemStatus::Incomplete),
             _ => None,
         };
         fields

@@ -2,7 +2,7 @@
 
 use super::Reader;
 use crate::ids::Prefix;
-use crate::json::{Fields, Problems};
+use crate::json::{Fields, Problems, elements, read};
 use crate::responses::item::{Item, Reasoning, ReasoningPart, SummaryPart};
 
 /// Reads a reasoning item.
@@ -13,9 +13,11 @@ use crate::responses::item::{Item, Reasoning, ReasoningPart, SummaryPart};
 pub(super) fn read(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Option<Item> {
     let id = reader.id(fields, Prefix::Reasoning);
     let status = reader.status(fields);
-    let summary = texts(fields, "summary", "summary_text", reader.problems);
-    let content = texts(fields, "content", "reasoning_text", reader.problems);
-    let encrypted_content = fields.string("encrypted_content", reader.problems);
+    let summary = texts(fields, "summary", reader.problems);
+    let content = texts(fields, "content", reader.problems);
+    let sealed = fields.string("encrypted_content", reader.problems);
+    // Some servers write an empty one where there is none.
+    let encrypted_content = sealed.filter(|sealed| !sealed.is_empty());
     Some(Item::Reasoning(Reasoning {
         id,
         status,
@@ -31,27 +33,24 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, reader: &mut Reader<'_>) -> Opti
     }))
 }
 
-/// The texts of the parts in a member; all parts have the same type.
-fn texts(
-    fields: &mut Fields<'_, '_>,
-    name: &str,
-    word: &str,
-    problems: &mut Problems,
-) -> Vec<Box<str>> {
-    let raws = fields.array(name, problems).unwrap_or_default();
-    let (list, mut texts) = (fields.place(), Vec::with_capacity(raws.len()));
-    let list = list.member(name);
+/// The texts of a member: a text, or parts that have one each. Gateways differ in what they call the
+/// type of a part, and some write the text alone.
+fn texts(fields: &mut Fields<'_, '_>, name: &str, problems: &mut Problems) -> Vec<Box<str>> {
+    let Some(raw) = fields.take(name) else {
+        return Vec::new();
+    };
+    if let Some(text) = read::text(raw) {
+        return vec![text.into()];
+    }
+    let place = fields.place();
+    let list = place.member(name);
+    let raws = elements(raw, &list, problems).unwrap_or_default();
+    let mut texts = Vec::with_capacity(raws.len());
     for (index, raw) in raws.into_iter().enumerate() {
-        let place = list.element(index);
-        let Some(mut part) = Fields::of(raw, place, problems) else {
-            continue;
-        };
-        match part.required_word("type", problems) {
-            Some(kind) if kind == word => {
-                texts.extend(part.required_string("text", problems).map(Into::into));
-            }
-            Some(_) => problems.wrong_word(&place.member("type"), &[word]),
-            None => {}
+        if let Some(text) = read::text(raw) {
+            texts.push(text.into());
+        } else if let Some(mut part) = Fields::of(raw, list.element(index), problems) {
+            texts.extend(part.required_string("text", problems).map(Into::into));
         }
     }
     texts

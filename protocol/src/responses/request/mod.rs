@@ -447,6 +447,7 @@ fn decode_settings(
     let place = Place::Root.member("tools");
     if let Some(tools) = fields.array("tools", problems) {
         settings.tools = tool::decode_tools(&tools, &place, problems);
+        tool::require_container(&settings.tools, &place, problems);
     }
     let place = Place::Root.member("tool_choice");
     if let Some(raw) = fields.take("tool_choice") {

@@ -316,8 +316,8 @@ const BAD_ITEMS: &[(&str, ApiErrorCode, &str)] = &[
     ),
     (
         r#"{"type":"reasoning","summary":[{"type":"x"}]}"#,
-        InvalidValue,
-        "input[0].summary[0].type",
+        MissingRequiredParameter,
+        "input[0].summary[0].text",
     ),
 ];
 

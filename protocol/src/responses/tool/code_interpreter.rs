@@ -25,7 +25,15 @@ pub enum ContainerChoice {
     Named(Box<str>),
 }
 
-/// Reads the tool. A request without `container` is taken for `auto`, as older clients mean it.
+impl CodeInterpreterTool {
+    /// Whether it has a `container`.
+    pub(super) fn says_where(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|(name, raw)| &**name == "container" && kind(raw) != Kind::Null)
+    }
+}
+
+/// Reads the tool; without `container` it is taken for `auto`, which only what was stored may be.
 pub(super) fn decode(
     fields: Fields<'_, '_>,
     problems: &mut Problems,

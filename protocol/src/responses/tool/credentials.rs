@@ -12,11 +12,29 @@ use crate::json::{Fields, Kind, Place, Problems, kind, read};
 /// Members of tools that carry credentials. Clients that write them otherwise mean the same.
 pub(super) const CREDENTIALS: [&str; 2] = ["authorization", "headers"];
 
+/// How the names of other members end that carry some, without what joins their words: tools of types
+/// that are not known here are echoed with whatever they have.
+const SECRETS: [&str; 12] = [
+    "apikey",
+    "accesskey",
+    "accesskeyid",
+    "privatekey",
+    "subscriptionkey",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "credential",
+    "credentials",
+    "cookie",
+];
+
 /// Whether a member of this name carries credentials.
 pub(super) fn is_credential(name: &str) -> bool {
-    CREDENTIALS
-        .iter()
-        .any(|credential| name.eq_ignore_ascii_case(credential))
+    let joined = |character: &char| !matches!(character, '_' | '-' | ' ' | '.');
+    let plain: String = name.chars().filter(joined).collect();
+    let plain = plain.to_ascii_lowercase();
+    CREDENTIALS.contains(&&*plain) || SECRETS.iter().any(|secret| plain.ends_with(secret))
 }
 
 /// Members that hold what a tool takes or gives, hence no credentials, whatever names are in them.
@@ -107,6 +125,14 @@ mod tests {
             (r#"{"a":1,"authorization":"S"}"#, r#"{"a":1}"#),
             (r#"{"Headers":{"x":"S"},"a":[1]}"#, r#"{"a":[1]}"#),
             (r#"{"\u0061uthorization":"S"}"#, "{}"),
+            (
+                r#"{"type":"x","api_key":"S","X-Api-Key":"S","auth":{"accessToken":"S","client_secret":"S","kind":"k"}}"#,
+                r#"{"type":"x","auth":{"kind":"k"}}"#,
+            ),
+            (
+                r#"{"max_tokens":5,"tokenizer":"t","key":"k","parameters":{"token":{}}}"#,
+                r#"{"max_tokens":5,"tokenizer":"t","key":"k","parameters":{"token":{}}}"#,
+            ),
             (r#"[1,{"a":{"headers":"S"}}, 2]"#, r#"[1,{"a":{}},2]"#),
             (
                 r#"{"headers":1,"tools":[{"parameters":{"properties":{"headers":{}}}}]}"#,

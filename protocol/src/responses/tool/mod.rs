@@ -148,6 +148,17 @@ pub(crate) fn decode_tools(
     decoded
 }
 
+/// The API wants to be told where code runs. What was stored by earlier versions may not say it.
+pub(crate) fn require_container(tools: &[Tool], place: &Place<'_>, problems: &mut Problems) {
+    for (index, tool) in tools.iter().enumerate() {
+        if let Tool::CodeInterpreter(tool) = tool
+            && !tool.says_where()
+        {
+            problems.missing(&place.element(index).member("container"));
+        }
+    }
+}
+
 fn decode_tool(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Tool> {
     let Some(kind) = fields.peek_text("type").filter(|kind| !kind.is_empty()) else {
         fields.required_word("type", problems);

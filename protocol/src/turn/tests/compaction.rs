@@ -1,6 +1,7 @@
 //! Conversations that are summed up, and summaries that come back.
 
 use super::*;
+use crate::chat::tokenize::TokenCount;
 use crate::history;
 use crate::record::{Chain, Link};
 
@@ -188,4 +189,79 @@ fn the_endpoint_gives_what_a_client_goes_on_from() {
     assert_eq!(types, ["message", "message", "compaction"]);
     assert_eq!(output[1]["content"][0]["text"], "one");
     assert_eq!(told["usage"]["output_tokens"], 2);
+}
+
+/// A summary that nobody bounded is bounded, by what is left of the window where that is less.
+#[test]
+fn a_summary_has_a_bound() {
+    let body = json!({"model": "m", "store": false, "input": [{"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"}]});
+    let refused = || UpstreamFault::Status {
+        status: 400,
+        retry_after: None,
+        body: br#"{"error":{"message":"This model's maximum context length is 8192 tokens"}}"#[..]
+            .into(),
+    };
+    let bound = |bench: &mut Bench, input: Input<'_>| {
+        bench.turn.step(NOW, input, &mut bench.effects);
+        match bench.effects.actions.drain(..).next() {
+            Some(Action::CallModel(body)) => {
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                Ok(body["max_completion_tokens"].clone())
+            }
+            Some(Action::CountTokens(_)) => Err("count"),
+            Some(Action::Refuse(_)) => Err("refused"),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (count, second) in [
+        (Some((5000, 8192)), Ok(json!(3192))),
+        (Some((8100, 8192)), Err("refused")),
+        (None, Ok(Value::Null)),
+    ] {
+        let mut bench = Bench::of(Purpose::Compact, &body);
+        assert_eq!(
+            bound(&mut bench, Input::History(Vec::new())),
+            Ok(json!(16_384))
+        );
+        assert_eq!(
+            bound(&mut bench, Input::UpstreamFailed(refused())),
+            Err("count")
+        );
+        let count = count.map(|(count, max_model_len)| TokenCount {
+            count,
+            max_model_len,
+        });
+        assert_eq!(bound(&mut bench, Input::Counted(count)), second);
+        if second.is_ok() {
+            assert_eq!(
+                bound(&mut bench, Input::UpstreamFailed(refused())),
+                Err("refused")
+            );
+        }
+    }
+    // What the client says holds, and is not tried otherwise.
+    let mut own = body.clone();
+    own["max_output_tokens"] = json!(90);
+    let mut bench = Bench::new(&trigger());
+    assert_eq!(bound(&mut bench, Input::History(Vec::new())), Ok(json!(90)));
+    assert_eq!(
+        bound(&mut bench, Input::UpstreamFailed(refused())),
+        Err("refused")
+    );
+}
+
+/// A retry of what the model has worked on would be the same work again.
+#[test]
+fn a_summary_that_is_cut_is_not_asked_for_again() {
+    let body = json!({"model": "m", "store": false, "input": "one"});
+    let mut bench = Bench::of(Purpose::Compact, &body).called();
+    let answer = br#"{"choices":[{"message":{"content":"In sh"},"finish_reason":"length"}]}"#;
+    bench
+        .turn
+        .step(NOW, Input::UpstreamAnswer(answer), &mut bench.effects);
+    let Some(Action::Refuse(refusal)) = bench.effects.actions.first() else {
+        panic!("{:?}", bench.effects.actions);
+    };
+    assert!(refusal.error.code.is_work_again());
 }

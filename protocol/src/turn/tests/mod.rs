@@ -9,6 +9,8 @@ mod foreign_calls;
 mod items;
 mod mcp;
 mod mcp_choices;
+mod odd_streams;
+mod repeated;
 mod said;
 mod taken_back;
 mod thinking;
@@ -71,6 +73,7 @@ impl Bench {
             created_at_ms: NOW,
             metadata: request.metadata.clone(),
             settings: request.settings.echo(),
+            input_transformations: Vec::new(),
         };
         let turn = Turn::new(Seed {
             purpose,
@@ -322,7 +325,7 @@ fn a_fault_after_it_is_two_events_and_keeps_the_text() {
 
 #[test]
 fn u5_a_bad_chunk_fails_and_what_follows_is_ignored() {
-    for bad in ["{", "[1]", "5", "nonsense"] {
+    for bad in ["{", "[1]", "{\"a\":}"] {
         let mut bench = Bench::stream().called();
         let bad = format!("data: {bad}\n\n").into_bytes();
         let bytes = [says("par"), bad, says("late")].concat();

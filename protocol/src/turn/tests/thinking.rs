@@ -126,30 +126,6 @@ fn sealed_thinking_comes_back_to_the_model() {
 }
 
 #[test]
-fn envelopes_that_do_not_open_get_one_answer() {
-    let item = reasoning(&thought(&json!({"store": false})));
-    let sealed = item["encrypted_content"].as_str().unwrap();
-    let mut answers = Vec::new();
-    let turned = sealed.chars().rev().collect::<String>();
-    for (text, owner, model) in [
-        (sealed, "someone else", "m"),
-        (sealed, "o", "another"),
-        (turned.as_str(), "o", "m"),
-        ("ENC", "o", "m"),
-        ("", "o", "m"),
-    ] {
-        let mut item = item.clone();
-        item["content"] = Value::Null;
-        item["encrypted_content"] = json!(text);
-        let (_, asked) = sent_back(&item, owner, model);
-        assert_eq!(asked.len(), 2, "{asked:?}");
-        answers.push(asked);
-    }
-    answers.dedup();
-    assert_eq!(answers.len(), 1, "{answers:?}");
-}
-
-#[test]
 fn without_retention_nothing_is_stored_or_continued() {
     let rules = Rules {
         retention: crate::responses::request::Retention::None,
@@ -179,4 +155,50 @@ fn without_retention_nothing_is_stored_or_continued() {
         assert_eq!(error.param.as_deref(), Some(param));
         assert_eq!(error.code.wire(), Some("unsupported_value"));
     }
+}
+
+#[test]
+fn an_envelope_that_does_not_open_costs_itself_and_is_told() {
+    let keys = SealKeys::new([7; 32], &[], None);
+    let (owner, other) = (Owner::new("o"), Owner::new("p"));
+    let sealed = |owner, model| {
+        let bond = Bond { owner, model };
+        keys.seal("thought", bond, NOW, &mut CountingIds::default())
+            .unwrap()
+    };
+    let item = |id: &str, sealed: &str| {
+        json!({"type": "reasoning", "id": id, "encrypted_content": sealed,
+        "summary": [{"type": "summary_text", "text": format!("summary {id}")}]})
+    };
+    let body = json!({"model": "m", "store": false, "input": [{"role": "user", "content": "x"},
+        item("rs_own", &sealed(&owner, "m")), item("rs_model", &sealed(&owner, "another")),
+        item("rs_owner", &sealed(&other, "m")), item("rs_foreign", "gAAAAABo"),
+        {"role": "assistant", "content": "said"}, {"role": "user", "content": "y"}]});
+    let mut bench = Bench::new(&body);
+    bench
+        .turn
+        .step(NOW, Input::History(Vec::new()), &mut bench.effects);
+    let Some(Action::CallModel(asked)) = bench.effects.actions.pop() else {
+        panic!("not asked");
+    };
+    let asked: Value = serde_json::from_slice(&asked).unwrap();
+    assert_eq!(
+        asked["messages"][1]["reasoning_content"],
+        "thought\n\nsummary rs_model\n\nsummary rs_owner\n\nsummary rs_foreign"
+    );
+    let answer = json!({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]});
+    let _actions = bench.step(Input::UpstreamAnswer(answer.to_string().as_bytes()));
+    let told: Value = serde_json::from_slice(&bench.effects.bytes).unwrap();
+    let removed = |id: &str, reason: &str| json!({"id": id, "action": "removed", "type": "reasoning", "reason": reason});
+    assert_eq!(
+        told["input_transformations"],
+        json!([
+            removed("rs_model", "model_mismatch"),
+            removed("rs_owner", "organization_mismatch"),
+            removed("rs_foreign", "organization_mismatch")
+        ])
+    );
+    // Where nothing was left out nothing is said.
+    let whole = foreign_calls::whole(&json!({"model": "m", "input": "x"}), &answer);
+    assert_eq!(whole.get("input_transformations"), None);
 }

@@ -448,7 +448,7 @@ fn the_container_is_the_named_the_chains_or_a_fresh_one() {
 
 #[test]
 fn a_missing_interpreter_is_refused_and_one_switched_off_is_not_shown() {
-    let body = json!({"model": "m", "input": "x", "tools": [{"type": "code_interpreter"}]});
+    let body = json!({"model": "m", "input": "x", "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]});
     let mut bench = Bench::new(&body);
     bench.turn.offers.code_interpreter = Availability::Missing("install it".into());
     assert_eq!(

@@ -1,0 +1,133 @@
+//! `db copy` with a source and a target that both live on: what was deleted in either stays deleted.
+//!
+//! Failed before: a response that was deleted between two copies, and whose row had gone, was live in
+//! the target; one that was deleted in the target was live again after the next copy.
+
+use std::time::Duration;
+
+use vllm_responses_actors::store::copy::Copied;
+use vllm_responses_actors::store::desk::{Desk, Opening};
+use vllm_responses_protocol::ids::ResponseId;
+
+use crate::fixture::{Place, Store, record};
+
+/// A target of the other kind, where there is one.
+fn target_of(place: &Place) -> Place {
+    match place {
+        Place::Sqlite(_) => Place::postgres().unwrap_or_else(Place::sqlite),
+        Place::Postgres(_) => Place::sqlite(),
+    }
+}
+
+async fn copy(from: &Place, to: &Place) -> Copied {
+    let mut source = Desk::open(&from.settings(), Opening::AsItIs).await.unwrap();
+    let mut target = Desk::open(&to.settings(), Opening::Migrate).await.unwrap();
+    source.copy_to(&mut target, |_| {}).await.unwrap()
+}
+
+async fn purge(place: &Place) -> usize {
+    let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
+        .await
+        .unwrap();
+    desk.purge(Duration::ZERO).await.unwrap()
+}
+
+async fn is_live(store: &Store, id: &str) -> bool {
+    let fetched = store.fetch("ann", id).await.unwrap().is_some();
+    let continued = store.chain("ann", id).await.unwrap().is_some();
+    assert_eq!(fetched, continued, "{id}");
+    fetched
+}
+
+pub(crate) async fn what_the_source_deleted_is_deleted_in_the_target(place: Place) {
+    let store = place.store().await;
+    for id in ["gone", "ended", "kept"] {
+        store.commit(record("ann", id)).await.unwrap();
+    }
+    let target = target_of(&place);
+    let first = copy(&place, &target).await;
+    assert_eq!((first.written, first.equal, first.deleted), (3, 3, 0));
+    let there = target.store().await;
+    assert!(is_live(&there, "gone").await);
+
+    assert!(store.remove("ann", "gone").await.unwrap());
+    assert_eq!(purge(&place).await, 1);
+    assert!(store.remove("ann", "ended").await.unwrap());
+    let second = copy(&place, &target).await;
+    assert_eq!((second.written, second.deleted), (1, 1));
+    assert_eq!((second.equal, second.missed, second.strange), (2, 0, 0));
+    for (id, is_there) in [("gone", false), ("ended", false), ("kept", true)] {
+        assert_eq!(is_live(&there, id).await, is_there, "{id}");
+    }
+    // Also by way of a third database, which had it once.
+    let third = target_of(&target);
+    copy(&target, &third).await;
+    third.run("UPDATE responses SET deleted_at = NULL, expires_at = NULL");
+    third.run("DELETE FROM deletions");
+    copy(&target, &third).await;
+    assert!(!is_live(&third.store().await, "gone").await);
+}
+
+pub(crate) async fn what_the_target_deleted_stays_deleted(place: Place) {
+    let store = place.store().await;
+    for id in ["gone", "parent", "ended"] {
+        store.commit(record("ann", id)).await.unwrap();
+    }
+    let target = target_of(&place);
+    copy(&place, &target).await;
+    let there = target.store().await;
+    for id in ["gone", "parent"] {
+        assert!(there.remove("ann", id).await.unwrap());
+    }
+    assert_eq!(purge(&target).await, 2);
+    assert!(there.remove("ann", "ended").await.unwrap());
+    let mut child = record("ann", "child");
+    child.previous = Some(ResponseId::new("parent"));
+    store.commit(child).await.unwrap();
+
+    for _ in 0..2 {
+        let again = copy(&place, &target).await;
+        assert_eq!((again.equal, again.missed, again.strange), (4, 0, 0));
+        for id in ["gone", "parent", "ended"] {
+            assert!(!is_live(&there, id).await, "{id}");
+        }
+    }
+    // What continues it has all of its conversation.
+    assert_eq!(there.chain_ids("ann", "child").await, ["parent", "child"]);
+}
+
+pub(crate) async fn what_only_the_target_has_is_counted(place: Place) {
+    let store = place.store().await;
+    store.commit(record("ann", "a")).await.unwrap();
+    store.commit(record("ann", "b")).await.unwrap();
+    let target = target_of(&place);
+    copy(&place, &target).await;
+    let there = target.store().await;
+    there.commit(record("ann", "own")).await.unwrap();
+    // A version before this one left no note.
+    place.run("DELETE FROM responses WHERE id = 'a'");
+    let copied = copy(&place, &target).await;
+    assert_eq!((copied.equal, copied.missed, copied.strange), (1, 0, 2));
+    assert_eq!(copied.strangers, ["a", "own"]);
+}
+
+pub(crate) async fn deletions_are_forgotten_after_their_time(place: Place) {
+    let store = place.store().await;
+    let notes = "SELECT count(*) AS n FROM deletions";
+    for id in ["a", "b", "c"] {
+        store.commit(record("ann", id)).await.unwrap();
+    }
+    let mut expired = record("ann", "expired");
+    expired.expires_at_ms = Some(1);
+    store.commit(expired).await.unwrap();
+    for id in ["a", "b"] {
+        assert!(store.remove("ann", id).await.unwrap());
+    }
+    assert_eq!(purge(&place).await, 3);
+    assert_eq!(place.number(notes), 2, "what expires says so itself");
+    place.run("UPDATE deletions SET gone_at = gone_at - 7862400000 WHERE id = 'a'");
+    assert!(store.remove("ann", "c").await.unwrap());
+    assert_eq!(purge(&place).await, 1);
+    let forgotten = place.number("SELECT count(*) AS n FROM deletions WHERE id = 'a'");
+    assert_eq!((place.number(notes), forgotten), (2, 0));
+}
