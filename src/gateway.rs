@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr};
 use actix_rt::{Arbiter, System};
 use tokio::sync::watch;
-use vllm_responses_actors::ask::{ask, ask_actor};
+use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::blobs::Blobs;
 use vllm_responses_actors::cache::{self, CacheActor};
 use vllm_responses_actors::env::{
@@ -23,7 +23,7 @@ use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::{Phase, Start};
 use vllm_responses_actors::seal;
-use vllm_responses_actors::store::messages::{Close, ReportTo};
+use vllm_responses_actors::store::messages::ReportTo;
 use vllm_responses_actors::supervisor::gate::{FindGate, Gate};
 use vllm_responses_actors::supervisor::messages::{
     self, AwaitPhase, OwnProcess, Peers, Report, TurnLog,
@@ -58,8 +58,6 @@ use crate::status::{self, McpView, ToolStatus};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// With fewer open descriptors not even the listeners, threads and database connections come up.
 const FEWEST_DESCRIPTORS: u64 = 128;
-/// What is queued is written, and SQLite's log moved into its file.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The last spans' way to the collector.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
@@ -141,7 +139,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let metrics = state.metrics.clone();
     let (server, addresses) = listen(&config.gateway, state, connections)?;
-    refuse_itself(&config.upstream, &addresses)?;
+    listen::refuse_itself(&config.upstream, &addresses)?;
     let urls: Vec<String> = addresses.iter().map(banner::api_url).collect();
     log::info!(
         "listening: {}; /v1 answers 503 until everything behind it is up",
@@ -160,7 +158,7 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     };
     let living = Box::pin(live(opening, &control, signals, (&addresses, start)));
     let outcome = shutdown::serve_while(server, living).await;
-    close_store(&store).await;
+    shutdown::close_store(&store).await;
     if let Some(exporter) = exporter {
         exporter.finish(FLUSH_LIMIT).await;
     }
@@ -169,36 +167,11 @@ async fn serve(config: Config, log: LogSource) -> Result<Outcome, Failure> {
     outcome?
 }
 
-/// Requests to itself would go round until every descriptor is gone.
-fn refuse_itself(upstream: &Upstream, addresses: &[SocketAddr]) -> Result<(), Failure> {
-    match upstream {
-        Upstream::External(settings) if listen::is_own(&settings.base_url, addresses) => {
-            Err(Failure::from(format!(
-                "the upstream {} is this gateway itself: name the model server with `--upstream`",
-                settings.base_url
-            )))
-        }
-        Upstream::External(_) | Upstream::Spawn(_) => Ok(()),
-    }
-}
-
 /// Whoever has killed its guardian may have got away from every stop.
 async fn end_escaped() {
     let escaped = process::sweep_own().await;
     if escaped > 0 {
         log::warn!(escaped; "processes that had left their guardians were ended");
-    }
-}
-
-/// Leaves the database as it may be copied.
-async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
-    let Some(close) = store.borrow().as_ref().map(|doors| doors.close.clone()) else {
-        return;
-    };
-    match ask(&close, Close, CLOSE_LIMIT).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => log::warn!("the store did not end in good order: {error}"),
-        Err(error) => log::warn!("the store did not end in good order: {error}"),
     }
 }
 

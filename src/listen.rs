@@ -15,7 +15,7 @@ use actix_web::{App, web};
 use socket2::{Domain, Socket, Type};
 use url::Url;
 
-use crate::config::GatewaySettings;
+use crate::config::{GatewaySettings, Upstream};
 use crate::http;
 use crate::http::connection::Connection;
 use crate::http::state::AppState;
@@ -67,8 +67,19 @@ fn refused(gateway: &GatewaySettings, error: &io::Error) -> String {
     )
 }
 
+/// Requests to itself would go round until every descriptor is gone.
+pub(crate) fn refuse_itself(upstream: &Upstream, addresses: &[SocketAddr]) -> Result<(), String> {
+    match upstream {
+        Upstream::External(settings) if is_own(&settings.base_url, addresses) => Err(format!(
+            "the upstream {} is this gateway itself: name the model server with `--upstream`",
+            settings.base_url
+        )),
+        Upstream::External(_) | Upstream::Spawn(_) => Ok(()),
+    }
+}
+
 /// Whether a URL leads to one of these addresses that are listened on: requests would go round for ever.
-pub(crate) fn is_own(url: &Url, listening: &[SocketAddr]) -> bool {
+fn is_own(url: &Url, listening: &[SocketAddr]) -> bool {
     let Ok(targets) = url.socket_addrs(|| None) else {
         return false;
     };

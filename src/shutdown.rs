@@ -9,16 +9,18 @@ use std::time::Duration;
 use actix::Addr;
 use actix_web::dev::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use vllm_responses_actors::ask::ask_actor;
+use tokio::sync::{oneshot, watch};
+use vllm_responses_actors::ask::{ask, ask_actor};
 use vllm_responses_actors::process;
 use vllm_responses_actors::process::actor::ChildActor;
 use vllm_responses_actors::process::messages::Stop;
+use vllm_responses_actors::store::messages::Close;
 use vllm_responses_actors::supervisor::SupervisorActor;
 use vllm_responses_actors::supervisor::messages::{Drain, EndNow, Leave, Observe};
 use vllm_responses_actors::terminal;
 
 use crate::config::Lifecycle;
+use crate::http::state::StoreDoors;
 use crate::reload::Reload;
 
 /// The supervisor answers from memory.
@@ -28,6 +30,9 @@ const BEYOND_GRACE: Duration = Duration::from_secs(10);
 
 /// A child's grace, its kill and the end of what it started.
 const CHILD_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is queued is written, and SQLite's log moved into its file.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How the gateway ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,5 +185,17 @@ async fn drain(lifecycle: Lifecycle, supervisor: &Addr<SupervisorActor>) {
 fn told(answer: Result<(), vllm_responses_actors::ask::AskError>) {
     if let Err(error) = answer {
         log::error!("the supervisor did not take part in the stop: {error}");
+    }
+}
+
+/// Leaves the database as it may be copied.
+pub(crate) async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
+    let Some(close) = store.borrow().as_ref().map(|doors| doors.close.clone()) else {
+        return;
+    };
+    match ask(&close, Close, CLOSE_LIMIT).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::warn!("the store did not end in good order: {error}"),
+        Err(error) => log::warn!("the store did not end in good order: {error}"),
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! `EVERYTHING=bombs,readers` runs only these, to find out who takes too much.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -143,6 +144,25 @@ fn meet(address: SocketAddr, kind: &Kind, ask: &[u8], over: &AtomicBool) -> Opti
     status
 }
 
+/// How many requests of each kind came to which status.
+type Counts = Mutex<BTreeMap<(&'static str, Option<u16>), usize>>;
+
+/// One client: its requests again and again, until all is over.
+fn go_on(address: SocketAddr, kind: &Kind, client: usize, (over, counts): (&AtomicBool, &Counts)) {
+    for ask in kind.asks.iter().cycle().skip(client) {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let status = meet(address, kind, ask, over);
+        *counts
+            .lock()
+            .unwrap()
+            .entry((kind.name, status))
+            .or_insert(0) += 1;
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// How much more the process has than it has counted, beyond what it had before.
 fn uncounted(gateway: &TestGateway, before: usize) -> Option<usize> {
     let page = gateway
@@ -152,35 +172,22 @@ fn uncounted(gateway: &TestGateway, before: usize) -> Option<usize> {
     let now = resident(gateway).1;
     let page = page.text();
     let line = (page.lines()).find_map(|line| line.strip_prefix("vllm_responses_buffered_bytes "));
-    let counted: f64 = line?.trim().parse().ok()?;
-    Some(now.saturating_sub(before).saturating_sub(counted as usize))
+    let counted: usize = line?.trim().split('.').next()?.parse().ok()?;
+    Some(now.saturating_sub(before).saturating_sub(counted))
 }
 
 /// Lets all kinds run at once for so long; meanwhile small turns are asked for. Says how many of these
 /// were served and refused.
 fn storm(gateway: &TestGateway, kinds: &[Kind], time: Duration) -> (usize, usize) {
     let (over, address) = (AtomicBool::new(false), gateway.client().address);
-    let counts = Mutex::new(std::collections::BTreeMap::new());
+    let counts = Counts::default();
     let (served, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (before, mut beyond) = (resident(gateway).1, 0);
     thread::scope(|scope| {
         for kind in kinds {
             for client in 0..kind.clients {
                 let (over, counts) = (&over, &counts);
-                scope.spawn(move || {
-                    for ask in kind.asks.iter().cycle().skip(client) {
-                        if over.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let status = meet(address, kind, ask, over);
-                        *counts
-                            .lock()
-                            .unwrap()
-                            .entry((kind.name, status))
-                            .or_insert(0) += 1;
-                        thread::sleep(Duration::from_millis(20));
-                    }
-                });
+                scope.spawn(move || go_on(address, kind, client, (over, counts)));
             }
         }
         let began = Instant::now();

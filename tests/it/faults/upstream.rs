@@ -110,7 +110,7 @@ fn u4_reset_at_every_place() {
 #[test]
 fn u5_malformed_chunk() {
     let stage = Stage::start();
-    for bad in ["{\"choices\": [", "secret"] {
+    for bad in ["{\"choices\": [", "{secret}"] {
         let events = stage.streamed(begun().chunk(format!("data: {bad}\n\n")).hold());
         assert_failed(&events, "upstream_bad_chunk", "server_error");
         assert_eq!(said(&events), "par", "partial text is kept");

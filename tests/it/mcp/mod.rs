@@ -14,6 +14,7 @@ mod guard;
 mod hostile;
 mod large;
 mod leave;
+mod lists;
 mod odd;
 pub(crate) mod peer;
 mod poison;

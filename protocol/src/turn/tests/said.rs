@@ -50,6 +50,20 @@ pub(super) fn chain(records: &[&Record]) -> Chain {
 /// Runs a turn whose one round is `answer`, with its code run; gives the body of the second round, if
 /// there is one, and the record.
 pub(super) fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value>, Record) {
+    let outcome = CodeOutcome {
+        logs: "4".to_owned(),
+        ..CodeOutcome::default()
+    };
+    run_with(body, earlier, answer, outcome)
+}
+
+/// The same with this outcome of the code.
+pub(super) fn run_with(
+    body: &Value,
+    earlier: &Chain,
+    answer: &[u8],
+    outcome: CodeOutcome,
+) -> (Option<Value>, Record) {
     let mut bench = Bench::new(body);
     let items = history::from_chain(earlier, Marks::new(0)).unwrap();
     step(&mut bench, Input::History(items));
@@ -61,10 +75,6 @@ pub(super) fn run(body: &Value, earlier: &Chain, answer: &[u8]) -> (Option<Value
         .iter()
         .find(|action| matches!(action, Action::RunTool(_)))
     {
-        let outcome = CodeOutcome {
-            logs: "4".to_owned(),
-            ..CodeOutcome::default()
-        };
         let output_index = call.output_index;
         let ended = Input::ToolEnded {
             output_index,

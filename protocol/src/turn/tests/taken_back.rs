@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::said::{asked_with, called, chain, run};
+use super::said::{asked_with, called, chain, run, run_with};
 use super::*;
 use crate::record::Chain;
+use crate::tools::code_interpreter::CodeOutcome;
 
 /// Texts as models and tools write them: with NUL, escapes and characters of all planes.
 fn text() -> impl Strategy<Value = String> {
@@ -99,5 +100,52 @@ proptest! {
             messages.filter(|message| message["role"] == "tool").count()
         };
         prop_assert_eq!(calls(&again), calls(&continued));
+    }
+
+    /// What the interpreter and MCP servers gave too, and by reference.
+    #[test]
+    fn what_tools_gave_is_taken_back_and_referred_to(
+        told in (text(), text(), text(), any::<[bool; 3]>()),
+        thinking in text(),
+    ) {
+        let (logs, failure, output, [failed, shown, tool_failed]) = told;
+        let tools = json!([{"type": "code_interpreter", "container": {"type": "auto"}}]);
+        let question = json!({"type": "message", "role": "user", "content": "q"});
+        let include = if shown { json!(["code_interpreter_call.outputs"]) } else { json!([]) };
+        let body = json!({"model": "m", "input": [question], "tools": tools, "stream": true, "include": include});
+        let answer = [delta(&json!({"reasoning": thinking})), called("c", "code_interpreter", "{\"code\":\"1\\u0000\"}"),
+            finish("tool_calls")].concat();
+        let outcome = CodeOutcome { logs, failure: failed.then(|| failure.into()), ..CodeOutcome::default() };
+        let (_, record) = run_with(&body, &Chain::default(), &answer, outcome);
+        let stored: Value = serde_json::from_str(&record.response).unwrap();
+        let mut output_items = stored["output"].as_array().unwrap().clone();
+        let error = tool_failed.then(|| json!({"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": output}]}));
+        let given = if tool_failed { Value::Null } else { json!(output) };
+        output_items.push(json!({"type": "mcp_call", "status": if tool_failed { "failed" } else { "completed" }, "server_label": "s",
+            "name": "n", "arguments": "{}", "output": given, "error": error, "approval_request_id": null}));
+        for (number, item) in output_items.iter_mut().enumerate() {
+            item["id"] = json!(format!("x_{:032x}{number:04x}", 5));
+        }
+        let mut kept = record.clone();
+        kept.response = json!({"output": output_items}).to_string().into();
+        let next = json!({"role": "user", "content": "next"});
+        let asked = |input: Vec<Value>| json!({"model": "m", "input": input, "tools": tools});
+        let continued = asked_with(&asked(vec![next.clone()]), &chain(&[&kept])).unwrap();
+        let replayed = [vec![question.clone()], output_items.clone(), vec![next.clone()]].concat();
+        let replayed = asked_with(&asked(replayed), &Chain::default()).unwrap();
+        prop_assert_eq!(without_ids(&continued), without_ids(&replayed));
+        // Each twice: said once.
+        let reference = |item: &Value| json!({"type": "item_reference", "id": item["id"]});
+        let references: Vec<Value> = output_items.iter().chain(&output_items).map(reference).collect();
+        let referred = [vec![question], references, vec![next]].concat();
+        let mut bench = Bench::new(&asked(referred));
+        let found = crate::history::parse_items(&json!(output_items).to_string()).unwrap();
+        bench.step(Input::History(Vec::new()));
+        bench.turn.step(NOW, Input::Found(found), &mut bench.effects);
+        let Some(Action::CallModel(body)) = bench.effects.actions.pop() else {
+            return Err(TestCaseError::fail("not asked"));
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        prop_assert_eq!(without_ids(&body), without_ids(&continued));
     }
 }
