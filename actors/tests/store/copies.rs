@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use vllm_responses_actors::store::copy::Copied;
 use vllm_responses_actors::store::desk::{Desk, Opening};
-use vllm_responses_protocol::ids::ResponseId;
 
-use crate::fixture::{Place, Store, record};
+use crate::fixture::{Place, Store, child, record};
 
 /// A target of the other kind, where there is one.
 fn target_of(place: &Place) -> Place {
@@ -51,6 +50,11 @@ async fn remove_all(store: &Store, ids: &[&str]) {
     }
 }
 
+async fn remove_for_good(store: &Store, place: &Place, ids: &[&str]) {
+    remove_all(store, ids).await;
+    assert_eq!(purge(place).await, ids.len());
+}
+
 /// Which of these are live.
 async fn live(store: &Store, ids: &[&str]) -> Vec<String> {
     let mut live = Vec::new();
@@ -66,19 +70,24 @@ pub(crate) async fn what_the_source_deleted_is_deleted_in_the_target(place: Plac
     let store = place.store().await;
     commit_all(&store, &["gone", "ended", "kept"]).await;
     let target = target_of(&place);
-    let first = copy(&place, &target).await;
-    assert_eq!((first.written, first.equal, first.deleted), (3, 3, 0));
-    let there = target.store().await;
-    assert_eq!(live(&there, &["gone"]).await, ["gone"]);
+    let there = has_all_three(&place, &target).await;
 
-    remove_all(&store, &["gone"]).await;
-    assert_eq!(purge(&place).await, 1);
+    remove_for_good(&store, &place, &["gone"]).await;
     remove_all(&store, &["ended"]).await;
     let second = copy(&place, &target).await;
     assert_eq!((second.written, second.deleted), (1, 1));
     assert_eq!((second.equal, second.missed, second.strange), (2, 0, 0));
     assert_eq!(live(&there, &["gone", "ended", "kept"]).await, ["kept"]);
     reaches_a_third(&target).await;
+}
+
+/// A first copy.
+async fn has_all_three(place: &Place, target: &Place) -> Store {
+    let first = copy(place, target).await;
+    assert_eq!((first.written, first.equal, first.deleted), (3, 3, 0));
+    let there = target.store().await;
+    assert_eq!(live(&there, &["gone"]).await, ["gone"]);
+    there
 }
 
 /// Also by way of a third database, which had it once.
@@ -98,20 +107,20 @@ pub(crate) async fn what_the_target_deleted_stays_deleted(place: Place) {
     let target = target_of(&place);
     copy(&place, &target).await;
     let there = target.store().await;
-    remove_all(&there, &["gone", "parent"]).await;
-    assert_eq!(purge(&target).await, 2);
+    remove_for_good(&there, &target, &["gone", "parent"]).await;
     remove_all(&there, &["ended"]).await;
-    let mut child = record("ann", "child");
-    child.previous = Some(ResponseId::new("parent"));
-    store.commit(child).await.unwrap();
+    store.commit(child("ann", "child", "parent")).await.unwrap();
 
-    for _ in 0..2 {
-        let again = copy(&place, &target).await;
-        assert_eq!((again.equal, again.missed, again.strange), (4, 0, 0));
-        assert!(live(&there, &all).await.is_empty());
-    }
+    all_four_are_found(&place, &target).await;
+    all_four_are_found(&place, &target).await;
+    assert!(live(&there, &all).await.is_empty());
     // What continues it has all of its conversation.
     assert_eq!(there.chain_ids("ann", "child").await, ["parent", "child"]);
+}
+
+async fn all_four_are_found(place: &Place, target: &Place) {
+    let again = copy(place, target).await;
+    assert_eq!((again.equal, again.missed, again.strange), (4, 0, 0));
 }
 
 pub(crate) async fn what_only_the_target_has_is_counted(place: Place) {
