@@ -162,7 +162,9 @@ impl Bundle {
     pub fn of_others(&self) -> Option<String> {
         let parts = [self.root.clone(), self.deno(), self.harness()];
         let about = parts.iter().filter_map(|part| part.metadata().ok());
-        about.filter_map(|about| plain_file::of_others(&about)).next()
+        about
+            .filter_map(|about| plain_file::of_others(&about))
+            .next()
     }
 
     /// Keeps the bundle from being pruned for as long as the result lives.
