@@ -42,11 +42,11 @@ fn a_secret_is_found_in_each_of_its_forms() {
         (r#"ab"cd\efgh1"#, r#"ab\"cd\\efgh1"#, "***"),
         ("ab&cd<efgh1", "ab&amp;cd&lt;efgh1", "***"),
         (r"C:\new\table1", r"C:\new\table1", "***"),
-        // A backslash that is escaped itself begins nothing.
+        // As of JSON in a text of JSON.
         (
             "abcdefgh1",
-            r"\\u0061bcdefgh1 \u0061bcdefgh1",
-            r"\\u0061bcdefgh1 ***",
+            r"\\u0061bcdefgh1 \u0061bcdefgh1 \\u0062",
+            r"*** *** \\u0062",
         ),
         (
             "abcdefgh1",
