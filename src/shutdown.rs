@@ -152,7 +152,7 @@ pub(crate) async fn wait_and_drain(
     let mut stop = std::pin::pin!(drain(lifecycle, supervisor));
     tokio::select! {
         () = &mut stop => {
-            log::info!("stopped");
+            log::info!("all responses have ended");
             Outcome::Clean
         }
         Caught(code) = signals.next() => {

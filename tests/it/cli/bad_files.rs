@@ -143,7 +143,10 @@ fn a_pipe_that_the_command_line_names_is_a_configuration() {
         command.args(["-c", &line]).current_dir(place.0.path());
         let output = command.env_clear().env("PATH", "/usr/bin:/bin").output();
         let output = output.unwrap();
-        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
     };
     let toml = "printf '[gateway]\\nport = 5998\\n[upstream]\\nurl = \"http://h\"\\n'";
     for line in [

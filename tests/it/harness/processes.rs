@@ -59,7 +59,10 @@ pub(crate) fn busy_interpreter(ancestor: u32) -> i32 {
         {
             return *pid;
         }
-        assert!(Instant::now() < until, "no interpreter runs anything: {seen:?}");
+        assert!(
+            Instant::now() < until,
+            "no interpreter runs anything: {seen:?}"
+        );
     }
 }
 

@@ -162,7 +162,9 @@ fn a_stop_lets_the_running_call_end() {
     });
     // Operators send it to all that runs, for the gateway to read its files again.
     service.signal(Signal::SIGHUP);
-    until("it was heard", || service.log().contains("nothing is read again here"));
+    until("it was heard", || {
+        service.log().contains("nothing is read again here")
+    });
     service.signal(Signal::SIGTERM);
     assert_eq!(logs_of(&asked.join().unwrap()), "whole\n");
     let status = service.wait_exit();

@@ -118,7 +118,12 @@ fn t5_lines_of_programs_have_no_secret_and_are_not_for_clients() {
     let servers = json!({"d": shell(line, &env)});
     let told = "fatal: cannot log in with ***, ***, ***";
     let secrets = ["canary", "correct-horse"];
-    let clean = |text: &str| assert!(!secrets.iter().any(|secret| text.contains(secret)), "{text}");
+    let clean = |text: &str| {
+        assert!(
+            !secrets.iter().any(|secret| text.contains(secret)),
+            "{text}"
+        )
+    };
     let open = start(&fake, &folder, &servers);
     until("the log has it", || open.log().contains(told));
     // Without keys, the page of this machine has the lines.

@@ -161,8 +161,8 @@ impl Bundle {
     /// and root write it.
     pub fn of_others(&self) -> Option<String> {
         let parts = [self.root.clone(), self.deno(), self.harness()];
-        let about = parts.iter().filter_map(|part| part.metadata().ok());
-        about.filter_map(|about| plain_file::of_others(&about)).next()
+        let mut about = parts.iter().filter_map(|part| part.metadata().ok());
+        about.find_map(|about| plain_file::of_others(&about))
     }
 
     /// Keeps the bundle from being pruned for as long as the result lives.
