@@ -16,7 +16,7 @@ use vllm_responses_actors::limits::estimate::Estimate;
 use vllm_responses_actors::redact::Secrets;
 use vllm_responses_actors::supervisor::messages::Permit;
 use vllm_responses_actors::trace::{Fact, Side};
-use vllm_responses_actors::vllm::client::in_trace;
+use vllm_responses_actors::vllm::client::{after, in_trace};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
 use super::context::Caller;
@@ -90,7 +90,7 @@ fn written(request: &HttpRequest, caller: &Caller, state: &AppState, body: Bytes
         path = format!("{path}?{}", request.query_string());
     }
     let call = state.upstream.post(&path, body);
-    let mut call = call.header("x-request-id", &*caller.request_id);
+    let mut call = after(call, caller.hops).header("x-request-id", &*caller.request_id);
     for name in [
         header::CONTENT_TYPE,
         header::ACCEPT,
