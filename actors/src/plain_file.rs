@@ -50,9 +50,11 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     text.map_err(|_no_text| io::ErrorKind::InvalidData.into())
 }
 
-/// What is written into a pipe until its writers close it, within this time and at most [`MOST`] bytes, as
-/// text; `None` where the path leads to something else. This blocks: it is for what a person names on a
-/// command line, such as `<(envsubst < c.toml)`, before anything else runs.
+/// The text that is written into a pipe until its writers close it; `None` where the path leads to something
+/// else.
+///
+/// At most [`MOST`] bytes, within this time. This blocks: it is for what a person names on a command line,
+/// such as `<(envsubst < c.toml)`, before anything else runs.
 ///
 /// # Errors
 /// As [`read_text`]; or, with the kind `InvalidInput`, that it was not written in time.

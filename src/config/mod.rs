@@ -214,9 +214,10 @@ pub fn load_store(inputs: &Inputs) -> Result<StoreSettings, Vec<String>> {
     validate::store(&raw::gather(inputs))
 }
 
-/// What is written into the pipe that `--config` names, as in `--config <(envsubst < c.toml)`; `None` where
-/// it names a file, or nothing. Blocks for a while. Only the command line may name a pipe: whoever writes it
-/// starts the writer beside it.
+/// What is written into the pipe that `--config` names; `None` where it names a file, or nothing.
+///
+/// As in `--config <(envsubst < c.toml)`. Blocks for a while. Only the command line may name a pipe: whoever
+/// writes it starts the writer beside it.
 pub fn piped(
     flags: &BTreeMap<&'static str, String>,
     directory: &Path,
