@@ -139,9 +139,9 @@ fn result(mask: &Mask, text: Box<str>) -> Box<str> {
     let Some(at) = text.rfind(CUT) else {
         return mask.text(text, End::Whole);
     };
-    let (said, mark) = text.split_at(at);
+    let (said, behind) = text.split_at(at);
     let said = mask.text(said.into(), End::Cut);
-    format!("{said}{}", mask.text(mark.into(), End::Whole)).into()
+    format!("{said}{}", mask.text(behind.into(), End::Whole)).into()
 }
 
 #[cfg(test)]

@@ -55,10 +55,11 @@ impl Found {
             self.add(value);
             self.add(value.trim());
         }
-        self.parts(value, named, DEEPEST);
+        self.parts(name, value, DEEPEST);
     }
 
-    fn parts(&mut self, value: &str, named: bool, depth: usize) {
+    fn parts(&mut self, name: &str, value: &str, depth: usize) {
+        let named = is_secret_of(name, value);
         self.0.extend(password(value).map(str::to_owned));
         if value.trim().contains(['\n', '\r']) {
             let lines = value.split(['\n', '\r']).map(str::trim);
@@ -79,11 +80,10 @@ impl Found {
             return;
         };
         for (name, text) in json_strings::of(value) {
-            let named = is_secret_of(&name, &text);
-            if named || !(is_place(&text) || is_word(&text)) {
+            if is_secret_of(&name, &text) || !(is_place(&text) || is_word(&text)) {
                 self.add(&text);
             }
-            self.parts(&text, named, depth);
+            self.parts(&name, &text, depth);
         }
     }
 
