@@ -175,3 +175,57 @@ fn a_folder_that_is_missing_is_told_as_such() {
         "{said}"
     );
 }
+
+/// The fault: a key of several lines, letters that are not ASCII, what a variable's JSON has in it, and
+/// arguments came back in results, lines and the database.
+#[test]
+fn t5_secrets_of_programs_come_back_in_no_form() {
+    let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
+    std::fs::write(folder.path().join("said.py"), STDIO).unwrap();
+    let line = format!(
+        "printf '%s\\n' \"key: $APP_PRIVATE_KEY\" \"with $DB_PASSWORD\" \"is $2 or $3\" \
+         '{{\"p\": \"p\\u00e4ss-canary-1\", \"s\": \"gc-canary-2\"}}' end-of-lines >&2; \
+         SHOWN=\"so $2 or $3\" INNER=gc-canary-2 exec python3 {}/said.py",
+        folder.path().display()
+    );
+    let mut server = shell(
+        &line,
+        &json!({
+            "APP_PRIVATE_KEY": "-----BEGIN PRIVATE KEY-----\nMIIEcanary3\nMIIEcanary4\n-----END PRIVATE KEY-----",
+            "DB_PASSWORD": "p\u{e4}ss-canary-1",
+            "GOOGLE_CREDENTIALS": r#"{"type": "account", "client_secret": "gc-canary-2"}"#,
+        }),
+    );
+    let args = server["args"].as_array_mut().unwrap();
+    args.extend(["sh", "--header", "X-Key: arg-canary-5", "${ARGTOK}"].map(Value::from));
+    let file = write_file(folder.path(), &json!({"p": server}));
+    let gateway = TestGateway::on(&fake.url())
+        .flag("--mcp-config")
+        .flag(file.to_str().unwrap())
+        .env("ARGTOK", "filled-canary-6")
+        .start();
+    wait_available(gateway.client(), "p");
+    let script = [calls(&[("mcp__p__env", "{}")]), Script::completion("x")];
+    fake.set("m", script);
+    let tools = json!([{"type": "mcp", "server_label": "p"}]);
+    let asked = json!({"model": "m", "input": "x", "tools": tools});
+    let said = gateway.client().create(&asked).text();
+    assert!(
+        said.contains("GOOGLE_CREDENTIALS") && said.contains("so X-Key: *** or ***"),
+        "{said}"
+    );
+    until("the log has it", || gateway.log().contains("end-of-lines"));
+    let log = gateway.log();
+    for told in [
+        "mcp p| key: ***",
+        "mcp p| with ***",
+        "mcp p| is X-Key: *** or ***",
+    ] {
+        assert!(log.contains(told), "{log}");
+    }
+    assert!(log.contains(r#"{"p": "***", "s": "***"}"#), "{log}");
+    let status = gateway.client().get("/v1/status").text();
+    for text in [said, status, log, format!("{:?}", fake.seen("m"))] {
+        assert!(!text.contains("canary"), "{text}");
+    }
+}

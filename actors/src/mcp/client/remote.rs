@@ -203,6 +203,7 @@ impl Remote {
             guard: Arc::new(guard),
             headers,
             kind: HttpKind::Auto,
+            filled: Vec::new(),
             dialer: Arc::clone(&self.dialer),
         };
         let startup = self.deadlines.startup;
