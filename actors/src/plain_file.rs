@@ -7,7 +7,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -128,6 +128,26 @@ pub fn of_others(about: &Metadata) -> Option<String> {
     (mode & WRITABLE != 0).then(|| format!("other users can change it (mode {mode:04o})"))
 }
 
+/// A new file beside this one, readable by its owner alone, for what is to take its place: its name and
+/// the file. The name is one that nobody can have foreseen, so what others put into the folder is neither
+/// followed nor written to, and what a killed predecessor left is in nobody's way.
+///
+/// # Errors
+/// The system's.
+pub fn draft(beside: &Path) -> io::Result<(PathBuf, File)> {
+    let mut name = beside.as_os_str().to_owned();
+    let random = getrandom::u64().map_err(io::Error::other)?;
+    name.push(format!(".{random:016x}.new"));
+    let path = PathBuf::from(name);
+    let mut options = File::options();
+    let file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    Ok((path, file))
+}
+
 fn read_with(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let file = open(path)?;
     let about = file.metadata()?;
@@ -229,6 +249,18 @@ mod tests {
         assert!(read_pipe(folder.path(), LOOK).is_none());
         assert!(read_pipe(Path::new("/dev/zero"), LOOK).is_none());
         assert!(read_pipe(&folder.path().join("none"), LOOK).is_none());
+    }
+
+    #[test]
+    fn drafts_are_new_private_and_never_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let (first, _) = draft(&file).unwrap();
+        let (second, _) = draft(&file).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(first.parent(), Some(folder.path()));
+        let mode = fs::metadata(&first).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
