@@ -165,7 +165,7 @@ fn hops(headers: &HeaderMap) -> Hops {
 }
 
 /// What a gateway is told that calls itself through others; its log and its client show it.
-fn goes_round() -> ApiError {
+pub(super) fn goes_round() -> ApiError {
     ApiError::new(
         ApiErrorCode::LoopDetected,
         "this request has passed several gateways, which call each other in a circle: give one of them a \

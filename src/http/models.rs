@@ -90,6 +90,9 @@ async fn fetch(
             .send(after(upstream.get("/models"), hops))
             .await
             .map_err(|_unreachable| unavailable("the upstream model server cannot be reached"))?;
+        if answer.status == ApiErrorCode::LoopDetected.status() {
+            return Err(super::context::goes_round());
+        }
         if answer.status != 200 {
             return Err(unavailable(
                 "the upstream model server does not list its models",
