@@ -176,10 +176,10 @@ pub(super) fn ended(why: Cancel) -> Explained {
     }
 }
 
-/// vLLM gave the request up.
+/// vLLM gave the request up, maybe after minutes of work.
 pub(super) fn aborted() -> Explained {
     Explained::new(
-        ApiErrorCode::ServerError,
+        ApiErrorCode::UpstreamBadResponse,
         "the upstream model server aborted the request",
     )
 }

@@ -242,6 +242,17 @@ fn a_stream_in_place_of_a_whole_answer_may_be_followed_by_a_call() {
         bench.step(Input::UpstreamAnswer(&answer)),
         ["persist completed"]
     );
+    // A call that is refused at once leads to the next round within the same step.
+    let tools = json!([{"type": "code_interpreter", "container": {"type": "auto"}}]);
+    let mut bench = Bench::new(&json!({"model": "m", "input": "x", "tools": tools})).called();
+    let broken = json!({"tool_calls": [{"index": 0, "id": "c",
+        "function": {"name": "code_interpreter", "arguments": "[1]"}}]});
+    let calling = [delta(&broken), finish("tool_calls")].concat();
+    assert_eq!(bench.step(Input::UpstreamAnswer(&calling)), ["call"]);
+    assert_eq!(
+        bench.step(Input::UpstreamAnswer(&answer)),
+        ["persist completed"]
+    );
 }
 
 #[test]
