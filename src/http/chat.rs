@@ -162,11 +162,7 @@ fn pass_on(
              another one than the gateway was given",
         ));
     }
-    if secrets.any()
-        && answer
-            .headers
-            .contains_key(header::CONTENT_ENCODING.as_str())
-    {
+    if secrets.any() && answer.is_encoded() {
         return error::answer(&ApiError::new(
             ApiErrorCode::UpstreamBadResponse,
             "the upstream model server compressed its answer without having been asked to",

@@ -295,6 +295,13 @@ impl From<Failure> for SendError {
 }
 
 impl Answer {
+    /// Whether its body is compressed; nobody asked for that.
+    pub fn is_encoded(&self) -> bool {
+        let encodings = self.headers.get_all(http::header::CONTENT_ENCODING);
+        let is_plain = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
+        encodings.iter().any(|value| !is_plain(value.as_bytes()))
+    }
+
     /// A header's text, where it is text.
     pub fn text(&self, name: http::HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

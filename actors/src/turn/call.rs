@@ -179,7 +179,12 @@ async fn accept_answer(answer: http1::Answer, secrets: &Secrets) -> Result<Body,
         let retry_after = answer.text(header::RETRY_AFTER);
         let retry_after = retry_after.map(|text| clean(text, secrets));
         let status = answer.status;
-        let body = beginning(answer.body, secrets).await;
+        // Words that are compressed cannot be read.
+        let body = if answer.is_encoded() {
+            Box::default()
+        } else {
+            beginning(answer.body, secrets).await
+        };
         return Err(UpstreamFault::Status {
             status,
             retry_after,
@@ -191,8 +196,7 @@ async fn accept_answer(answer: http1::Answer, secrets: &Secrets) -> Result<Body,
     let kind = answer.text(header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.trim_start().to_ascii_lowercase();
     let mut known = ["text/event-stream", "application/json"].iter();
-    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
-    if encoded || !known.any(|known| kind.starts_with(known)) {
+    if answer.is_encoded() || !known.any(|known| kind.starts_with(known)) {
         return Err(UpstreamFault::WrongContentType);
     }
     Ok(answer.body)

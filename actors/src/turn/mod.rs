@@ -274,8 +274,7 @@ impl TurnActor {
             Action::CountTokens(body) => self.count_tokens(body, ctx),
             Action::LeftOut(turns) => self.left_out(turns),
             Action::Complained(told) => {
-                let with_words = self.permit.peers.log.borrow().model_messages;
-                log_complaint(&self.origin, &told, with_words);
+                log_complaint(&self.origin, &told, *self.permit.peers.log.borrow());
             }
             Action::LostCalls(calls) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, calls;

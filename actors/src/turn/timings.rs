@@ -7,6 +7,7 @@ use vllm_responses_protocol::responses::response::Usage;
 use vllm_responses_protocol::turn::effect::Complained;
 
 use crate::origin::Origin;
+use crate::supervisor::messages::TurnLog;
 
 /// Longest piece of a message that is logged, in bytes.
 const MAX_LOGGED: usize = 8192;
@@ -92,14 +93,14 @@ pub(super) fn log_messages(origin: &Origin, direction: &str, message: &[u8], mar
 
 /// What a model server said in place of an answer, or inside one. Its words may quote the prompt: they
 /// are for those who have what is said in their log anyway.
-pub(super) fn log_complaint(origin: &Origin, told: &Complained, with_words: bool) {
+pub(super) fn log_complaint(origin: &Origin, told: &Complained, log: TurnLog) {
     log::warn!(
         request_id = &*origin.request_id, response_id = &*origin.response_id,
         upstream_status = told.status.unwrap_or_default(), code = told.code.wire().unwrap_or_default(),
         bytes = told.words.len();
         "the model server told of a fault inside its answer"
     );
-    if with_words {
+    if log.model_messages {
         log::debug!(request_id = &*origin.request_id, response_id = &*origin.response_id;
             "the model server's words: {}", told.words);
     }

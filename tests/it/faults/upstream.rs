@@ -87,7 +87,7 @@ fn p14_signs_of_life_do_not_keep_a_call_alive() {
     let stage = Stage::impatient();
     let drip = |script: Script, bytes: &[u8]| {
         let script = (0..60).fold(script, |script, _| script.sleep(100).chunk(bytes));
-        script.end("stop")
+        script.fin()
     };
     let empty = format!("data: {}\n\n", text(""));
     for bytes in [&b": ping\n\n"[..], b"data: null\n\n", empty.as_bytes()] {

@@ -251,6 +251,14 @@ fn a_summary_has_a_bound() {
     );
 }
 
+fn refusal_of(action: Action) -> Option<Refusal> {
+    if let Action::Refuse(refusal) = action {
+        Some(refusal)
+    } else {
+        None
+    }
+}
+
 /// A retry of what the model has worked on would be the same work again.
 #[test]
 fn a_summary_that_is_cut_is_not_asked_for_again() {
@@ -262,11 +270,7 @@ fn a_summary_that_is_cut_is_not_asked_for_again() {
         let answer = answer.to_string();
         let input = Input::UpstreamAnswer(answer.as_bytes());
         bench.turn.step(NOW, input, &mut bench.effects);
-        let mut actions = bench.effects.actions.drain(..);
-        let refusal = actions.find_map(|action| match action {
-            Action::Refuse(refusal) => Some(refusal),
-            _ => None,
-        });
+        let refusal = bench.effects.actions.drain(..).find_map(refusal_of);
         let error = refusal.unwrap_or_else(|| panic!("{reason} refuses")).error;
         assert_eq!(error.status, status, "{reason}");
         assert!(error.code.is_work_again(), "{reason}");
