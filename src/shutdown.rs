@@ -31,6 +31,10 @@ const BEYOND_GRACE: Duration = Duration::from_secs(10);
 /// A child's grace, its kill and the end of what it started.
 const CHILD_LIMIT: Duration = Duration::from_secs(20);
 
+/// A moment where nothing is in the way; migrations of a large database, and a server that is down, take
+/// longer, and are made again at the next start.
+const OPEN_LIMIT: Duration = Duration::from_secs(3);
+
 /// What is queued is written, and SQLite's log moved into its file.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -43,23 +47,32 @@ pub enum Outcome {
     Cut(u8),
 }
 
-/// The signals that stop the gateway.
+/// The signals that stop the gateway, or a service of it.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
     /// Whether the gateway ends with the terminal that it was started at.
     ends_with_terminal: bool,
-    /// Run at SIGHUP.
-    reload: Reload,
+    /// Run at SIGHUP; a service has nothing that it could read again.
+    reload: Option<Reload>,
 }
 
 /// Exit code after a signal: 128 and its number.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Caught(u8);
+pub(crate) struct Caught(pub(crate) u8);
 
 impl Signals {
     pub(crate) fn new(reload: Reload) -> Result<Self, String> {
+        Self::with(Some(reload))
+    }
+
+    /// Of a service. Operators send SIGHUP to all that runs, for the gateway to read its files again.
+    pub(crate) fn of_service() -> Result<Self, String> {
+        Self::with(None)
+    }
+
+    fn with(reload: Option<Reload>) -> Result<Self, String> {
         let open =
             |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
         Ok(Self {
@@ -82,7 +95,10 @@ impl Signals {
                     if self.ends_with_terminal && !terminal::is_controlled() {
                         return Caught(129);
                     }
-                    self.reload.run();
+                    match &self.reload {
+                        Some(reload) => reload.run(),
+                        None => log::info!("SIGHUP: nothing is read again here; a restart does it"),
+                    }
                 }
             }
         }
@@ -136,7 +152,7 @@ pub(crate) async fn wait_and_drain(
     let mut stop = std::pin::pin!(drain(lifecycle, supervisor));
     tokio::select! {
         () = &mut stop => {
-            log::info!("stopped");
+            log::info!("all responses have ended");
             Outcome::Clean
         }
         Caught(code) = signals.next() => {
@@ -185,6 +201,22 @@ async fn drain(lifecycle: Lifecycle, supervisor: &Addr<SupervisorActor>) {
 fn told(answer: Result<(), vllm_responses_actors::ask::AskError>) {
     if let Err(error) = answer {
         log::error!("the supervisor did not take part in the stop: {error}");
+    }
+}
+
+/// A store that is being opened can be closed only once it is open, and one that is not closed leaves files
+/// beside the database. `opening` is what opens it, among others.
+pub(crate) async fn let_store_open<T>(
+    opening: impl Future<Output = T>,
+    mut store: watch::Receiver<Option<StoreDoors>>,
+    signals: &mut Signals,
+) {
+    tokio::select! {
+        // What failed, or what is behind the store, is of no use any more.
+        _ = opening => {}
+        _ = store.wait_for(Option::is_some) => {}
+        Caught(_) = signals.next() => {}
+        () = tokio::time::sleep(OPEN_LIMIT) => {}
     }
 }
 

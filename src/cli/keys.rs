@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use vllm_responses_actors::plain_file;
 
 use super::{USAGE, answer, complain};
 use crate::config::files;
@@ -97,10 +99,9 @@ impl Addition {
         if lines.any(|line| line.split_whitespace().next() == Some(name)) {
             return Err("a key of this name is there already: take its line out first".to_owned());
         }
-        let mut fresh = target.clone().into_os_string();
-        fresh.push(format!(".{}.new", std::process::id()));
+        let (fresh, out) = plain_file::draft(&target).map_err(|error| unwritable(&error))?;
         let addition = Self {
-            fresh: fresh.into(),
+            fresh,
             target,
             folder,
             is_done: false,
@@ -110,30 +111,9 @@ impl Addition {
         } else {
             "\n"
         };
-        let written = addition.write(&format!("{text}{gap}{line}\n"), old.as_ref());
+        let written = write(out, &format!("{text}{gap}{line}\n"), old.as_ref());
         written.map_err(|error| unwritable(&error))?;
         Ok(addition)
-    }
-
-    /// The new file, on the disk, with the old one's owner and mode.
-    fn write(&self, text: &str, old: Option<&Metadata>) -> io::Result<()> {
-        let mut options = File::options();
-        // Never one that somebody else has put there.
-        let mut fresh = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.fresh)?;
-        if let Some(old) = old {
-            let new = fresh.metadata()?;
-            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-                fchown(&fresh, Some(old.uid()), Some(old.gid()))?;
-            }
-            let mode = old.permissions().mode() & 0o777;
-            fresh.set_permissions(fs::Permissions::from_mode(mode))?;
-        }
-        fresh.write_all(text.as_bytes())?;
-        fresh.sync_all()
     }
 
     /// # Errors
@@ -153,6 +133,20 @@ impl Drop for Addition {
             fs::remove_file(&self.fresh).ok();
         }
     }
+}
+
+/// Fills the new file, on the disk, with the old one's owner and mode.
+fn write(mut fresh: File, text: &str, old: Option<&Metadata>) -> io::Result<()> {
+    if let Some(old) = old {
+        let new = fresh.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            fchown(&fresh, Some(old.uid()), Some(old.gid()))?;
+        }
+        let mode = old.permissions().mode() & 0o777;
+        fresh.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    fresh.write_all(text.as_bytes())?;
+    fresh.sync_all()
 }
 
 fn unreadable(why: &str) -> String {

@@ -88,6 +88,9 @@ impl Progress for Shown {
     fn detail(&mut self, text: &str) {
         if self.moving {
             self.draw(&format!(": {text}"));
+        } else {
+            let seconds = self.began.elapsed().as_secs();
+            put(&format!("[{seconds:>3} s]   {text}\n"));
         }
     }
 

@@ -17,7 +17,7 @@ use vllm_responses_actors::limits::estimate::Estimate;
 use vllm_responses_actors::redact::Secrets;
 use vllm_responses_actors::supervisor::messages::Permit;
 use vllm_responses_actors::trace::{Fact, Side};
-use vllm_responses_actors::vllm::client::in_trace;
+use vllm_responses_actors::vllm::client::{after, in_trace};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::{self, Prefix};
 
@@ -60,7 +60,10 @@ pub(super) async fn passthrough(
     // Not the client's word: vLLM keeps what it runs by this id, and two of one name end each other.
     let id = ids::fresh(Prefix::Request, &mut SystemIds);
     request.extensions_mut().insert(Noted::call(&id));
-    let call = in_trace(written(&request, id, &state, body), span.scope().context());
+    let call = in_trace(
+        after(written(&request, id, &state, body), caller.hops),
+        span.scope().context(),
+    );
     let mut response = match answered(&client, call, &permit, &state).await {
         Ok(answer) => {
             span.note(Fact::HttpStatus(answer.status));

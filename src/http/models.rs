@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use vllm_responses_actors::http1::Client;
 use vllm_responses_actors::memory::Held;
+use vllm_responses_actors::origin::Hops;
+use vllm_responses_actors::vllm::client::after;
 use vllm_responses_actors::vllm::settings::UpstreamSettings;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 
@@ -65,7 +67,7 @@ pub(super) async fn list(
         Ok(held) => held,
         Err(refused) => return refused,
     };
-    match fetch(&state.upstream, &client, &mut held).await {
+    match fetch(&state.upstream, &client, caller.hops, &mut held).await {
         Ok(list) => reading::counted(&list, held),
         Err(fault) => error::answer(&fault),
     }
@@ -82,7 +84,7 @@ pub(super) async fn one(
         Ok(held) => held,
         Err(refused) => return refused,
     };
-    let list = match fetch(&state.upstream, &client, &mut held).await {
+    let list = match fetch(&state.upstream, &client, caller.hops, &mut held).await {
         Ok(list) => list,
         Err(fault) => return error::answer(&fault),
     };
@@ -99,12 +101,13 @@ pub(super) async fn one(
 async fn fetch(
     upstream: &UpstreamSettings,
     client: &Client,
+    hops: Hops,
     held: &mut Held,
 ) -> Result<List, ApiError> {
     let unavailable = |message: &str| ApiError::new(ApiErrorCode::UpstreamUnavailable, message);
     let answered = async {
         let answer = client
-            .send(upstream.get("/models"))
+            .send(after(upstream.get("/models"), hops))
             .await
             .map_err(|_unreachable| unavailable("the upstream model server cannot be reached"))?;
         if answer.status != 200 {

@@ -102,6 +102,8 @@ impl Group {
         };
         clear(&place);
         let folder = place.join(format!("{NAME}{}", std::process::id()));
+        // A predecessor with the same number may have left it; a container's first process always has one.
+        fs::remove_dir(&folder).ok();
         if fs::create_dir(&folder).is_err() {
             return;
         }

@@ -14,7 +14,7 @@ use crate::http1::{self, Body, Client, Payload, SendError, Unread};
 use crate::origin::Origin;
 use crate::redact::{Redacted, Secrets};
 use crate::trace::{Fact, Side, Span};
-use crate::vllm::client::in_trace;
+use crate::vllm::client::{after, in_trace};
 use crate::vllm::settings::UpstreamSettings;
 
 /// An upstream answer whose body is still to come; its head, which takes 3 KiB, is not kept.
@@ -128,6 +128,7 @@ async fn attempt(call: &Call, retries: u32, span: &mut Span) -> Result<Redacted,
         .header("content-type", "application/json")
         .header("accept", accept)
         .named(name(&call.origin, call.number, retries));
+    let request = after(request, call.origin.hops);
     let sent = call.client.send(in_trace(request, span.scope().context()));
     let limits = call.upstream.deadlines;
     let (limit, waited) = match call.delivery {

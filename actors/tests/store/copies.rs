@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use vllm_responses_actors::store::copy::Copied;
 use vllm_responses_actors::store::desk::{Desk, Opening};
-use vllm_responses_protocol::ids::ResponseId;
 
-use crate::fixture::{Place, Store, record};
+use crate::fixture::{Place, Store, child, record};
 
 /// A target of the other kind, where there is one.
 fn target_of(place: &Place) -> Place {
@@ -39,61 +38,89 @@ async fn is_live(store: &Store, id: &str) -> bool {
     fetched
 }
 
-pub(crate) async fn what_the_source_deleted_is_deleted_in_the_target(place: Place) {
-    let store = place.store().await;
-    for id in ["gone", "ended", "kept"] {
+async fn commit_all(store: &Store, ids: &[&str]) {
+    for id in ids {
         store.commit(record("ann", id)).await.unwrap();
     }
-    let target = target_of(&place);
-    let first = copy(&place, &target).await;
-    assert_eq!((first.written, first.equal, first.deleted), (3, 3, 0));
-    let there = target.store().await;
-    assert!(is_live(&there, "gone").await);
+}
 
-    assert!(store.remove("ann", "gone").await.unwrap());
-    assert_eq!(purge(&place).await, 1);
-    assert!(store.remove("ann", "ended").await.unwrap());
+async fn remove_all(store: &Store, ids: &[&str]) {
+    for id in ids {
+        assert!(store.remove("ann", id).await.unwrap());
+    }
+}
+
+async fn remove_for_good(store: &Store, place: &Place, ids: &[&str]) {
+    remove_all(store, ids).await;
+    assert_eq!(purge(place).await, ids.len());
+}
+
+/// Which of these are live.
+async fn live(store: &Store, ids: &[&str]) -> Vec<String> {
+    let mut live = Vec::new();
+    for id in ids {
+        if is_live(store, id).await {
+            live.push((*id).to_owned());
+        }
+    }
+    live
+}
+
+pub(crate) async fn what_the_source_deleted_is_deleted_in_the_target(place: Place) {
+    let store = place.store().await;
+    commit_all(&store, &["gone", "ended", "kept"]).await;
+    let target = target_of(&place);
+    let there = has_all_three(&place, &target).await;
+
+    remove_for_good(&store, &place, &["gone"]).await;
+    remove_all(&store, &["ended"]).await;
     let second = copy(&place, &target).await;
     assert_eq!((second.written, second.deleted), (1, 1));
     assert_eq!((second.equal, second.missed, second.strange), (2, 0, 0));
-    for (id, is_there) in [("gone", false), ("ended", false), ("kept", true)] {
-        assert_eq!(is_live(&there, id).await, is_there, "{id}");
-    }
-    // Also by way of a third database, which had it once.
-    let third = target_of(&target);
-    copy(&target, &third).await;
+    assert_eq!(live(&there, &["gone", "ended", "kept"]).await, ["kept"]);
+    reaches_a_third(&target).await;
+}
+
+/// A first copy.
+async fn has_all_three(place: &Place, target: &Place) -> Store {
+    let first = copy(place, target).await;
+    assert_eq!((first.written, first.equal, first.deleted), (3, 3, 0));
+    let there = target.store().await;
+    assert_eq!(live(&there, &["gone"]).await, ["gone"]);
+    there
+}
+
+/// Also by way of a third database, which had it once.
+async fn reaches_a_third(target: &Place) {
+    let third = target_of(target);
+    copy(target, &third).await;
     third.run("UPDATE responses SET deleted_at = NULL, expires_at = NULL");
     third.run("DELETE FROM deletions");
-    copy(&target, &third).await;
+    copy(target, &third).await;
     assert!(!is_live(&third.store().await, "gone").await);
 }
 
 pub(crate) async fn what_the_target_deleted_stays_deleted(place: Place) {
     let store = place.store().await;
-    for id in ["gone", "parent", "ended"] {
-        store.commit(record("ann", id)).await.unwrap();
-    }
+    let all = ["gone", "parent", "ended"];
+    commit_all(&store, &all).await;
     let target = target_of(&place);
     copy(&place, &target).await;
     let there = target.store().await;
-    for id in ["gone", "parent"] {
-        assert!(there.remove("ann", id).await.unwrap());
-    }
-    assert_eq!(purge(&target).await, 2);
-    assert!(there.remove("ann", "ended").await.unwrap());
-    let mut child = record("ann", "child");
-    child.previous = Some(ResponseId::new("parent"));
-    store.commit(child).await.unwrap();
+    remove_for_good(&there, &target, &["gone", "parent"]).await;
+    remove_all(&there, &["ended"]).await;
+    store.commit(child("ann", "child", "parent")).await.unwrap();
 
-    for _ in 0..2 {
-        let again = copy(&place, &target).await;
-        assert_eq!((again.equal, again.missed, again.strange), (4, 0, 0));
-        for id in ["gone", "parent", "ended"] {
-            assert!(!is_live(&there, id).await, "{id}");
-        }
-    }
+    all_four_are_found(&place, &target).await;
+    all_four_are_found(&place, &target).await;
+    assert!(live(&there, &all).await.is_empty());
     // What continues it has all of its conversation.
     assert_eq!(there.chain_ids("ann", "child").await, ["parent", "child"]);
+}
+
+async fn all_four_are_found(place: &Place, target: &Place) {
+    let again = copy(place, target).await;
+    assert_eq!((again.equal, again.missed, again.strange), (4, 0, 0));
 }
 
 pub(crate) async fn what_only_the_target_has_is_counted(place: Place) {
@@ -114,19 +141,15 @@ pub(crate) async fn what_only_the_target_has_is_counted(place: Place) {
 pub(crate) async fn deletions_are_forgotten_after_their_time(place: Place) {
     let store = place.store().await;
     let notes = "SELECT count(*) AS n FROM deletions";
-    for id in ["a", "b", "c"] {
-        store.commit(record("ann", id)).await.unwrap();
-    }
+    commit_all(&store, &["a", "b", "c"]).await;
     let mut expired = record("ann", "expired");
     expired.expires_at_ms = Some(1);
     store.commit(expired).await.unwrap();
-    for id in ["a", "b"] {
-        assert!(store.remove("ann", id).await.unwrap());
-    }
+    remove_all(&store, &["a", "b"]).await;
     assert_eq!(purge(&place).await, 3);
     assert_eq!(place.number(notes), 2, "what expires says so itself");
     place.run("UPDATE deletions SET gone_at = gone_at - 7862400000 WHERE id = 'a'");
-    assert!(store.remove("ann", "c").await.unwrap());
+    remove_all(&store, &["c"]).await;
     assert_eq!(purge(&place).await, 1);
     let forgotten = place.number("SELECT count(*) AS n FROM deletions WHERE id = 'a'");
     assert_eq!((place.number(notes), forgotten), (2, 0));

@@ -68,7 +68,8 @@ impl Explained {
             | ApiErrorCode::UpstreamUnavailable
             | ApiErrorCode::UpstreamBadResponse
             | ApiErrorCode::UpstreamBadChunk
-            | ApiErrorCode::UpstreamTimeout => "server_error",
+            | ApiErrorCode::UpstreamTimeout
+            | ApiErrorCode::LoopDetected => "server_error",
         }
     }
 }

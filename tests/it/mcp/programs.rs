@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{STDIO, calls, eventually, wait_available, write_file};
+use crate::api::keys::new_key;
 use crate::harness::tree::until;
 use crate::harness::{Fake, Script, TestGateway};
 
@@ -103,4 +104,74 @@ fn t5_variables_of_a_program_come_back_in_no_result_list_or_log() {
             "{text}"
         );
     }
+}
+
+/// The fault: whatever a program wrote to its standard error was on the status page of every client, with
+/// the secrets that it had been given.
+#[test]
+fn t5_lines_of_programs_have_no_secret_and_are_not_for_clients() {
+    let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
+    let env = json!({"API_TOKEN": "canary+token/3", "DB_PASS": "correct-horse",
+        "DSN": "postgres://u:canary-password@h/d"});
+    let line = "echo \"fatal: cannot log in with $API_TOKEN, $DB_PASS, $DSN\" >&2; \
+                echo '{\"token\": \"canary+token\\/3\"}' >&2; exit 3";
+    let servers = json!({"d": shell(line, &env)});
+    let told = "fatal: cannot log in with ***, ***, ***";
+    let secrets = ["canary", "correct-horse"];
+    let clean = |text: &str| {
+        assert!(
+            !secrets.iter().any(|secret| text.contains(secret)),
+            "{text}"
+        )
+    };
+    let open = start(&fake, &folder, &servers);
+    until("the log has it", || open.log().contains(told));
+    // Without keys, the page of this machine has the lines.
+    until("the page has it", || {
+        open.client().get("/v1/status").text().contains(told)
+    });
+    let servers_page = open.client().get("/v1/mcp/servers").text();
+    for text in [
+        open.log(),
+        open.client().get("/v1/status").text(),
+        servers_page,
+    ] {
+        clean(&text);
+    }
+    drop(open);
+    let (key, line) = new_key("ann");
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, line).unwrap();
+    let file = write_file(folder.path(), &servers);
+    let closed = TestGateway::on(&fake.url())
+        .flag("--mcp-config")
+        .flag(file.to_str().unwrap())
+        .env("VR_API_KEYS_FILE", keys.to_str().unwrap())
+        .start();
+    until("the log has it", || closed.log().contains(told));
+    let shown = ("authorization", format!("Bearer {key}"));
+    let shown = [(shown.0, shown.1.as_str())];
+    let page = closed.client().send("GET", "/v1/status", &shown, b"");
+    let page = page.json();
+    let runtime = &page["children"][0];
+    assert_eq!(runtime["name"], "mcp-runtime", "{page}");
+    assert_eq!(runtime["last_lines"], json!([]), "{page}");
+    clean(&closed.log());
+}
+
+/// The fault: it was told as a program that is missing.
+#[test]
+fn a_folder_that_is_missing_is_told_as_such() {
+    let (fake, folder) = (Fake::start(), TempDir::new().unwrap());
+    let mut server = shell("exit 0", &json!({}));
+    server["cwd"] = json!("/no/such/folder");
+    let gateway = start(&fake, &folder, &json!({"nocwd": server}));
+    let servers = eventually(gateway.client(), "/v1/mcp/servers", |_, servers| {
+        servers["data"][0]["error"].is_string()
+    });
+    let said = servers["data"][0]["error"].to_string();
+    assert!(
+        said.contains("its working directory (`cwd`) is not there") && !said.contains("not found"),
+        "{said}"
+    );
 }

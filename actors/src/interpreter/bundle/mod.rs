@@ -157,6 +157,14 @@ impl Bundle {
         }
     }
 
+    /// Why what is run of it may be of other users, whose programs it would be; `None` where only this user
+    /// and root write it.
+    pub fn of_others(&self) -> Option<String> {
+        let parts = [self.root.clone(), self.deno(), self.harness()];
+        let mut about = parts.iter().filter_map(|part| part.metadata().ok());
+        about.find_map(|about| plain_file::of_others(&about))
+    }
+
     /// Keeps the bundle from being pruned for as long as the result lives.
     ///
     /// # Errors

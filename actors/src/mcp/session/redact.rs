@@ -216,10 +216,13 @@ fn names_secret(name: &str) -> bool {
         "KEY",
         "TOKEN",
         "SECRET",
-        "PASSWORD",
-        "PASSWD",
+        "PASS",
+        "PWD",
         "CREDENTIAL",
         "AUTH",
+        "PRIVATE",
+        "COOKIE",
+        "DSN",
     ];
     words.iter().any(|word| name.contains(word))
 }
