@@ -206,6 +206,11 @@ fn explain_status(status: u16, complaint: &Complaint<'_>) -> Explained {
             ApiErrorCode::RateLimitExceeded,
             or("the upstream model server limits the rate of requests"),
         ),
+        // Another gateway's: the words say which of them to set right.
+        508 => Explained::new(
+            ApiErrorCode::LoopDetected,
+            or("the upstream model server says that the request goes round in a circle"),
+        ),
         503 => Explained::new(
             ApiErrorCode::ServerIsOverloaded,
             or("the upstream model server is overloaded or not ready"),
