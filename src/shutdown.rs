@@ -53,10 +53,67 @@ pub(crate) struct Signals {
     interrupt: Signal,
     hangup: Signal,
     /// Whether the gateway ends with the terminal that it was started at.
-    ends_with_terminal: bool,
+    terminal: Terminal,
     /// Run at SIGHUP; a service has nothing that it could read again.
     reload: Option<Reload>,
 }
+
+/// The terminal that the gateway was started at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Terminal {
+    /// There was none, or the gateway has outlived it: SIGHUP is an operator's.
+    None,
+    /// It was there at the last look.
+    Here,
+    /// It was gone at the last look; its SIGHUP may be on its way.
+    Missed,
+    /// It was closed, and the gateway ends. Kernel and shell may both have sent their SIGHUP.
+    Closed,
+}
+
+impl Terminal {
+    fn at_start() -> Self {
+        if terminal::is_controlled() && !process::outlives_terminal() {
+            Self::Here
+        } else {
+            Self::None
+        }
+    }
+
+    /// Whether a SIGHUP now ends the gateway.
+    fn hung_up(&mut self, is_there: bool) -> Hangup {
+        match self {
+            Self::None => Hangup::Reload,
+            Self::Here | Self::Missed if is_there => Hangup::Reload,
+            Self::Here | Self::Missed => {
+                *self = Self::Closed;
+                Hangup::End
+            }
+            Self::Closed => Hangup::Nothing,
+        }
+    }
+
+    /// A look without a signal. Whoever finds it gone twice was left running on purpose (`disown`).
+    fn look(&mut self, is_there: bool) {
+        *self = match self {
+            Self::Here | Self::Missed if is_there => Self::Here,
+            Self::Here => Self::Missed,
+            Self::Missed => Self::None,
+            Self::None | Self::Closed => *self,
+        };
+    }
+}
+
+/// What a SIGHUP asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hangup {
+    Reload,
+    End,
+    Nothing,
+}
+
+/// How often it is looked whether the terminal is still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Exit code after a signal: 128 and its number.
 #[derive(Clone, Copy, Debug)]
@@ -79,9 +136,16 @@ impl Signals {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
             hangup: open(SignalKind::hangup())?,
-            ends_with_terminal: terminal::is_controlled() && !process::outlives_terminal(),
+            terminal: Terminal::at_start(),
             reload,
         })
+    }
+
+    fn read_again(&self) {
+        match &self.reload {
+            Some(reload) => reload.run(),
+            None => log::info!("SIGHUP: nothing is read again here; a restart does it"),
+        }
     }
 
     /// The next one that stops the gateway. SIGHUP reads keys and logging again, unless it is the terminal
@@ -92,13 +156,14 @@ impl Signals {
                 _ = self.terminate.recv() => return Caught(143),
                 _ = self.interrupt.recv() => return Caught(130),
                 _ = self.hangup.recv() => {
-                    if self.ends_with_terminal && !terminal::is_controlled() {
-                        return Caught(129);
+                    match self.terminal.hung_up(terminal::is_controlled()) {
+                        Hangup::End => return Caught(129),
+                        Hangup::Reload => self.read_again(),
+                        Hangup::Nothing => {}
                     }
-                    match &self.reload {
-                        Some(reload) => reload.run(),
-                        None => log::info!("SIGHUP: nothing is read again here; a restart does it"),
-                    }
+                }
+                () = tokio::time::sleep(LOOK), if self.terminal != Terminal::None => {
+                    self.terminal.look(terminal::is_controlled());
                 }
             }
         }
@@ -229,5 +294,37 @@ pub(crate) async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::warn!("the store did not end in good order: {error}"),
         Err(error) => log::warn!("the store did not end in good order: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_terminal_ends_the_gateway_once() {
+        let mut terminal = Terminal::Here;
+        assert_eq!(terminal.hung_up(true), Hangup::Reload, "an operator's");
+        assert_eq!(terminal.hung_up(false), Hangup::End);
+        assert_eq!(
+            terminal.hung_up(false),
+            Hangup::Nothing,
+            "the shell's, after the kernel's"
+        );
+        terminal.look(false);
+        assert_eq!(terminal.hung_up(false), Hangup::Nothing);
+    }
+
+    #[test]
+    fn who_has_outlived_its_terminal_reads_again_at_sighup() {
+        let mut terminal = Terminal::Here;
+        terminal.look(true);
+        terminal.look(false);
+        assert_eq!(terminal, Terminal::Missed, "its SIGHUP may be on its way");
+        terminal.look(false);
+        assert_eq!(terminal.hung_up(false), Hangup::Reload);
+        let mut none = Terminal::None;
+        none.look(false);
+        assert_eq!(none.hung_up(false), Hangup::Reload);
     }
 }

@@ -1,16 +1,21 @@
 //! `keys new`: makes a key, and puts its line into the keys file where that is asked for.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vllm_responses_actors::plain_file;
 
 use super::{USAGE, answer, complain};
 use crate::config::files;
 use crate::keys;
+
+/// How often a lock is asked for that somebody else holds, and the pause between: five seconds in all.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Does it.
 pub(super) fn new(name: &str, file: Option<&String>) -> ExitCode {
@@ -87,8 +92,8 @@ impl Addition {
             Some(parent) if parent != Path::new("") => parent,
             Some(_) | None => Path::new("."),
         };
-        let folder = File::open(place).and_then(|folder| folder.lock().map(|()| folder));
-        let folder = folder.map_err(|error| unwritable(&error))?;
+        let folder = File::open(place).map_err(|error| unwritable(&error))?;
+        lock(&folder).map_err(|error| unwritable(&error))?;
         // Only now: another addition may just have made it.
         let old = fs::metadata(&target).ok();
         let text = match &old {
@@ -151,6 +156,19 @@ fn write(mut fresh: File, text: &str, old: Option<&Metadata>) -> io::Result<()> 
 
 fn unreadable(why: &str) -> String {
     format!("the keys file cannot be read ({why})")
+}
+
+/// Waits for another addition. Who may read a folder may lock it, so not for ever.
+fn lock(folder: &File) -> io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    let held = "another process holds a lock on its folder; `fuser` tells which";
+    Err(io::Error::new(ErrorKind::WouldBlock, held))
 }
 
 fn unwritable(error: &io::Error) -> String {
