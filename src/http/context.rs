@@ -26,7 +26,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// Who asks, under which id.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The client's `x-request-id`, or a fresh one; in every log line and sent upstream.
+    /// The client's `x-request-id`, or a fresh one; in every log line and the answer.
     pub(crate) request_id: Arc<str>,
     /// When its head was there.
     pub(crate) arrived: Instant,
