@@ -26,7 +26,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// Who asks, under which id.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The client's `x-request-id`, or a fresh one; in every log line and sent upstream.
+    /// The client's `x-request-id`, or a fresh one; in every log line and the answer.
     pub(crate) request_id: Arc<str>,
     /// When its head was there.
     pub(crate) arrived: Instant,
@@ -165,7 +165,7 @@ fn hops(headers: &HeaderMap) -> Hops {
 }
 
 /// What a gateway is told that calls itself through others; its log and its client show it.
-fn goes_round() -> ApiError {
+pub(super) fn goes_round() -> ApiError {
     ApiError::new(
         ApiErrorCode::LoopDetected,
         "this request has passed several gateways, which call each other in a circle: give one of them a \

@@ -25,10 +25,30 @@ const MAX_LIST: usize = 2 * 1024 * 1024;
 const COPIES: usize = 3;
 
 /// The upstream's list; each model as it came.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize)]
 struct List {
-    object: Box<RawValue>,
+    object: &'static str,
     data: Vec<Box<RawValue>>,
+}
+
+/// The list as `OpenAI` has it. Some servers give the list of models alone.
+#[derive(Debug, Deserialize)]
+struct Told {
+    data: Vec<Box<RawValue>>,
+}
+
+impl List {
+    /// What is no model is left out.
+    fn read(body: &[u8]) -> Option<Self> {
+        let told = serde_json::from_slice(body).map(|told: Told| told.data);
+        let mut data: Vec<Box<RawValue>> =
+            told.or_else(|_other| serde_json::from_slice(body)).ok()?;
+        data.retain(|model| model.get().starts_with('{'));
+        Some(Self {
+            object: "list",
+            data,
+        })
+    }
 }
 
 /// What is read of one model.
@@ -90,6 +110,9 @@ async fn fetch(
             .send(after(upstream.get("/models"), hops))
             .await
             .map_err(|_unreachable| unavailable("the upstream model server cannot be reached"))?;
+        if answer.status == ApiErrorCode::LoopDetected.status() {
+            return Err(super::context::goes_round());
+        }
         if answer.status != 200 {
             return Err(unavailable(
                 "the upstream model server does not list its models",
@@ -112,10 +135,32 @@ async fn fetch(
             )
         })??;
     let body = upstream.secrets().redact(body);
-    serde_json::from_slice(&body).map_err(|_malformed| {
+    List::read(&body).ok_or_else(|| {
         ApiError::new(
             ApiErrorCode::UpstreamBadResponse,
             "the upstream model server's list of models cannot be read",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_as_servers_write_them() {
+        let whole = r#"{"object":"list","data":[{"id":"a"},{"id":7,"x":1}]}"#;
+        for body in [
+            whole,
+            r#"{"data":[{"id":"a"},{"id":7,"x":1}]}"#,
+            r#"{"object":null,"data":[{"id":"a"}, null, {"id":7,"x":1}, "b"],"more":1}"#,
+            r#"[{"id":"a"},{"id":7,"x":1}]"#,
+        ] {
+            let list = List::read(body.as_bytes()).map(|list| serde_json::to_string(&list));
+            assert_eq!(list.and_then(Result::ok).as_deref(), Some(whole), "{body}");
+        }
+        for body in [r#"{"error":"no"}"#, "[1,", "<html>", "7", ""] {
+            assert!(List::read(body.as_bytes()).is_none(), "{body}");
+        }
+    }
 }

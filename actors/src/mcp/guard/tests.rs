@@ -218,10 +218,13 @@ fn the_log_has_the_reason() {
         own_ports: vec![5969],
     };
     for (url, reason) in [
-        ("nonsense CANARY", "it is no URL that can be read"),
+        (
+            "nonsense CANARY",
+            "it is no URL that can be read, or has a user name in it",
+        ),
         (
             "https://u:CANARY@h.example/",
-            "it has a user name or a password in it",
+            "it is no URL that can be read, or has a user name in it",
         ),
         ("http://h.example/CANARY", "it is not `https`"),
         ("https://h.example:5969/", "its port is the gateway's own"),
