@@ -9,6 +9,7 @@ mod foreign_calls;
 mod items;
 mod mcp;
 mod mcp_choices;
+mod odd_numbers;
 mod odd_streams;
 mod repeated;
 mod said;
