@@ -293,8 +293,11 @@ fn words_that_are_said_again_are_heard() {
                     .is_some_and(|text| text.ends_with("go on"))
             };
             assert!(is_said(messages.last().unwrap()), "{body}");
-            let said = messages.iter().filter(|message| is_said(message));
-            assert_eq!(said.count(), 2, "{body}");
+            assert_eq!(
+                body["messages"].to_string().matches("go on").count(),
+                2,
+                "{body}"
+            );
         }
     }
 }
