@@ -241,10 +241,15 @@ async fn open_and_serve(
     let command = given_up::command_of(&opening.config.upstream);
     let stops_with_vllm = matches!(&opening.config.upstream, Upstream::Spawn(spawned)
         if spawned.spawn.on_exit == OnExit::Stop);
+    let store = opening.doors.subscribe();
+    let mut opened = Box::pin(open(opening, tools, control));
     tokio::select! {
-        opened = open(opening, tools, control) => (ready.model, ready.tools) = opened?,
+        opened = &mut opened => (ready.model, ready.tools) = opened?,
         error = given_up::given_up(&supervisor, &command) => return Err(error),
-        _ = signals.next() => return Ok(Outcome::Clean),
+        _ = signals.next() => {
+            shutdown::let_store_open(opened, store, signals).await;
+            return Ok(Outcome::Clean);
+        }
     }
     ready.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     if !ready.keyed && ready.exposed {

@@ -31,6 +31,10 @@ const BEYOND_GRACE: Duration = Duration::from_secs(10);
 /// A child's grace, its kill and the end of what it started.
 const CHILD_LIMIT: Duration = Duration::from_secs(20);
 
+/// A moment where nothing is in the way; migrations of a large database, and a server that is down, take
+/// longer, and are made again at the next start.
+const OPEN_LIMIT: Duration = Duration::from_secs(3);
+
 /// What is queued is written, and SQLite's log moved into its file.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -43,32 +47,105 @@ pub enum Outcome {
     Cut(u8),
 }
 
-/// The signals that stop the gateway.
+/// The signals that stop the gateway, or a service of it.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
     /// Whether the gateway ends with the terminal that it was started at.
-    ends_with_terminal: bool,
-    /// Run at SIGHUP.
-    reload: Reload,
+    terminal: Terminal,
+    /// Run at SIGHUP; a service has nothing that it could read again.
+    reload: Option<Reload>,
 }
+
+/// The terminal that the gateway was started at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Terminal {
+    /// There was none, or the gateway has outlived it: SIGHUP is an operator's.
+    None,
+    /// It was there at the last look.
+    Here,
+    /// It was gone at the last look; its SIGHUP may be on its way.
+    Missed,
+    /// It was closed, and the gateway ends. Kernel and shell may both have sent their SIGHUP.
+    Closed,
+}
+
+impl Terminal {
+    fn at_start() -> Self {
+        if terminal::is_controlled() && !process::outlives_terminal() {
+            Self::Here
+        } else {
+            Self::None
+        }
+    }
+
+    /// Whether a SIGHUP now ends the gateway.
+    fn hung_up(&mut self, is_there: bool) -> Hangup {
+        match self {
+            Self::None => Hangup::Reload,
+            Self::Here | Self::Missed if is_there => Hangup::Reload,
+            Self::Here | Self::Missed => {
+                *self = Self::Closed;
+                Hangup::End
+            }
+            Self::Closed => Hangup::Nothing,
+        }
+    }
+
+    /// A look without a signal. Whoever finds it gone twice was left running on purpose (`disown`).
+    fn look(&mut self, is_there: bool) {
+        *self = match self {
+            Self::Here | Self::Missed if is_there => Self::Here,
+            Self::Here => Self::Missed,
+            Self::Missed => Self::None,
+            Self::None | Self::Closed => *self,
+        };
+    }
+}
+
+/// What a SIGHUP asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hangup {
+    Reload,
+    End,
+    Nothing,
+}
+
+/// How often it is looked whether the terminal is still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Exit code after a signal: 128 and its number.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Caught(u8);
+pub(crate) struct Caught(pub(crate) u8);
 
 impl Signals {
     pub(crate) fn new(reload: Reload) -> Result<Self, String> {
+        Self::with(Some(reload))
+    }
+
+    /// Of a service. Operators send SIGHUP to all that runs, for the gateway to read its files again.
+    pub(crate) fn of_service() -> Result<Self, String> {
+        Self::with(None)
+    }
+
+    fn with(reload: Option<Reload>) -> Result<Self, String> {
         let open =
             |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
             hangup: open(SignalKind::hangup())?,
-            ends_with_terminal: terminal::is_controlled() && !process::outlives_terminal(),
+            terminal: Terminal::at_start(),
             reload,
         })
+    }
+
+    fn read_again(&self) {
+        match &self.reload {
+            Some(reload) => reload.run(),
+            None => log::info!("SIGHUP: nothing is read again here; a restart does it"),
+        }
     }
 
     /// The next one that stops the gateway. SIGHUP reads keys and logging again, unless it is the terminal
@@ -79,10 +156,14 @@ impl Signals {
                 _ = self.terminate.recv() => return Caught(143),
                 _ = self.interrupt.recv() => return Caught(130),
                 _ = self.hangup.recv() => {
-                    if self.ends_with_terminal && !terminal::is_controlled() {
-                        return Caught(129);
+                    match self.terminal.hung_up(terminal::is_controlled()) {
+                        Hangup::End => return Caught(129),
+                        Hangup::Reload => self.read_again(),
+                        Hangup::Nothing => {}
                     }
-                    self.reload.run();
+                }
+                () = tokio::time::sleep(LOOK), if self.terminal != Terminal::None => {
+                    self.terminal.look(terminal::is_controlled());
                 }
             }
         }
@@ -136,7 +217,7 @@ pub(crate) async fn wait_and_drain(
     let mut stop = std::pin::pin!(drain(lifecycle, supervisor));
     tokio::select! {
         () = &mut stop => {
-            log::info!("stopped");
+            log::info!("all responses have ended");
             Outcome::Clean
         }
         Caught(code) = signals.next() => {
@@ -188,6 +269,22 @@ fn told(answer: Result<(), vllm_responses_actors::ask::AskError>) {
     }
 }
 
+/// A store that is being opened can be closed only once it is open, and one that is not closed leaves files
+/// beside the database. `opening` is what opens it, among others.
+pub(crate) async fn let_store_open<T>(
+    opening: impl Future<Output = T>,
+    mut store: watch::Receiver<Option<StoreDoors>>,
+    signals: &mut Signals,
+) {
+    tokio::select! {
+        // What failed, or what is behind the store, is of no use any more.
+        _ = opening => {}
+        _ = store.wait_for(Option::is_some) => {}
+        Caught(_) = signals.next() => {}
+        () = tokio::time::sleep(OPEN_LIMIT) => {}
+    }
+}
+
 /// Leaves the database as it may be copied.
 pub(crate) async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
     let Some(close) = store.borrow().as_ref().map(|doors| doors.close.clone()) else {
@@ -197,5 +294,37 @@ pub(crate) async fn close_store(store: &watch::Receiver<Option<StoreDoors>>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::warn!("the store did not end in good order: {error}"),
         Err(error) => log::warn!("the store did not end in good order: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_terminal_ends_the_gateway_once() {
+        let mut terminal = Terminal::Here;
+        assert_eq!(terminal.hung_up(true), Hangup::Reload, "an operator's");
+        assert_eq!(terminal.hung_up(false), Hangup::End);
+        assert_eq!(
+            terminal.hung_up(false),
+            Hangup::Nothing,
+            "the shell's, after the kernel's"
+        );
+        terminal.look(false);
+        assert_eq!(terminal.hung_up(false), Hangup::Nothing);
+    }
+
+    #[test]
+    fn who_has_outlived_its_terminal_reads_again_at_sighup() {
+        let mut terminal = Terminal::Here;
+        terminal.look(true);
+        terminal.look(false);
+        assert_eq!(terminal, Terminal::Missed, "its SIGHUP may be on its way");
+        terminal.look(false);
+        assert_eq!(terminal.hung_up(false), Hangup::Reload);
+        let mut none = Terminal::None;
+        none.look(false);
+        assert_eq!(none.hung_up(false), Hangup::Reload);
     }
 }

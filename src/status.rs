@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use vllm_responses_actors::cache::facts::CacheFacts;
 use vllm_responses_actors::mcp::messages::{RuntimeDown, ServerSummary};
+use vllm_responses_actors::mcp::runtime;
 use vllm_responses_actors::process::messages::{ChildStatus, Phase};
 use vllm_responses_actors::process::sandbox::Walls;
 use vllm_responses_actors::secret::Secret;
@@ -180,6 +181,9 @@ pub enum ToolState {
 pub enum Lines {
     /// To who has a key, and to the own machine.
     Shown,
+    /// Without those of programs that speak MCP, to who has a key: what they say of their work is their
+    /// operator's, who has the log.
+    WithoutPrograms,
     /// To strangers, where no keys are configured.
     Hidden,
 }
@@ -189,7 +193,8 @@ impl ChildView {
     pub fn new(seen: ChildStatus, lines: Lines, secret: Option<&Secret>) -> Self {
         let newest = match lines {
             Lines::Hidden => 0,
-            Lines::Shown => MOST_LINES,
+            Lines::WithoutPrograms if seen.name == runtime::NAME => 0,
+            Lines::WithoutPrograms | Lines::Shown => MOST_LINES,
         };
         let first = seen.last_lines.len().saturating_sub(newest);
         Self {
@@ -331,8 +336,18 @@ mod tests {
         assert_eq!(seen.last_lines[18], "args: {'api_key': ['[redacted]']}");
         assert_eq!(seen.last_lines[19].chars().count(), LONGEST_LINE);
         assert_eq!((seen.uptime_ms, seen.restarts), (Some(1500), 2));
-        let hidden = ChildView::new(child(lines), Lines::Hidden, None);
+        let hidden = ChildView::new(child(lines.clone()), Lines::Hidden, None);
         assert!(hidden.last_lines.is_empty());
+        let seen = ChildView::new(child(lines.clone()), Lines::WithoutPrograms, None);
+        assert_eq!(seen.last_lines.len(), MOST_LINES);
+        let of_mcp = ChildStatus {
+            name: runtime::NAME.to_owned(),
+            ..child(lines)
+        };
+        let seen = ChildView::new(of_mcp.clone(), Lines::WithoutPrograms, None);
+        assert!(seen.last_lines.is_empty());
+        let seen = ChildView::new(of_mcp, Lines::Shown, None);
+        assert_eq!(seen.last_lines.len(), MOST_LINES);
     }
 
     #[test]

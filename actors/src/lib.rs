@@ -13,6 +13,7 @@ pub mod http1;
 pub mod interpreter;
 pub mod latency;
 pub mod limits;
+pub mod mask;
 pub mod mcp;
 pub mod memory;
 pub mod metrics;

@@ -105,7 +105,7 @@ impl fmt::Debug for Secrets {
 
 /// The secret as it is, and as JSON writers spell it that escape more than they must: PHP's `/`, and
 /// .NET's `+` and what HTML has a meaning for. Words of an error are read only behind this.
-pub(crate) fn spellings(secret: &str) -> Vec<String> {
+fn spellings(secret: &str) -> Vec<String> {
     let coded = |spell: fn(u32) -> String| {
         let parts = secret.chars().map(|char| match char {
             '+' | '&' | '<' | '>' | '\'' | '`' | '"' => spell(u32::from(char)),

@@ -5,9 +5,9 @@
 //! SQLite, in a row in PostgreSQL.
 
 use std::fmt::{self, Write as _};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,22 +124,13 @@ fn kept(file: &Path) -> io::Result<[u8; KEY]> {
 
 /// Makes the file, whole.
 fn keep(file: &Path, key: [u8; KEY]) -> io::Result<()> {
-    let mut draft = file.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let made = write(&draft, key).and_then(|()| fs::hard_link(&draft, file));
+    let (draft, out) = plain_file::draft(file)?;
+    let made = write(out, key).and_then(|()| fs::hard_link(&draft, file));
     let removed = fs::remove_file(&draft);
     made.and(removed)
 }
 
-fn write(file: &Path, key: [u8; KEY]) -> io::Result<()> {
-    let mut open = OpenOptions::new();
-    let mut out: File = open
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)?;
+fn write(mut out: File, key: [u8; KEY]) -> io::Result<()> {
     writeln!(out, "{}", digits(key))?;
     out.sync_all()
 }

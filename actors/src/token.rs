@@ -4,9 +4,9 @@
 //! A port of this machine is open to every user of it, and to every page in a browser on it. So such a
 //! service never answers without a token.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use url::{Host, Url};
@@ -32,13 +32,7 @@ pub fn leave(service: &str, port: u16) -> io::Result<Secret> {
         .create(folder)?;
     let token = format!("{:032x}", SystemIds.next_bits());
     // Whole or not at all: a gateway may be reading.
-    let fresh = file.with_extension(format!("{}.new", std::process::id()));
-    let mut options = OpenOptions::new();
-    let mut written = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let (fresh, mut written) = plain_file::draft(&file)?;
     written.write_all(token.as_bytes())?;
     fs::rename(&fresh, &file)?;
     Ok(Secret::new(&token))

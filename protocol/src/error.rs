@@ -79,6 +79,8 @@ pub enum ApiErrorCode {
     ServerIsOverloaded,
     /// The model server was silent for too long.
     UpstreamTimeout,
+    /// The request has passed too many gateways: they call each other.
+    LoopDetected,
 }
 
 /// One line of the table.
@@ -141,6 +143,7 @@ impl ApiErrorCode {
             Self::UpstreamBadChunk => line(Some("upstream_bad_chunk"), SERVER, 502),
             Self::ServerIsOverloaded => line(Some("server_is_overloaded"), SERVER, 503),
             Self::UpstreamTimeout => line(Some("upstream_timeout"), SERVER, 504),
+            Self::LoopDetected => line(Some("loop_detected"), SERVER, 508),
         }
     }
 
@@ -159,7 +162,10 @@ impl ApiErrorCode {
     pub fn is_work_again(self) -> bool {
         matches!(
             self,
-            Self::UpstreamTimeout | Self::UpstreamBadResponse | Self::UpstreamBadChunk
+            Self::UpstreamTimeout
+                | Self::UpstreamBadResponse
+                | Self::UpstreamBadChunk
+                | Self::LoopDetected
         )
     }
 

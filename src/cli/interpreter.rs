@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use vllm_responses_actors::process::ignore_hangup;
+
 use super::{USAGE, complain};
 use crate::config::interpreter as config;
 use crate::config::raw::{self, Inputs};
@@ -11,6 +13,7 @@ use crate::shutdown::Outcome;
 
 /// Runs the service until a signal.
 pub(super) fn run(inputs: &Inputs) -> ExitCode {
+    ignore_hangup();
     let raw = raw::gather(inputs);
     let config = match config::service(&raw) {
         Ok(config) => config,

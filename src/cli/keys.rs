@@ -1,14 +1,21 @@
 //! `keys new`: makes a key, and puts its line into the keys file where that is asked for.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+use vllm_responses_actors::plain_file;
 
 use super::{USAGE, answer, complain};
 use crate::config::files;
 use crate::keys;
+
+/// How often a lock is asked for that somebody else holds, and the pause between: five seconds in all.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Does it.
 pub(super) fn new(name: &str, file: Option<&String>) -> ExitCode {
@@ -85,8 +92,8 @@ impl Addition {
             Some(parent) if parent != Path::new("") => parent,
             Some(_) | None => Path::new("."),
         };
-        let folder = File::open(place).and_then(|folder| folder.lock().map(|()| folder));
-        let folder = folder.map_err(|error| unwritable(&error))?;
+        let folder = File::open(place).map_err(|error| unwritable(&error))?;
+        lock(&folder).map_err(|error| unwritable(&error))?;
         // Only now: another addition may just have made it.
         let old = fs::metadata(&target).ok();
         let text = match &old {
@@ -97,10 +104,9 @@ impl Addition {
         if lines.any(|line| line.split_whitespace().next() == Some(name)) {
             return Err("a key of this name is there already: take its line out first".to_owned());
         }
-        let mut fresh = target.clone().into_os_string();
-        fresh.push(format!(".{}.new", std::process::id()));
+        let (fresh, out) = plain_file::draft(&target).map_err(|error| unwritable(&error))?;
         let addition = Self {
-            fresh: fresh.into(),
+            fresh,
             target,
             folder,
             is_done: false,
@@ -110,30 +116,9 @@ impl Addition {
         } else {
             "\n"
         };
-        let written = addition.write(&format!("{text}{gap}{line}\n"), old.as_ref());
+        let written = write(out, &format!("{text}{gap}{line}\n"), old.as_ref());
         written.map_err(|error| unwritable(&error))?;
         Ok(addition)
-    }
-
-    /// The new file, on the disk, with the old one's owner and mode.
-    fn write(&self, text: &str, old: Option<&Metadata>) -> io::Result<()> {
-        let mut options = File::options();
-        // Never one that somebody else has put there.
-        let mut fresh = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.fresh)?;
-        if let Some(old) = old {
-            let new = fresh.metadata()?;
-            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-                fchown(&fresh, Some(old.uid()), Some(old.gid()))?;
-            }
-            let mode = old.permissions().mode() & 0o777;
-            fresh.set_permissions(fs::Permissions::from_mode(mode))?;
-        }
-        fresh.write_all(text.as_bytes())?;
-        fresh.sync_all()
     }
 
     /// # Errors
@@ -155,8 +140,35 @@ impl Drop for Addition {
     }
 }
 
+/// Fills the new file, on the disk, with the old one's owner and mode.
+fn write(mut fresh: File, text: &str, old: Option<&Metadata>) -> io::Result<()> {
+    if let Some(old) = old {
+        let new = fresh.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            fchown(&fresh, Some(old.uid()), Some(old.gid()))?;
+        }
+        let mode = old.permissions().mode() & 0o777;
+        fresh.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    fresh.write_all(text.as_bytes())?;
+    fresh.sync_all()
+}
+
 fn unreadable(why: &str) -> String {
     format!("the keys file cannot be read ({why})")
+}
+
+/// Waits for another addition. Who may read a folder may lock it, so not for ever.
+fn lock(folder: &File) -> io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    let held = "another process holds a lock on its folder; `fuser` tells which";
+    Err(io::Error::new(ErrorKind::WouldBlock, held))
 }
 
 fn unwritable(error: &io::Error) -> String {

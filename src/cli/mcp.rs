@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use vllm_responses_actors::process::ignore_hangup;
 use vllm_responses_actors::tls;
 
 use super::{USAGE, answer, complain};
@@ -12,6 +13,7 @@ use crate::mcp::{probe, runtime};
 
 /// Runs the process of the operator's MCP servers until a signal.
 pub(super) fn run_runtime(inputs: &Inputs) -> ExitCode {
+    ignore_hangup();
     let raw = raw::gather(inputs);
     let judged = config::runtime(&raw).and_then(|config| {
         let path = inputs.directory.join(&config.file);

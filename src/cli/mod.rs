@@ -71,10 +71,12 @@ fn usage(error: clap::Error) -> ExitCode {
 }
 
 fn inputs(given: &ArgMatches, arguments: &[OsString]) -> Inputs {
+    let (flags, around) = (args::flags(given), environment());
     Inputs {
-        flags: args::flags(given),
+        piped: config::piped(&flags, &around.directory),
+        flags,
         spawn: args::behind_dashes(given, arguments),
-        ..environment()
+        ..around
     }
 }
 
@@ -85,6 +87,7 @@ fn environment() -> Inputs {
         spawn: None,
         env: std::env::vars_os().collect(),
         directory: std::env::current_dir().unwrap_or_default(),
+        piped: None,
     }
 }
 

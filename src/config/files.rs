@@ -3,11 +3,14 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use vllm_responses_actors::plain_file;
 
 /// What editors of Windows put before UTF-8.
 const MARK: char = '\u{feff}';
+/// Who writes a configuration into a pipe asks another program for its secrets at most.
+const PIPE_LIMIT: Duration = Duration::from_secs(30);
 /// Read by everybody.
 const READABLE: u32 = 0o004;
 
@@ -29,6 +32,15 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
         Ok(text) => Ok(without_mark(text)),
         Err(error) => Err(words(&error)),
     }
+}
+
+/// As [`read`], of a pipe; `None` where the path leads to something else.
+pub(crate) fn read_pipe(path: &Path) -> Option<Result<String, String>> {
+    let text = plain_file::read_pipe(path, PIPE_LIMIT)?;
+    Some(match text {
+        Ok(text) => Ok(without_mark(text)),
+        Err(error) => Err(words(&error)),
+    })
 }
 
 fn without_mark(text: String) -> String {

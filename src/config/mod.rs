@@ -16,7 +16,8 @@ pub(crate) mod telemetry;
 pub mod validate;
 mod values;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vllm_responses_actors::cache::settings::CacheSettings;
@@ -211,6 +212,17 @@ pub enum LogFormat {
 /// All problems at once, those of names and files included.
 pub fn load_store(inputs: &Inputs) -> Result<StoreSettings, Vec<String>> {
     validate::store(&raw::gather(inputs))
+}
+
+/// What is written into the pipe that `--config` names; `None` where it names a file, or nothing.
+///
+/// As in `--config <(envsubst < c.toml)`. Blocks for a while. Only the command line may name a pipe: whoever
+/// writes it starts the writer beside it.
+pub fn piped(
+    flags: &BTreeMap<&'static str, String>,
+    directory: &Path,
+) -> Option<Result<String, String>> {
+    files::read_pipe(&directory.join(flags.get(table::CONFIG)?))
 }
 
 /// A duration as configuration spells it, `30s` or `2h`; at most a hundred years.

@@ -23,6 +23,8 @@ pub struct Inputs {
     pub env: BTreeMap<OsString, OsString>,
     /// Directory whose `.env` is read.
     pub directory: PathBuf,
+    /// What was read of a pipe that `--config` names, or why nothing: it can be read once.
+    pub piped: Option<Result<String, String>>,
 }
 
 /// One value as it was written.
@@ -253,7 +255,8 @@ fn put_variable(layer: &mut Layer, name: &str, text: &str, whence: &str, raw: &m
 
 fn toml_layer(inputs: &Inputs, path: &str, raw: &mut Raw) -> Layer {
     let mut layer = Layer::default();
-    let text = match files::read(&inputs.directory.join(path)) {
+    let file = || files::read(&inputs.directory.join(path));
+    let text = match inputs.piped.clone().unwrap_or_else(file) {
         Ok(text) => text,
         Err(why) => {
             raw.problems.push(format!(

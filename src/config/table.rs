@@ -91,7 +91,7 @@ use Kind::{Choice, Duration, Fraction, Number, Size, Switch, Text};
 /// Every key, grouped as in the TOML file.
 #[rustfmt::skip]
 pub const TABLE: &[Row] = &[
-    Row::new(CONFIG, "VR_CONFIG", "", Text).flag("--config").means("TOML file with any of these keys."),
+    Row::new(CONFIG, "VR_CONFIG", "", Text).flag("--config").means("TOML file with any of these keys; the flag may also name a pipe, as `<(...)` and `/dev/stdin` are."),
 
     Row::new("gateway.host", "VR_HOST", "0.0.0.0", Text).flag("--gateway-host").means("Address to listen on."),
     Row::new("gateway.port", "VR_PORT", "5969", Number).flag("--gateway-port").means("Port to listen on; 0 lets the system choose."),

@@ -27,6 +27,8 @@ const LEFT: u16 = 499;
 pub(super) struct Noted {
     model: Box<str>,
     response_id: Box<str>,
+    /// What the call is named to the model server, where that does not follow from the response's id.
+    upstream_id: Box<str>,
     spent: Arc<Spent>,
 }
 
@@ -37,7 +39,16 @@ impl Noted {
         Self {
             model: model.chars().take(LONGEST_MODEL).map(blankless).collect(),
             response_id: response_id.into(),
+            upstream_id: Box::default(),
             spent,
+        }
+    }
+
+    /// A call of the model server that makes no response.
+    pub(super) fn call(upstream_id: &str) -> Self {
+        Self {
+            upstream_id: upstream_id.into(),
+            ..Self::new("", "", Arc::default())
         }
     }
 }
@@ -106,7 +117,7 @@ impl Visit {
 
 impl Visit {
     /// Who asked and what was made of it; what is not known is empty.
-    fn words(&self) -> [(&'static str, &str); 5] {
+    fn words(&self) -> [(&'static str, &str); 6] {
         let caller = self.caller.as_ref();
         let noted = self.noted.as_ref();
         [
@@ -114,6 +125,7 @@ impl Visit {
             ("request_id", caller.map_or("", |caller| &caller.request_id)),
             ("request_id", &self.request_id),
             ("response_id", noted.map_or("", |noted| &noted.response_id)),
+            ("upstream_id", noted.map_or("", |noted| &noted.upstream_id)),
             ("model", noted.map_or("", |noted| &noted.model)),
         ]
     }

@@ -8,17 +8,20 @@
 use actix_web::body::{BodyStream, BoxBody, MessageBody as _};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use vllm_responses_actors::env::SystemIds;
 use vllm_responses_actors::http1::{Answer, Client, Request, SendError};
 use vllm_responses_actors::limits::estimate::Estimate;
 use vllm_responses_actors::redact::Secrets;
 use vllm_responses_actors::supervisor::messages::Permit;
 use vllm_responses_actors::trace::{Fact, Side};
-use vllm_responses_actors::vllm::client::in_trace;
+use vllm_responses_actors::vllm::client::{after, in_trace};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
+use vllm_responses_protocol::ids::{self, Prefix};
 
+use super::access::Noted;
 use super::context::Caller;
 use super::passing::{Cut, Passing, Silence, Spent, ended_from_outside};
 use super::responses::create;
@@ -54,8 +57,11 @@ pub(super) async fn passthrough(
     let estimate = metered.then(|| Estimate::of(&body.bytes));
     let body = body.freed_when_sent(&permit.account);
     let mut span = caller.scope.span(Side::Client, "chat completions");
+    // Not the client's word: vLLM keeps what it runs by this id, and two of one name end each other.
+    let id = ids::fresh(Prefix::Request, &mut SystemIds);
+    request.extensions_mut().insert(Noted::call(&id));
     let call = in_trace(
-        written(&request, &caller, &state, body),
+        after(written(&request, id, &state, body), caller.hops),
         span.scope().context(),
     );
     let mut response = match answered(&client, call, &permit, &state).await {
@@ -83,14 +89,13 @@ pub(super) async fn passthrough(
     response
 }
 
-/// The request for the model server.
-fn written(request: &HttpRequest, caller: &Caller, state: &AppState, body: Bytes) -> Request {
+/// The request for the model server, under this id.
+fn written(request: &HttpRequest, id: Box<str>, state: &AppState, body: Bytes) -> Request {
     let mut path = "/chat/completions".to_owned();
     if !request.query_string().is_empty() {
         path = format!("{path}?{}", request.query_string());
     }
-    let call = state.upstream.post(&path, body);
-    let mut call = call.header("x-request-id", &*caller.request_id);
+    let mut call = state.upstream.post(&path, body).named(id);
     for name in [
         header::CONTENT_TYPE,
         header::ACCEPT,
@@ -160,11 +165,7 @@ fn pass_on(
              another one than the gateway was given",
         ));
     }
-    if secrets.any()
-        && answer
-            .headers
-            .contains_key(header::CONTENT_ENCODING.as_str())
-    {
+    if secrets.any() && answer.is_encoded() {
         return error::answer(&ApiError::new(
             ApiErrorCode::UpstreamBadResponse,
             "the upstream model server compressed its answer without having been asked to",

@@ -11,7 +11,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, web};
 use vllm_responses_actors::env::SystemIds;
 use vllm_responses_actors::limits::{Asker, OwnLimits};
-use vllm_responses_actors::origin::Origin;
+use vllm_responses_actors::origin::{Hops, Origin};
 use vllm_responses_actors::trace::{Fact, Scope, Side, Span};
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::{self, MAX_ID_LEN, Owner, Prefix};
@@ -26,7 +26,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// Who asks, under which id.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The client's `x-request-id`, or a fresh one; in every log line and sent upstream.
+    /// The client's `x-request-id`, or a fresh one; in every log line and the answer.
     pub(crate) request_id: Arc<str>,
     /// When its head was there.
     pub(crate) arrived: Instant,
@@ -36,6 +36,8 @@ pub(crate) struct Caller {
     pub(crate) owner: Owner,
     /// What its line in the keys file says of limits.
     pub(crate) own_limits: OwnLimits,
+    /// The gateways that the request has passed before this one.
+    pub(crate) hops: Hops,
 }
 
 impl Caller {
@@ -56,6 +58,7 @@ impl Caller {
             request_id: Arc::clone(&self.request_id),
             response_id: if is_ours { response_id } else { "" }.into(),
             scope: self.scope.clone(),
+            hops: self.hops,
         }
     }
 }
@@ -69,7 +72,12 @@ pub(super) async fn identify(
     let start = Instant::now();
     let request_id = request_id(&request);
     let value = HeaderValue::from_str(&request_id);
-    let mut response = if let Some(asker) = asker(&request) {
+    let hops = hops(request.headers());
+    let mut response = if hops.are_too_many() {
+        request
+            .into_response(error::answer(&goes_round()))
+            .map_into_right_body()
+    } else if let Some(asker) = asker(&request) {
         let span = begin_span(&request, &request_id);
         let caller = Caller {
             request_id,
@@ -77,6 +85,7 @@ pub(super) async fn identify(
             scope: span.scope().clone(),
             owner: asker.owner,
             own_limits: asker.own,
+            hops,
         };
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(span);
@@ -148,6 +157,20 @@ pub(crate) fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
         .filter_map(|state| state.to_str().ok())
         .collect();
     TraceContext::parse(parent, &states.join(","))
+}
+
+fn hops(headers: &HeaderMap) -> Hops {
+    let value = headers.get(Hops::HEADER);
+    Hops::read(value.and_then(|value| value.to_str().ok()))
+}
+
+/// What a gateway is told that calls itself through others; its log and its client show it.
+pub(super) fn goes_round() -> ApiError {
+    ApiError::new(
+        ApiErrorCode::LoopDetected,
+        "this request has passed several gateways, which call each other in a circle: give one of them a \
+         model server as `--upstream`",
+    )
 }
 
 /// What a stranger is told.

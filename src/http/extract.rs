@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use vllm_responses_actors::limits::OwnLimits;
 use vllm_responses_actors::memory::{Account, Held, Memory, Short};
+use vllm_responses_actors::origin::Hops;
 use vllm_responses_actors::trace::Scope;
 use vllm_responses_protocol::error::{ApiError, ApiErrorCode};
 use vllm_responses_protocol::ids::Owner;
@@ -33,6 +34,7 @@ impl FromRequest for Caller {
             scope: Scope::default(),
             owner: Owner::default(),
             own_limits: OwnLimits::default(),
+            hops: Hops::default(),
         })))
     }
 }

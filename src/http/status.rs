@@ -71,15 +71,16 @@ pub(super) async fn status(
     })
 }
 
-/// Where no keys are configured, a child's own words stay on this machine.
+/// Where no keys are configured, a child's own words stay on this machine. A key is one of many clients',
+/// who are not told what the operator's programs write.
 fn lines(request: &HttpRequest, state: &AppState) -> Lines {
     let local = request
         .peer_addr()
         .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    if state.keys.borrow().is_some() || local {
-        Lines::Shown
-    } else {
-        Lines::Hidden
+    match (state.keys.borrow().is_some(), local) {
+        (true, _) => Lines::WithoutPrograms,
+        (false, true) => Lines::Shown,
+        (false, false) => Lines::Hidden,
     }
 }
 

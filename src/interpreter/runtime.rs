@@ -7,7 +7,6 @@ use actix_rt::{Arbiter, System};
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use vllm_responses_actors::ask::ask_actor;
 use vllm_responses_actors::interpreter::actor::CodeInterpreterActor;
 use vllm_responses_actors::interpreter::messages::Stop;
@@ -18,7 +17,7 @@ use vllm_responses_actors::token;
 
 use super::service::{self, Door, ServiceState};
 use crate::config::interpreter::ServiceConfig;
-use crate::shutdown::Outcome;
+use crate::shutdown::{Caught, Outcome, Signals};
 
 /// The actor is told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -34,7 +33,7 @@ pub fn run(config: ServiceConfig) -> Result<Outcome, String> {
 }
 
 async fn serve(mut config: ServiceConfig) -> Result<Outcome, String> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::of_service()?;
     let leftovers = process::sweep_leftovers().await;
     if leftovers > 0 {
         log::warn!(leftovers; "processes of an earlier service were still there and were ended");
@@ -95,7 +94,7 @@ async fn live(
         "ready: the code interpreter is at http://{}",
         config.address
     );
-    let _first: u8 = signals.next().await;
+    let _first: Caught = signals.next().await;
     log::info!(
         "stopping: calls that run may end within {:?}",
         config.shutdown_grace
@@ -103,31 +102,7 @@ async fn live(
     tokio::select! {
         () = door.close() => Ok(Outcome::Clean),
         () = tokio::time::sleep(config.shutdown_grace) => Ok(Outcome::Clean),
-        code = signals.next() => Ok(Outcome::Cut(code)),
-    }
-}
-
-/// The signals that stop the service; each comes as an exit code, 128 and its number.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, String> {
-        let open =
-            |kind| signal(kind).map_err(|error| format!("cannot listen for signals ({error})"));
-        Ok(Self {
-            terminate: open(SignalKind::terminate())?,
-            interrupt: open(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.terminate.recv() => 143,
-            _ = self.interrupt.recv() => 130,
-        }
+        Caught(code) = signals.next() => Ok(Outcome::Cut(code)),
     }
 }
 

@@ -4,8 +4,8 @@
 //! them from the child takes those out. As text they stay as they are. In a log of JSON each becomes an
 //! object that says whose it is, so that a child cannot write a line in the gateway's name.
 
-use serde::Serialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use super::line;
 
@@ -26,9 +26,17 @@ pub(super) fn json(lines: &[u8]) -> Vec<u8> {
     let time = line::now();
     let mut out = Vec::with_capacity(lines.len() * 2);
     for (name, text) in split(lines) {
-        if name == OWN && is_object(&text) {
-            out.extend_from_slice(b"{\"component\":\"mcp-runtime\",");
-            out.extend_from_slice(text.as_bytes().get(1..).unwrap_or_default());
+        let own = (name == OWN).then(|| object(&text)).flatten();
+        if let Some(own) = own {
+            // A line of a child of its own says already whose it is.
+            let rest = match own.component {
+                Some(_) => text.as_bytes(),
+                None => {
+                    out.extend_from_slice(b"{\"component\":\"mcp-runtime\",");
+                    text.as_bytes().get(1..).unwrap_or_default()
+                }
+            };
+            out.extend_from_slice(rest);
         } else {
             let object = Object {
                 time: &time,
@@ -57,8 +65,15 @@ fn split(lines: &[u8]) -> impl Iterator<Item = (String, String)> {
         })
 }
 
-fn is_object(text: &str) -> bool {
-    text.starts_with("{\"time\":") && serde_json::from_str::<IgnoredAny>(text).is_ok()
+/// What is read of a line that is an object already.
+#[derive(Deserialize)]
+struct Own {
+    component: Option<IgnoredAny>,
+}
+
+fn object(text: &str) -> Option<Own> {
+    let is_ours = text.starts_with("{\"time\":");
+    is_ours.then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -82,12 +97,18 @@ mod tests {
     fn every_line_is_an_object_and_nobody_speaks_for_another() {
         let own = r#"mcp-runtime| {"time":"t","level":"WARN","target":"x","message":"own"}"#;
         let forged = r#"vllm| {"time":"t","level":"ERROR","message":"forged"}"#;
-        let lines = format!("vllm| a green\n{forged}\n{own}\nmcp-runtime| panicked\n");
+        let below =
+            r#"mcp-runtime| {"time":"t","level":"INFO","component":"mcp calc","message":"said"}"#;
+        let lines = format!("vllm| a green\n{forged}\n{own}\n{below}\nmcp-runtime| panicked\n");
+        let text = String::from_utf8(json(lines.as_bytes())).unwrap();
+        let twice = |line: &str| line.matches("\"component\":").count() != 1;
+        assert!(!text.lines().any(twice), "{text}");
         let message = r#"{"time":"t","level":"ERROR","message":"forged"}"#;
         let expected = [
             ("vllm", "a green"),
             ("vllm", message),
             ("mcp-runtime", "own"),
+            ("mcp calc", "said"),
             ("mcp-runtime", "panicked"),
         ];
         let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));

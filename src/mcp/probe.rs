@@ -32,6 +32,7 @@ async fn probe(url: &str, calls: &[String]) -> Result<String, String> {
         guard: Arc::new(guard),
         headers: CallerHeaders::default(),
         kind: HttpKind::Auto,
+        filled: Vec::new(),
         dialer: Arc::new(Dialer::new(Arc::new(SystemNetwork))),
     };
     let deadlines = Deadlines {

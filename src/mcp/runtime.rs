@@ -15,7 +15,6 @@ use actix_rt::System;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
-use tokio::signal::unix::{SignalKind, signal};
 use vllm_responses_actors::mcp::hosted::{self, Means, Servers};
 use vllm_responses_actors::mcp::net::connect::{Dialer, SystemNetwork};
 use vllm_responses_actors::mcp::runtime::NAME;
@@ -27,6 +26,7 @@ use vllm_responses_protocol::mcp::wire::ServerPhase;
 
 use super::service::{self, ServiceState};
 use crate::config::mcp::RuntimeConfig;
+use crate::shutdown::Signals;
 
 /// Arguments of one call: what a request body may have.
 const MAX_ORDER: usize = 32 * 1024 * 1024;
@@ -77,13 +77,10 @@ async fn serve(
     let call = call.unwrap_or(config.hosted.call);
     let server = listen(&config, servers.clone(), call, handed)?;
     let handle = server.handle();
-    let opened = |kind| signal(kind).map_err(|error| format!("no signals ({error})"));
-    let mut terminate = opened(SignalKind::terminate())?;
-    let mut interrupt = opened(SignalKind::interrupt())?;
+    let mut signals = Signals::of_service()?;
     let living = async {
         let outcome = tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            _ = signals.next() => Ok(()),
             missing = required_missing(&servers, startup) => Err(missing),
         };
         handle.stop(true).await;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -80,15 +81,29 @@ impl Connection {
         self.read.is_empty() && read.is_pending()
     }
 
-    /// Reads what is there; `false` at the end of the connection.
-    fn poll_fill(&mut self, task: &mut Context<'_>) -> Poll<bool> {
+    /// Reads what is there.
+    fn poll_fill(&mut self, task: &mut Context<'_>) -> Poll<Filled> {
         if self.read.capacity() - self.read.len() < ROOM {
             self.read.reserve(READ);
         }
         let read = ready!(poll_read_buf(Pin::new(&mut self.io), task, &mut self.read));
-        // A reset says no more than an end.
-        Poll::Ready(read.is_ok_and(|count| count > 0))
+        Poll::Ready(match read {
+            Ok(0) => Filled::End,
+            Ok(_) => Filled::More,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Filled::Reset,
+            // With TLS, many servers end without saying so.
+            Err(_) => Filled::End,
+        })
     }
+}
+
+/// What reading came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    More,
+    End,
+    /// The server is gone, or wants no more of it: what it sent may not be all.
+    Reset,
 }
 
 impl fmt::Debug for Connection {
@@ -182,12 +197,12 @@ impl Exchange {
                 Ok(None) => {}
                 Err(Malformed) => return Poll::Ready(Err(Failure::Malformed)),
             }
-            if ready!(connection.poll_fill(task)) {
-                self.heard = true;
-            } else if self.heard {
-                return Poll::Ready(Err(Failure::BrokenOff));
-            } else {
-                return Poll::Ready(Err(Failure::Unanswered));
+            match ready!(connection.poll_fill(task)) {
+                Filled::More => self.heard = true,
+                Filled::End | Filled::Reset if self.heard => {
+                    return Poll::Ready(Err(Failure::BrokenOff));
+                }
+                Filled::End | Filled::Reset => return Poll::Ready(Err(Failure::Unanswered)),
             }
         };
         let body = self.line.take().map(|(connection, upload)| Reading {
@@ -263,14 +278,14 @@ impl Stream for Body {
             if matches!(reading.upload, Upload::Unread(_)) {
                 return self.fail(BodyError::BrokenOff);
             }
-            if ready!(reading.connection.poll_fill(task)) {
-                continue;
+            match ready!(reading.connection.poll_fill(task)) {
+                Filled::More => {}
+                Filled::End if reading.framing.ends_with_the_connection() => {
+                    self.reading = None;
+                    return Poll::Ready(None);
+                }
+                Filled::End | Filled::Reset => return self.fail(BodyError::BrokenOff),
             }
-            if reading.framing.ends_with_the_connection() {
-                self.reading = None;
-                return Poll::Ready(None);
-            }
-            return self.fail(BodyError::BrokenOff);
         }
     }
 }

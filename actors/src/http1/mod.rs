@@ -112,6 +112,8 @@ pub struct Request {
     path: String,
     /// Lines with their ends.
     headers: String,
+    /// Empty where nobody needs one.
+    id: String,
     body: Payload,
     sound: bool,
 }
@@ -168,6 +170,7 @@ impl Request {
             method,
             path,
             headers: String::new(),
+            id: String::new(),
             body,
             sound,
         }
@@ -185,16 +188,27 @@ impl Request {
         self
     }
 
-    /// The request's head for a server of this name.
-    fn head(&self, authority: &str) -> Result<Bytes, SendError> {
+    /// Names the request for the server, as `x-request-id`. Where [`Client::send`] sends it a second
+    /// time it is named anew: vLLM keeps what it runs by this id.
+    #[must_use]
+    pub fn named(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self.sound &= self.id.bytes().all(|byte| byte.is_ascii_graphic());
+        self
+    }
+
+    /// The request's head for a server of this name; `again` goes behind its id.
+    fn head(&self, authority: &str, again: &str) -> Result<Bytes, SendError> {
         if !self.sound {
             return Err(SendError::Unwritable);
         }
-        let mut head = String::with_capacity(256 + self.path.len() + self.headers.len());
+        let named = self.id.len() + again.len();
+        let mut head = String::with_capacity(256 + self.path.len() + self.headers.len() + named);
         let Self {
             method,
             path,
             headers,
+            id,
             body,
             ..
         } = self;
@@ -203,6 +217,9 @@ impl Request {
             head,
             "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: vllm-responses\r\n{headers}"
         );
+        if !id.is_empty() {
+            let _written = write!(head, "x-request-id: {id}{again}\r\n");
+        }
         if *method == "POST" {
             let _written = write!(head, "content-length: {}\r\n", body.length());
         }
@@ -247,9 +264,9 @@ impl Client {
     /// A request is sent a second time in one case: a connection that was used before failed at once
     /// and without one byte of an answer (fault U16). Dropping the future closes the connection.
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
-        let head = request.head(&self.origin.authority)?;
+        let mut head = request.head(&self.origin.authority, "")?;
         if let Some(connection) = self.pool.take() {
-            let mut exchange = Exchange::begin(connection, head.clone(), request.body.begin());
+            let mut exchange = Exchange::begin(connection, head, request.body.begin());
             match timeout(AT_ONCE, exchange.answer(&self.pool)).await {
                 Ok(Err(Failure::Unanswered)) => {}
                 Ok(outcome) => return outcome.map_err(SendError::from),
@@ -258,6 +275,7 @@ impl Client {
                     return exchange.answer(&self.pool).await.map_err(SendError::from);
                 }
             }
+            head = request.head(&self.origin.authority, "-again")?;
         }
         let connection = self.origin.dial(self.check.as_ref()).await?;
         let mut exchange = Exchange::begin(connection, head, request.body.begin());
@@ -277,6 +295,13 @@ impl From<Failure> for SendError {
 }
 
 impl Answer {
+    /// Whether its body is compressed; nobody asked for that.
+    pub fn is_encoded(&self) -> bool {
+        let encodings = self.headers.get_all(http::header::CONTENT_ENCODING);
+        let is_plain = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
+        encodings.iter().any(|value| !is_plain(value.as_bytes()))
+    }
+
     /// A header's text, where it is text.
     pub fn text(&self, name: http::HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -101,19 +101,30 @@ fn heads_that_are_none() {
 #[test]
 fn a_request_is_written_once_and_never_split() {
     let request = Request::post("/v1/x?y=1", Bytes::from_static(b"body")).header("accept", "a");
-    let head = request
-        .head("host:1")
-        .map(|head| String::from_utf8_lossy(&head).into_owned());
-    let expected = "POST /v1/x?y=1 HTTP/1.1\r\nhost: host:1\r\nuser-agent: vllm-responses\r\n\
-                    accept: a\r\ncontent-length: 4\r\n\r\n";
-    assert_eq!(head.as_deref(), Ok(expected));
+    let head = |request: &Request, again: &str| {
+        let head = request.head("host:1", again);
+        head.map(|head| String::from_utf8_lossy(&head).into_owned())
+    };
+    let expected = |id: &str| {
+        format!(
+            "POST /v1/x?y=1 HTTP/1.1\r\nhost: host:1\r\nuser-agent: vllm-responses\r\n\
+             accept: a\r\n{id}content-length: 4\r\n\r\n"
+        )
+    };
+    assert_eq!(head(&request, "-again"), Ok(expected("")));
+    let named = request.named("r-1");
+    for (again, id) in [("", "r-1"), ("-again", "r-1-again")] {
+        let id = format!("x-request-id: {id}\r\n");
+        assert_eq!(head(&named, again), Ok(expected(&id)));
+    }
     for bad in [
         Request::get("/a b"),
         Request::get("/\r\nx: y"),
         Request::get("x"),
         Request::get("/").header("x", "a\r\nb: c"),
+        Request::get("/").named("a\r\nb: c"),
     ] {
-        assert_eq!(bad.head("h").err(), Some(SendError::Unwritable));
+        assert_eq!(bad.head("h", "").err(), Some(SendError::Unwritable));
     }
 }
 

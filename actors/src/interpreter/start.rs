@@ -100,6 +100,13 @@ pub fn start_here(
     arbiter: &ArbiterHandle,
 ) -> Result<Addr<CodeInterpreterActor>, StartError> {
     let bundle = spawn.bundle()?;
+    if let Some(why) = bundle.of_others() {
+        log::warn!(
+            "the code interpreter at {} is not this user's alone, {why}: whoever it is can have programs run \
+             in its place; make one with `vllm-responses setup code-interpreter` as this user or as root",
+            bundle.root().display()
+        );
+    }
     let walls = Walls::of_this_machine().with_group();
     if !walls.are_complete() {
         if settings.os_sandbox == OsSandbox::Required {

@@ -19,6 +19,7 @@ use super::bundle::{Bundle, BundleError, HOST_FLAGS, Held};
 use super::frames::{Decoder, Ended, FromWorker, Gathered, ToWorker, encode};
 use super::limits::{self, MIB};
 use super::settings::Limits;
+use crate::mask::Mask;
 use crate::process::sandbox::Sandbox;
 use crate::process::{
     Child, ChildSpec, EnvPolicy, Launcher, Limit, LimitKind, Output, Stdin, unread,
@@ -98,7 +99,7 @@ pub fn spec(bundle: &Bundle, limits: &Limits) -> ChildSpec {
         stdin: Stdin::Piped,
         output: Output::Exchange,
         grace: Duration::ZERO,
-        secrets: Vec::new(),
+        secrets: Mask::default(),
         limits: vec![
             limit(
                 LimitKind::Data,

@@ -15,6 +15,7 @@ use vllm_responses_protocol::ids::IdSource as _;
 use super::settings::HostedSettings;
 use super::way::{Meeting, Way};
 use crate::env::SystemIds;
+use crate::mask::Mask;
 use crate::process::actor::{ChildActor, ChildSettings, FirstStart, Launch, Launched, Running};
 use crate::process::messages::PhaseChanged;
 use crate::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
@@ -73,7 +74,7 @@ pub fn supervise(
         stdin: Stdin::Null,
         output: Output::Prefixed,
         grace: GRACE,
-        secrets: Vec::new(),
+        secrets: Mask::default(),
         limits: Vec::new(),
         sandbox: None,
     };

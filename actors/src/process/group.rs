@@ -102,6 +102,8 @@ impl Group {
         };
         clear(&place);
         let folder = place.join(format!("{NAME}{}", std::process::id()));
+        // A predecessor with the same number may have left it; numbers come again.
+        remove(&folder);
         if fs::create_dir(&folder).is_err() {
             return;
         }
@@ -158,11 +160,10 @@ impl Drop for Group {
     fn drop(&mut self) {
         for folder in &self.folders {
             for _ in 0..TRIES {
-                match fs::remove_dir(folder) {
-                    Ok(()) => break,
-                    Err(_) if !folder.exists() => break,
-                    Err(_) => sleep(PAUSE),
+                if remove(folder) {
+                    break;
                 }
+                sleep(PAUSE);
             }
         }
     }
@@ -254,6 +255,22 @@ fn put_text(folder: &Path, file: &str, text: &str) -> bool {
     path.exists() && fs::write(path, text).is_ok()
 }
 
+/// Removes a group of ours with those below it, which guardians that were killed have left; whether it is
+/// gone. The kernel refuses one that has members.
+fn remove(folder: &Path) -> bool {
+    let below = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in below {
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(NAME));
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    fs::remove_dir(folder).is_ok() || !folder.exists()
+}
+
 /// Removes empty groups of guardians that were killed.
 fn clear(place: &Path) {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
@@ -264,8 +281,7 @@ fn clear(place: &Path) {
             pid.bytes().all(|byte| byte.is_ascii_digit()) && !Path::new("/proc").join(pid).exists()
         });
         if is_lost {
-            // One that still has members is refused by the kernel.
-            fs::remove_dir(entry.path()).ok();
+            remove(&entry.path());
         }
     }
 }
@@ -386,6 +402,9 @@ mod tests {
         ] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
+        // A guardian below one that was killed with it.
+        let outer = root.path().join("vllm-responses-4194999");
+        fs::create_dir(outer.join("vllm-responses-4194998")).unwrap();
         clear(root.path());
         let left = |name: &str| root.path().join(name).exists();
         assert!(left(&own) && left("vllm-responses-x") && left("other"));

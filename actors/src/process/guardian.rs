@@ -382,6 +382,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::mask::Mask;
     use crate::process::spec::{EnvPolicy, Output, Stdin};
 
     #[test]
@@ -400,7 +401,7 @@ mod tests {
                 stdin: Stdin::Null,
                 output: Output::Captured,
                 grace: Duration::ZERO,
-                secrets: Vec::new(),
+                secrets: Mask::default(),
                 limits: LimitKind::ALL
                     .map(|kind| Limit { kind, value: 12 })
                     .to_vec(),

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::lines::{Splitter, Tail, is_hidden, masked};
-use super::plain::plain;
+use super::lines::{Splitter, Tail, is_hidden, told};
+use crate::mask::Mask;
 
 /// One parcel to the writer; 15 of them in the queue and one being written are 1 MiB.
 const PARCEL: usize = 64 * 1024;
@@ -88,7 +88,7 @@ pub(super) struct Pump {
     outgoing: Outgoing,
     hidden: &'static [&'static str],
     /// Taken out of every line.
-    secrets: Vec<Box<str>>,
+    secrets: Mask,
 }
 
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Pump {
                 allowance: Allowance::new(Instant::now()),
             },
             hidden: &[],
-            secrets: Vec::new(),
+            secrets: Mask::default(),
         };
         (pump, seen)
     }
@@ -160,8 +160,8 @@ impl Pump {
         Self { hidden, ..self }
     }
 
-    /// The same, with stars where one of these texts stood.
-    pub(super) fn masking(self, secrets: Vec<Box<str>>) -> Self {
+    /// The same, with stars where one of these secrets stood.
+    pub(super) fn masking(self, secrets: Mask) -> Self {
         Self { secrets, ..self }
     }
 
@@ -183,7 +183,7 @@ impl Pump {
         } = self;
         splitter.feed(bytes, |line| {
             if !is_hidden(line, hidden) {
-                let line = masked(plain(line), secrets);
+                let line = told(line, secrets);
                 tail.push(&line);
                 outgoing.push(prefix, &line);
             }
@@ -202,7 +202,7 @@ impl Pump {
             ..
         } = self;
         splitter.finish(|line| {
-            let line = masked(plain(line), secrets);
+            let line = told(line, secrets);
             tail.push(&line);
             outgoing.push(prefix, &line);
         });

@@ -13,6 +13,7 @@ use super::Child;
 use super::sandbox::Sandbox;
 use super::socket::Listener;
 use super::sys::Limit;
+use crate::mask::Mask;
 
 /// A child to be started.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub struct ChildSpec {
     /// Time between SIGTERM and SIGKILL when it is stopped.
     pub grace: Duration,
     /// Texts that are taken out of what it writes: values that it was given and that are secrets.
-    pub secrets: Vec<Box<str>>,
+    pub secrets: Mask,
     /// Resource limits.
     pub limits: Vec<Limit>,
     /// The wall around it, as far as this machine's kernel can build one; none for trusted programs.
@@ -49,7 +50,7 @@ impl fmt::Debug for ChildSpec {
             .field("program", &self.program)
             .field("env", &self.env)
             .field("args", &self.args.len())
-            .field("secrets", &self.secrets.len())
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }

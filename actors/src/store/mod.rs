@@ -20,6 +20,7 @@ mod rows;
 mod schema;
 pub mod settings;
 mod sqlite;
+mod sqlite_files;
 pub mod sweep;
 mod tls;
 mod writer;

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +32,9 @@ use super::messages::StoreError;
 use super::rows::{KeptRow, Prepared};
 use super::schema::{blobs as blobs_table, responses, settings};
 use super::settings::Synchronous;
+use super::sqlite_files::create_private;
 use super::writer::{Attempt, Purged, What};
 use super::{StoreStartError, migrate};
-use crate::plain_file;
 
 #[path = "queries.rs"]
 #[expect(
@@ -215,37 +215,9 @@ fn utf8(path: &Path) -> Result<&str, StoreStartError> {
 }
 
 /// Says which file it was: a path is no secret, and a relative one is easily another than was meant.
-fn unopened<E: ToString>(path: &Path) -> impl Fn(E) -> StoreStartError {
+pub(super) fn unopened<E: ToString>(path: &Path) -> impl Fn(E) -> StoreStartError {
     let place = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
     move |error| StoreStartError::Open(format!("{}: {}", place.display(), error.to_string()))
-}
-
-/// Makes the file readable by its owner alone (fault D16); says so when an existing one is not.
-fn create_private(path: &Path) -> Result<(), StoreStartError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(unopened(path))?;
-    let about = file.metadata().map_err(unopened(path))?;
-    if !about.is_file() {
-        return Err(unopened(path)("it is no regular file"));
-    }
-    let place = path.display();
-    if let Some(why) = plain_file::of_others(&about) {
-        log::warn!(
-            "the database file is not this user's alone, {why}: whoever it is can change every response; \
-             `chown` and `chmod 600 {place}`, or name another"
-        );
-    } else if about.permissions().mode() & 0o077 != 0 {
-        log::warn!(
-            "the database file can be read by other users of this machine: `chmod 600 {place}`"
-        );
-    }
-    Ok(())
 }
 
 fn establish(url: &str, synchronous: Synchronous) -> Result<Connection, ConnectionError> {

@@ -14,7 +14,7 @@ use crate::http1::{self, Body, Client, Payload, SendError, Unread};
 use crate::origin::Origin;
 use crate::redact::{Redacted, Secrets};
 use crate::trace::{Fact, Side, Span};
-use crate::vllm::client::in_trace;
+use crate::vllm::client::{after, in_trace};
 use crate::vllm::settings::UpstreamSettings;
 
 /// An upstream answer whose body is still to come; its head, which takes 3 KiB, is not kept.
@@ -37,6 +37,8 @@ pub(super) struct Call {
     pub(super) client: Client,
     pub(super) upstream: UpstreamSettings,
     pub(super) origin: Origin,
+    /// Which of the response's model calls this is, from 1.
+    pub(super) number: u32,
     /// For the span, once the upstream has accepted it.
     pub(super) model: Box<str>,
     pub(super) delivery: Delivery,
@@ -52,7 +54,7 @@ pub(super) async fn call(call: Call) -> Result<Answer, UpstreamFault> {
     loop {
         let mut span = call.origin.scope.span(Side::Client, "chat completions");
         span.note(Fact::Attempt(retries));
-        let fault = match attempt(&call, &mut span).await {
+        let fault = match attempt(&call, retries, &mut span).await {
             Ok(body) => return Ok(Answer { body, span }),
             Err(fault) => fault,
         };
@@ -63,7 +65,8 @@ pub(super) async fn call(call: Call) -> Result<Answer, UpstreamFault> {
             return Err(fault);
         };
         retries += 1;
-        log::debug!(request_id = &*call.origin.request_id, response_id = &*call.origin.response_id, retries;
+        log::debug!(request_id = &*call.origin.request_id, response_id = &*call.origin.response_id,
+            call = call.number, retries;
             "upstream call failed, trying again");
         tokio::time::sleep(pause).await;
     }
@@ -104,7 +107,17 @@ fn jitter(base: Duration) -> Duration {
     base + Duration::from_millis(random)
 }
 
-async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault> {
+/// The name of one attempt at a call for the model server: `resp_...-2`, and `resp_...-2.1` where it is
+/// tried again. Ours and fresh each time: vLLM keeps what it runs by this id, so that two requests of
+/// one name fail or end each other, whoever's they are.
+fn name(origin: &Origin, number: u32, retries: u32) -> String {
+    match retries {
+        0 => format!("{}-{number}", origin.response_id),
+        _ => format!("{}-{number}.{retries}", origin.response_id),
+    }
+}
+
+async fn attempt(call: &Call, retries: u32, span: &mut Span) -> Result<Redacted, UpstreamFault> {
     let accept = match call.delivery {
         Delivery::Events => "text/event-stream",
         Delivery::Whole => "application/json",
@@ -114,7 +127,8 @@ async fn attempt(call: &Call, span: &mut Span) -> Result<Redacted, UpstreamFault
         .post("/chat/completions", call.body.clone())
         .header("content-type", "application/json")
         .header("accept", accept)
-        .header("x-request-id", &*call.origin.request_id);
+        .named(name(&call.origin, call.number, retries));
+    let request = after(request, call.origin.hops);
     let sent = call.client.send(in_trace(request, span.scope().context()));
     let limits = call.upstream.deadlines;
     let (limit, waited) = match call.delivery {
@@ -166,7 +180,12 @@ async fn accept_answer(answer: http1::Answer, secrets: &Secrets) -> Result<Body,
         let retry_after = answer.text(header::RETRY_AFTER);
         let retry_after = retry_after.map(|text| clean(text, secrets));
         let status = answer.status;
-        let body = beginning(answer.body, secrets).await;
+        // Words that are compressed cannot be read.
+        let body = if answer.is_encoded() {
+            Box::default()
+        } else {
+            beginning(answer.body, secrets).await
+        };
         return Err(UpstreamFault::Status {
             status,
             retry_after,
@@ -178,8 +197,7 @@ async fn accept_answer(answer: http1::Answer, secrets: &Secrets) -> Result<Body,
     let kind = answer.text(header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.trim_start().to_ascii_lowercase();
     let mut known = ["text/event-stream", "application/json"].iter();
-    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
-    if encoded || !known.any(|known| kind.starts_with(known)) {
+    if answer.is_encoded() || !known.any(|known| kind.starts_with(known)) {
         return Err(UpstreamFault::WrongContentType);
     }
     Ok(answer.body)

@@ -26,9 +26,10 @@ impl TurnActor {
         if self.head.is_some() && self.spoke.elapsed() >= limits.hold_status {
             self.feed(Input::HoldExpired, ctx);
         }
-        if !self.turn.is_away() && self.listens() && self.heard.elapsed() >= self.silence_limit() {
-            self.upstream_broke(UpstreamFault::TimedOut(self.silence()), ctx);
-        } else if let Some(waited) = self.says_nothing() {
+        // A large step that has just begun is made elsewhere, and the machine with it.
+        if !self.turn.is_away()
+            && let Some(waited) = self.overdue_silence()
+        {
             self.upstream_broke(UpstreamFault::TimedOut(waited), ctx);
         }
         if self.turn.is_away() {
@@ -49,6 +50,14 @@ impl TurnActor {
             }
         }
         ctx.run_later(self.next_look(), Self::look_at_clock);
+    }
+
+    /// What the upstream has let pass: a limit of its silence, or of signs of life without a word.
+    fn overdue_silence(&mut self) -> Option<Waited> {
+        if self.listens() && self.heard.elapsed() >= self.silence_limit() {
+            return Some(self.silence());
+        }
+        self.says_nothing()
     }
 
     /// Whether the upstream's silence is its own: while the client owes a read, it is not read.

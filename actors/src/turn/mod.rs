@@ -52,7 +52,7 @@ use large::{Food, Machine};
 use outlet::Outlet;
 pub use outlet::Pieces;
 pub use spent::Spent;
-use timings::{Timings, log_messages};
+use timings::{Timings, log_complaint, log_messages};
 
 /// The store's own deadline is 5 s, and longer for a large commit (see `patience`); this one is
 /// for a store actor that died.
@@ -150,6 +150,8 @@ pub(crate) struct TurnActor {
     /// Wakes [`Flow`] after effects that something else caused.
     flow: Option<Waker>,
     calling: Option<SpawnHandle>,
+    /// Model calls so far.
+    calls: u32,
     /// Cancelled when the answer is decided: tools that still run end.
     tools: CancellationToken,
     timings: Timings,
@@ -199,6 +201,7 @@ impl TurnActor {
             whole_read: 0,
             flow: None,
             calling: None,
+            calls: 0,
             tools: CancellationToken::new(),
             timings: Timings::begin(now, job.queued),
             spoke: now,
@@ -270,9 +273,8 @@ impl TurnActor {
             Action::RunTool(call) => self.run_tool(call, ctx),
             Action::CountTokens(body) => self.count_tokens(body, ctx),
             Action::LeftOut(turns) => self.left_out(turns),
-            Action::Complained(words) => {
-                log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id;
-                    "the model server told of a fault inside its answer: {words}");
+            Action::Complained(told) => {
+                log_complaint(&self.origin, &told, *self.permit.peers.log.borrow());
             }
             Action::LostCalls(calls) => {
                 log::warn!(request_id = &*self.origin.request_id, response_id = &*self.origin.response_id, calls;
@@ -342,6 +344,7 @@ impl TurnActor {
     fn call_model(&mut self, body: Vec<u8>, ctx: &mut Context<Self>) {
         // In a further round: what the last answer's connection still has is of no interest.
         self.upstream = None;
+        self.calls += 1;
         self.charge_seen();
         let estimate = self.permit.meter.as_ref().map(|_| Estimate::of(&body));
         self.last_read = None;
@@ -358,6 +361,7 @@ impl TurnActor {
             client: self.client.clone(),
             upstream: self.permit.peers.upstream.clone(),
             origin: self.origin.clone(),
+            number: self.calls,
             model: self.turn.identity().model.clone(),
             delivery: self.turn.delivery(),
             body: body.into(),

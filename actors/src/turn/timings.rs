@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use vllm_responses_protocol::blob::Marks;
 use vllm_responses_protocol::responses::response::Usage;
+use vllm_responses_protocol::turn::effect::Complained;
 
 use crate::origin::Origin;
+use crate::supervisor::messages::TurnLog;
 
 /// Longest piece of a message that is logged, in bytes.
 const MAX_LOGGED: usize = 8192;
@@ -87,4 +89,19 @@ pub(super) fn log_messages(origin: &Origin, direction: &str, message: &[u8], mar
         request_id = &*origin.request_id, response_id = &*origin.response_id, bytes = marks.whole_length(message);
         "{direction}: {}", String::from_utf8_lossy(&head)
     );
+}
+
+/// What a model server said in place of an answer, or inside one. Its words may quote the prompt: they
+/// are for those who have what is said in their log anyway.
+pub(super) fn log_complaint(origin: &Origin, told: &Complained, log: TurnLog) {
+    log::warn!(
+        request_id = &*origin.request_id, response_id = &*origin.response_id,
+        upstream_status = told.status.unwrap_or_default(), code = told.code.wire().unwrap_or_default(),
+        bytes = told.words.len();
+        "the model server told of a fault inside its answer"
+    );
+    if log.model_messages {
+        log::debug!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+            "the model server's words: {}", told.words);
+    }
 }

@@ -6,6 +6,7 @@ use vllm_responses_protocol::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::settings::UpstreamSettings;
 use crate::http1::{Client, Payload, Request};
+use crate::origin::Hops;
 use crate::redact::Secrets;
 
 impl UpstreamSettings {
@@ -56,6 +57,11 @@ impl UpstreamSettings {
     pub fn secrets(&self) -> Secrets {
         Secrets::of(self.api_key.as_ref())
     }
+}
+
+/// Tells the server how many gateways the request has passed: `hops`, and this one.
+pub fn after(request: Request, hops: Hops) -> Request {
+    request.header(Hops::HEADER, hops.and_this().number().to_string())
 }
 
 /// Tells the server where its work stands in a trace; the only thing of a client's headers that goes on.

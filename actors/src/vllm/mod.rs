@@ -23,8 +23,10 @@ use actix::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::http1::Client;
+use crate::http1::{Client, Request};
+use crate::origin::Hops;
 use crate::supervisor::messages::{Component, Health, Report};
+use client::after;
 use messages::{AwaitReady, NotReady, Observe, Suspect, UpstreamObservation};
 use settings::UpstreamSettings;
 
@@ -213,7 +215,7 @@ struct Model {
 /// knowing it.
 async fn models(client: &Client, settings: &UpstreamSettings) -> Option<Vec<String>> {
     let body = async {
-        let answer = client.send(settings.get("/models")).await.ok()?;
+        let answer = client.send(list_request(settings)).await.ok()?;
         answer.body.whole(LONGEST_LIST).await.ok()
     };
     let body = tokio::time::timeout(POLL_LIMIT, body).await.ok()??;
@@ -248,8 +250,13 @@ async fn await_ready(
     }
 }
 
+/// From this gateway itself.
+fn list_request(settings: &UpstreamSettings) -> Request {
+    after(settings.get("/models"), Hops::default())
+}
+
 async fn poll(client: &Client, settings: &UpstreamSettings) -> Poll {
-    let sent = client.send(settings.get("/models"));
+    let sent = client.send(list_request(settings));
     match tokio::time::timeout(POLL_LIMIT, sent).await {
         Err(_elapsed) => Poll::NotYet(format!("no answer within {POLL_LIMIT:?}")),
         Ok(Err(error)) => Poll::NotYet(error.to_string()),
@@ -258,6 +265,11 @@ async fn poll(client: &Client, settings: &UpstreamSettings) -> Poll {
             status @ (401 | 403) => Poll::Unauthorized(status),
             404 => Poll::NotYet(
                 "answers with status 404: is an OpenAI-compatible server at this address?".into(),
+            ),
+            508 => Poll::NotYet(
+                "it is a gateway like this one, and what it is sent comes back to it: the upstreams of \
+                 these gateways lead in a circle"
+                    .into(),
             ),
             status => Poll::NotYet(format!("answers with status {status}")),
         },

@@ -20,6 +20,7 @@ use super::settings::{SpawnSettings, UpstreamSettings};
 use super::vouch::Vouch;
 use super::{Poll, poll};
 use crate::env::SystemIds;
+use crate::mask::Mask;
 use crate::process::actor::{ChildActor, ChildSettings, FirstStart, Launch, Running, SameSpec};
 use crate::process::messages::PhaseChanged;
 use crate::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
@@ -129,8 +130,7 @@ fn spec(command: &VllmCommand, settings: &SpawnSettings, key: Option<&Secret>) -
     // What the user has told vLLM itself stays.
     let is_given = command.api_key.is_some() || std::env::var_os(KEY_VARIABLE).is_some();
     // What it writes goes to a log and to the status page: short keys are no secrets, and words there.
-    let secrets = key.map(Secret::expose).filter(|key| key.len() >= 8);
-    let secrets = secrets.map(Into::into).into_iter().collect();
+    let secrets = Mask::of(key.map(Secret::expose));
     let key = key.filter(|_| !is_given);
     let key = key.map(|key| (KEY_VARIABLE.into(), key.expose().into()));
     ChildSpec {

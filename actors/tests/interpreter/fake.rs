@@ -6,6 +6,7 @@ use std::io::{Read, Write, stdin, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use vllm_responses_actors::mask::Mask;
 use vllm_responses_actors::process::{ChildSpec, EnvPolicy, Output, Stdin};
 
 /// The first argument that makes the test binary a fake worker.
@@ -22,7 +23,7 @@ pub(crate) fn spec(script: &str) -> ChildSpec {
         stdin: Stdin::Piped,
         output: Output::Exchange,
         grace: Duration::ZERO,
-        secrets: Vec::new(),
+        secrets: Mask::default(),
         limits: Vec::new(),
         sandbox: None,
     }

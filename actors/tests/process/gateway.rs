@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::Actor;
+use vllm_responses_actors::mask::Mask;
 use vllm_responses_actors::process::actor::{ChildActor, ChildSettings, FirstStart, SameSpec};
 use vllm_responses_actors::process::messages::{Observe, Start, Stop};
 use vllm_responses_actors::process::readiness::{Answer, HealthSettings, Probe, ReadySettings};
@@ -61,7 +62,7 @@ pub(crate) fn spec(name: &str, script: &[&str]) -> ChildSpec {
         stdin: Stdin::Null,
         output: Output::Captured,
         grace: Duration::from_secs(30),
-        secrets: Vec::new(),
+        secrets: Mask::default(),
         limits: Vec::new(),
         sandbox: None,
     }

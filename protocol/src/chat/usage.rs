@@ -94,7 +94,7 @@ impl ChatUsage {
 
     /// Prompt tokens written to the cache.
     pub fn cache_write_tokens(self) -> u64 {
-        self.prompt_details.cache_write.or_zero()
+        first([self.prompt_details.cache_write, Count(None), Count(None)])
     }
 
     /// Tokens of thinking, a part of those made.
@@ -104,6 +104,12 @@ impl ChatUsage {
     }
 }
 
+/// No model call has so many tokens: a count above it is an error of the server's, which would close a
+/// limit of tokens for a long time, and above 2^63 clients could not read it.
+const MOST: u64 = 1_000_000_000;
+
 fn first(counts: [Count; 3]) -> u64 {
-    counts.iter().find_map(|count| count.0).unwrap_or(0)
+    let counts = counts.iter().filter_map(|count| count.0);
+    let mut sound = counts.filter(|count| *count <= MOST);
+    sound.next().unwrap_or(0)
 }

@@ -105,6 +105,9 @@ impl CallError {
     }
 }
 
+/// What the visible mark of a cut begins with.
+pub const CUT: &str = "\n[cut: ";
+
 /// Cuts a text to `most` bytes, the visible mark included.
 pub fn cap(text: &str, most: usize) -> Box<str> {
     cap_of(text, most, text.len())
@@ -115,7 +118,7 @@ pub fn cap_of(text: &str, most: usize, whole: usize) -> Box<str> {
     if whole.max(text.len()) <= most {
         return text.into();
     }
-    let mark = format!("\n[cut: {whole} bytes in all, {most} are shown]");
+    let mark = format!("{CUT}{whole} bytes in all, {most} are shown]");
     let kept = crate::error::head(text, most.saturating_sub(mark.len()));
     format!("{kept}{mark}").into()
 }

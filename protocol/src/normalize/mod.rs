@@ -62,10 +62,19 @@ pub fn chunk<'a>(
     choice: &'a mut Choice<'_>,
     sink: &mut dyn FnMut(ModelEvent<'a>),
 ) -> Option<FinishReason> {
-    let tokens = std::mem::take(&mut choice.logprobs.content.0);
+    let tokens = spelt_out(choice);
     let choice = &*choice;
     said(choice.delta.as_ref(), tokens, sink);
     FinishReason::parse(choice.finish_reason.as_str())
+}
+
+/// The tokens of a choice, each with its bytes.
+fn spelt_out(choice: &mut Choice<'_>) -> Vec<LogProb> {
+    let mut tokens = std::mem::take(&mut choice.logprobs.content.0);
+    for token in &mut tokens {
+        token.spell_out();
+    }
+    tokens
 }
 
 /// As [`chunk`], for a whole answer. Some servers write it as they would write a chunk.
@@ -76,7 +85,7 @@ pub fn answer<'a>(
     if choice.message.is_none() {
         choice.message = choice.delta.take();
     }
-    let mut tokens = std::mem::take(&mut choice.logprobs.content.0);
+    let mut tokens = spelt_out(choice);
     // Each entry is a call of its own, even where all have one index.
     for call in choice.message.iter_mut().flat_map(|m| &mut m.tool_calls.0) {
         call.index.0 = None;

@@ -111,6 +111,17 @@ impl LogProb {
         own + self.top_logprobs.0.len() * 2 * size_of::<TopLogProb>()
     }
 
+    /// Says the bytes of tokens where the server did not: clients' types want them.
+    pub fn spell_out(&mut self) {
+        let spell = |bytes: &mut Option<TokenBytes>, token: &Kept| {
+            bytes.get_or_insert_with(|| TokenBytes(token.0.as_bytes().to_vec()));
+        };
+        spell(&mut self.bytes, &self.token);
+        for likely in &mut self.top_logprobs.0 {
+            spell(&mut likely.bytes, &likely.token);
+        }
+    }
+
     /// The bytes that the token adds to the text.
     pub fn spelt(&self) -> &[u8] {
         let bytes = self.bytes.as_ref().map(|bytes| &*bytes.0);

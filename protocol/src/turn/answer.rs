@@ -1,6 +1,6 @@
 //! Reading the upstream's answer: bytes of a stream, or a whole one.
 
-use super::effect::{Action, Effects};
+use super::effect::{Action, Complained, Effects};
 use super::fault::{self, Explained};
 use super::numbers::{Messages, Numbers};
 use super::{Phase, Turn};
@@ -389,8 +389,11 @@ impl Turn {
 /// What a model server said instead of an answer; the operator is to hear of it too.
 fn complained(complaint: &Complaint<'_>, effects: &mut Effects) -> Explained {
     let explained = fault::explain_in_answer(complaint);
-    let words = explained.error.message.as_str().into();
-    effects.actions.push(Action::Complained(words));
+    effects.actions.push(Action::Complained(Complained {
+        status: complaint.status,
+        code: explained.error.code,
+        words: explained.error.message.as_str().into(),
+    }));
     explained
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::chat::fault::UpstreamFault;
 use crate::chat::tokenize::TokenCount;
 use crate::chat::usage::ChatUsage;
-use crate::error::ApiError;
+use crate::error::{ApiError, ApiErrorCode};
 use crate::mcp::mentions::Mention;
 use crate::record::Record;
 use crate::responses::item::Item;
@@ -109,8 +109,8 @@ pub enum Action {
     EffortRefused,
     /// Log that the prompt was too long and goes again without so many of its oldest turns.
     LeftOut(usize),
-    /// Log that the model server told of a fault inside its answer, in these words.
-    Complained(Box<str>),
+    /// Log that the model server told of a fault inside its answer.
+    Complained(Complained),
     /// Log that so many calls of an answer were left out: they have no name, or are too many.
     LostCalls(usize),
     /// Ask this MCP server for its tools, then report [`Input::ToolsListed`]. Several may be asked at
@@ -137,6 +137,17 @@ pub enum Action {
     Persist(Box<Record>),
     /// The turn is over; nothing more will come of it.
     End,
+}
+
+/// What a model server said of a fault inside its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complained {
+    /// The HTTP status that it names.
+    pub status: Option<u16>,
+    /// What it means to the client.
+    pub code: ApiErrorCode,
+    /// As the client is told it. May quote the prompt.
+    pub words: Box<str>,
 }
 
 /// An HTTP error answer.

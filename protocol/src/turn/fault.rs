@@ -68,7 +68,8 @@ impl Explained {
             | ApiErrorCode::UpstreamUnavailable
             | ApiErrorCode::UpstreamBadResponse
             | ApiErrorCode::UpstreamBadChunk
-            | ApiErrorCode::UpstreamTimeout => "server_error",
+            | ApiErrorCode::UpstreamTimeout
+            | ApiErrorCode::LoopDetected => "server_error",
         }
     }
 }
@@ -176,10 +177,10 @@ pub(super) fn ended(why: Cancel) -> Explained {
     }
 }
 
-/// vLLM gave the request up.
+/// vLLM gave the request up, maybe after minutes of work.
 pub(super) fn aborted() -> Explained {
     Explained::new(
-        ApiErrorCode::ServerError,
+        ApiErrorCode::UpstreamBadResponse,
         "the upstream model server aborted the request",
     )
 }
@@ -204,6 +205,11 @@ fn explain_status(status: u16, complaint: &Complaint<'_>) -> Explained {
         429 => Explained::new(
             ApiErrorCode::RateLimitExceeded,
             or("the upstream model server limits the rate of requests"),
+        ),
+        // Another gateway's: the words say which of them to set right.
+        508 => Explained::new(
+            ApiErrorCode::LoopDetected,
+            or("the upstream model server says that the request goes round in a circle"),
         ),
         503 => Explained::new(
             ApiErrorCode::ServerIsOverloaded,

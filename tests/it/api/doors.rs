@@ -198,3 +198,46 @@ fn a_path_that_is_not_served_is_named_with_the_one_that_is() {
         assert!(told.text().contains(words), "{path}: {}", told.text());
     }
 }
+
+/// The fault: gateways that had each other as model servers called each other without end, 600 times a
+/// second, until their descriptors were gone.
+#[test]
+fn gateways_in_a_row_are_served_and_a_circle_of_them_is_not() {
+    let fake = Fake::start();
+    fake.on("m", [Script::completion("ok")]);
+    let mut row: Vec<TestGateway> = Vec::new();
+    for _ in 0..4 {
+        let next = row.last().map_or_else(
+            || fake.url(),
+            |gateway| format!("http://{}/v1", gateway.client().address),
+        );
+        row.push(TestGateway::on(&next).start());
+    }
+    let (last, first) = (row[0].client(), row[3].client());
+    let body = json!({"model": "m", "input": "x"});
+    let served = first.create(&body);
+    assert_eq!(served.status, 200, "{}", served.text());
+    let hops = |fake: &Fake| {
+        let seen = fake.seen("m").pop().unwrap();
+        let mut headers = seen.headers.into_iter();
+        headers.find(|(name, _)| name == "x-vllm-responses-hops")
+    };
+    assert_eq!(hops(&fake).unwrap().1, "4");
+    assert_eq!(asked(&fake), 1);
+    // What has passed a gateway before the row comes to the last one as if it went round.
+    let body = body.to_string();
+    let sent = |count, client: crate::harness::Client| {
+        let headers = [JSON, ("x-vllm-responses-hops", count)];
+        client.send("POST", "/v1/responses", &headers, body.as_bytes())
+    };
+    let refused = sent("4", last);
+    assert_eq!(refused.error(508), "loop_detected");
+    assert_eq!(refused.header("x-should-retry"), Some("false"));
+    assert!(refused.text().contains("in a circle"));
+    let refused = sent("1", first);
+    assert!(refused.status >= 500, "{}", refused.text());
+    let listed = first.send("GET", "/v1/models", &[("x-vllm-responses-hops", "1")], b"");
+    assert_eq!(listed.error(508), "loop_detected");
+    assert_eq!(first.get("/v1/models").status, 200);
+    assert_eq!(asked(&fake), 1);
+}

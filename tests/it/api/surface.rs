@@ -1,13 +1,68 @@
 //! Headers, models, the chat passthrough, and the table of errors.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::harness::tree::until;
 use crate::harness::{Fake, Script, TestGateway};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
+/// vLLM keeps what it runs by `x-request-id`: two of one name fail or end each other, whoever sent them.
 #[test]
-fn request_ids_go_in_up_and_out() {
+fn p20_each_call_of_the_model_server_has_an_id_of_its_own() {
+    let fake = Fake::start();
+    let whole = || Script::completion("ok");
+    // A second call, a second attempt, and an answer at once.
+    let unknown = "reasoning_effort='minimal' is not supported by Harmony";
+    fake.on("twice", [Script::error(400, unknown), whole()]);
+    fake.on("m", [Script::error(503, "not yet")]);
+    fake.on("m", [whole(), whole(), whole(), whole()]);
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_LOG_FORMAT", "json")
+        .start();
+    let client = gateway.client();
+    let headers = [JSON, ("x-request-id", "mine-1")];
+    let ask = |path: &str, body: &Value| {
+        let reply = client.send("POST", path, &headers, body.to_string().as_bytes());
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(reply.header("x-request-id"), Some("mine-1"));
+        reply.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let effort = json!({"effort": "minimal"});
+    let twice = json!({"model": "twice", "input": "a", "reasoning": effort});
+    let twice = ask("/v1/responses", &twice);
+    let plain = json!({"model": "m", "input": "a"});
+    let tried = ask("/v1/responses", &plain);
+    let other = ask("/v1/responses", &plain);
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+    ask("/v1/chat/completions", &chat);
+    ask("/v1/chat/completions", &chat);
+    let ids = |model: &str| -> Vec<String> {
+        let seen = fake.seen(model);
+        let ids = seen.iter().map(|seen| seen.header("x-request-id"));
+        ids.map(|id| id.expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids("twice"), [format!("{twice}-1"), format!("{twice}-2")]);
+    let of_m = ids("m");
+    let expected = [
+        format!("{tried}-1"),
+        format!("{tried}-1.1"),
+        format!("{other}-1"),
+    ];
+    assert_eq!(of_m[..3], expected);
+    let passed: Vec<&String> = of_m[3..].iter().collect();
+    assert!(passed.len() == 2 && passed[0] != passed[1], "{passed:?}");
+    for id in passed {
+        assert!(id.starts_with("req_"), "{id}");
+        // Where an operator finds it again.
+        let noted = format!("\"upstream_id\":\"{id}\"");
+        let told = |line: &str| line.contains("\"mine-1\"") && line.contains(&noted);
+        until(&noted, || gateway.log().lines().any(told));
+    }
+}
+
+#[test]
+fn request_ids_go_in_and_out() {
     let fake = Fake::start();
     fake.on("m", [Script::completion("ok")]);
     let gateway = TestGateway::on(&fake.url()).start();
@@ -21,11 +76,6 @@ fn request_ids_go_in_up_and_out() {
         reply
             .header("openai-processing-ms")
             .is_some_and(|ms| ms.parse::<u64>().is_ok())
-    );
-    let sent = fake.seen("m")[0].headers.clone();
-    assert!(
-        sent.contains(&("x-request-id".into(), "mine-1".into())),
-        "{sent:?}"
     );
     assert!(
         gateway

@@ -131,3 +131,54 @@ fn k1_no_port_and_no_child_before_everything_is_good() {
         );
     }
 }
+
+/// The fault: `--config <(...)` and `/dev/stdin` were refused with other pipes.
+#[test]
+fn a_pipe_that_the_command_line_names_is_a_configuration() {
+    let place = Place::new();
+    let program = env!("CARGO_BIN_EXE_vllm-responses");
+    let shell = |line: &str| {
+        let line = line.replace("PROGRAM", program);
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &line]).current_dir(place.0.path());
+        let output = command.env_clear().env("PATH", "/usr/bin:/bin").output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let toml = "printf '[gateway]\\nport = 5998\\n[upstream]\\nurl = \"http://h\"\\n'";
+    for line in [
+        "PROGRAM check-config --config <(sleep 0.3; TOML)",
+        "TOML | PROGRAM check-config --config /dev/stdin",
+        "TOML > c.toml; PROGRAM check-config --config /dev/stdin < c.toml",
+        "mkfifo named; (TOML > named) & PROGRAM check-config --config named",
+    ] {
+        let (code, said) = shell(&line.replace("TOML", toml));
+        assert_eq!(code, Some(0), "{line}: {said}");
+        assert!(said.contains("port = 5998"), "{line}: {said}");
+    }
+    for (line, why) in [
+        (
+            "PROGRAM check-config --config /dev/zero",
+            "it is no regular file but a device",
+        ),
+        (
+            "mkfifo other; VR_CONFIG=other PROGRAM check-config",
+            "it is no regular file but a pipe",
+        ),
+        (
+            "yes '#' | PROGRAM check-config --config /dev/stdin",
+            "it is larger than 16 MiB",
+        ),
+        (
+            "PROGRAM check-config --upstream http://h --mcp-config <(echo '{}')",
+            "it is no regular file but a pipe",
+        ),
+    ] {
+        let (code, said) = shell(&line.replace("TOML", toml));
+        assert_eq!(code, Some(2), "{line}: {said}");
+        assert!(said.contains(why), "{line}: {said}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::thread;
 
 use super::{Place, text};
@@ -181,4 +182,36 @@ fn k3_a_required_mcp_server_that_is_missing_is_named_and_leaves_no_process() {
     assert!(error.contains("MCP"), "{stderr}");
     assert!(stderr.contains("`needed`"), "{stderr}");
     TcpListener::bind(format!("127.0.0.1:{port}")).expect("the runtime still has its port");
+}
+
+/// Whoever came in before the process hid itself reads its secrets: that is told, not kept from.
+#[test]
+fn a_process_that_traces_the_gateway_is_told() {
+    let url = format!("http://{}", upstream("500 Oops"));
+    let line = [
+        env!("CARGO_BIN_EXE_vllm-responses"),
+        "serve",
+        "--gateway-host",
+        "127.0.0.1",
+        "--gateway-port",
+        "0",
+        "--upstream",
+        &url,
+        "--upstream-ready-timeout",
+        "1s",
+    ];
+    let place = Place::new();
+    let run = |before: &[&str]| {
+        let all: Vec<&str> = before.iter().chain(&line).copied().collect();
+        let mut command = Command::new(all[0]);
+        command.args(&all[1..]).current_dir(place.0.path());
+        let output = command.env_clear().env("PATH", "/usr/bin:/bin").output();
+        output.ok().map(|output| text(&output.stderr))
+    };
+    let told = "another process traces this one";
+    assert!(!run(&[]).unwrap().contains(told));
+    match run(&["strace", "-f", "-e", "trace=none", "-o", "/dev/null"]) {
+        Some(said) if said.contains("the upstream") => assert!(said.contains(told), "{said}"),
+        _ => eprintln!("SKIPPED: `strace` is not there, or may not trace"),
+    }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::client::{Open, request};
-use crate::harness::upstream::script::{error_body, framed, text};
+use crate::harness::upstream::script::{error_body, finish, framed, text};
 use crate::harness::{Fake, Script, TestGateway, check_stream, knobs};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -216,8 +216,116 @@ fn a_key_that_the_model_server_quotes_is_shown_to_nobody() {
     assert!(reply.text().contains("bad [redacted]!"), "{}", reply.text());
     let log = gateway.log();
     hidden(&log, "log");
-    assert!(
-        log.contains("told of a fault inside its answer: ") && log.contains("bad [redacted]!"),
-        "{log}"
-    );
+    assert!(log.contains("told of a fault inside its answer"), "{log}");
+}
+
+/// Some servers and chat templates quote what they were sent. An operator hears of the fault, and
+/// of its words only where the log has what is said in any case.
+#[test]
+fn p17_a_fault_inside_an_answer_is_logged_without_the_prompt() {
+    let fake = Fake::start();
+    let words = "cannot tokenize: 'my CANARY secret'";
+    let body = json!({"error": {"message": words, "code": 500, "type": "CANARY"}});
+    let frame = Script::stream().data(&body).done();
+    let event = Script::stream().chunk(format!("event: error\ndata: {body}\n\n"));
+    let late = Script::stream().data(&text("x")).data(&body).done();
+    let scripts = [frame, event.done(), late, Script::json(200, &body)];
+    for (at, script) in scripts.into_iter().enumerate() {
+        fake.on(&format!("m{at}"), [script]);
+    }
+    for said in [false, true] {
+        let mut builder = TestGateway::on(&fake.url()).env("VR_LOG_LEVEL", "debug");
+        if said {
+            builder = builder.env("VR_LOG_MODEL_MESSAGES", "1");
+        }
+        let gateway = builder.start();
+        for stream in [false, true] {
+            for at in 0..4 {
+                let body = json!({"model": format!("m{at}"), "input": "x", "stream": stream});
+                let reply = gateway.client().create(&body);
+                assert!(reply.text().contains(words), "the client is told");
+            }
+        }
+        let log = gateway.log();
+        assert_eq!(log.matches("told of a fault inside its answer").count(), 8);
+        assert!(log.contains("upstream_status=500"), "{log}");
+        assert_eq!(log.contains("CANARY"), said, "{log}");
+    }
+}
+
+/// All that came is the client's, whether or not the model server ended it well: a client that is told
+/// nothing asks again, and the model answers twice.
+#[test]
+fn p9_what_came_before_a_break_is_handed_on() {
+    let fake = Fake::start();
+    let gateway = TestGateway::on(&fake.url()).start();
+    let answer = || Script::stream().data(&text("all")).data(&finish("stop"));
+    let answer = || answer().chunk("data: [DONE]\n\n");
+    let kind = "content-type: text/event-stream\r\ncontent-length: 4000\r\n\r\n";
+    let short = format!("HTTP/1.1 200 OK\r\n{kind}data: all\n\ndata: [DONE]\n\n");
+    let open_ended = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+                      data: all\n\ndata: [DONE]\n\n";
+    let scripts = [
+        answer().fin(),
+        answer().reset(),
+        answer().wire("xyz\r\n").fin(),
+        Script::bare().wire(short).fin(),
+        // A reset is no end, even where the end of the connection is that of the answer.
+        Script::bare().wire(open_ended).sleep(50).reset(),
+    ];
+    for (at, script) in scripts.into_iter().enumerate() {
+        let model = format!("m{at}");
+        // In one piece, and in as many as it has.
+        let mut at_once = script.clone();
+        at_once.steps.clear();
+        let mut at_once = at_once.wire(script.bytes());
+        at_once.steps.extend(script.steps.last().cloned());
+        // A reset may overtake what was written before it.
+        let at_once = match at {
+            1 | 4 => script.clone(),
+            _ => at_once,
+        };
+        fake.on(&model, [at_once, script]);
+        for _ in 0..2 {
+            let mut open = open_chat(&gateway, &chat(&model));
+            let ended = open.reply();
+            let told = open.so_far();
+            if matches!(at, 1 | 4) && told.starts_with("HTTP/1.1 502") {
+                continue;
+            }
+            assert!(ended.is_err(), "{at}: the break is the client's too");
+            assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{at}: {told}");
+            assert!(
+                told.contains("all") && told.contains("[DONE]"),
+                "{at}: {told}"
+            );
+        }
+    }
+}
+
+/// Where a model server points, nobody goes: neither the gateway with its key nor the client.
+#[test]
+fn redirects_of_a_chat_answer_are_not_passed_on() {
+    let (fake, elsewhere) = (Fake::start(), Fake::start());
+    let gateway = TestGateway::on(&fake.url())
+        .env("VR_OPENAI_API_KEY", KEY)
+        .start();
+    let to = format!("{}/v1/chat/completions", elsewhere.url());
+    for status in [301, 302, 303, 307, 308] {
+        let model = format!("m{status}");
+        fake.on(
+            &model,
+            [Script::answer(status, &[("location", &to)], b"go")],
+        );
+        for stream in [false, true] {
+            let mut body = chat(&model);
+            body["stream"] = json!(stream);
+            let reply = gateway.client().post(CHAT, &body);
+            assert_eq!(reply.error(502), "upstream_bad_response");
+            assert_eq!(reply.header("location"), None);
+            assert_eq!(reply.header("x-should-retry"), Some("false"));
+            assert!(!reply.text().contains(&elsewhere.url()));
+        }
+    }
+    assert_eq!(elsewhere.connections(), 0, "nobody followed");
 }

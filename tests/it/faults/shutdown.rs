@@ -187,3 +187,31 @@ fn g4_streams_end_first_then_tools_then_the_model_server() {
     assert_eq!(gateway.wait_exit(Duration::from_secs(40)).code(), Some(0));
     gateway.wait_nothing_left();
 }
+
+/// The fault: a store that was being opened was not closed, so that most of the database was in a file
+/// beside it.
+#[test]
+fn a_stop_while_the_store_opens_leaves_one_file() {
+    let fake = Fake::start();
+    for delay in 0..10 {
+        let place = TempDir::new().unwrap();
+        let db = place.path().join("it.db");
+        let mut gateway = TestGateway::on(&fake.url()).db(&db).begin();
+        // Whoever looks seldom comes too late.
+        let until = Instant::now() + Duration::from_secs(30);
+        while !db.exists() {
+            assert!(Instant::now() < until, "{}", gateway.log());
+            thread::sleep(Duration::from_micros(200));
+        }
+        thread::sleep(Duration::from_millis(3 * delay));
+        gateway.signal(Signal::SIGTERM);
+        let status = gateway.wait_exit(Duration::from_secs(20));
+        assert!(status.success(), "{status}");
+        let beside = ["-wal", "-shm", "-journal"];
+        let left: Vec<_> = beside
+            .iter()
+            .filter(|end| place.path().join(format!("it.db{end}")).exists())
+            .collect();
+        assert!(left.is_empty(), "{left:?} after {delay}: {}", gateway.log());
+    }
+}

@@ -4,6 +4,7 @@
 //! looking for a `finish_reason` (`conclude_or` in the turn machine).
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -78,6 +79,32 @@ fn u3_headers_then_silence() {
     assert_failed(&events, "upstream_timeout", "server_error");
     let reply = stage.whole(half_whole().hold());
     assert_eq!(reply.error(504), "upstream_timeout");
+}
+
+/// A server, or a proxy before one that is gone, that sends for ever what says nothing.
+#[test]
+fn p14_signs_of_life_do_not_keep_a_call_alive() {
+    let stage = Stage::impatient();
+    let drip = |script: Script, bytes: &[u8]| {
+        let script = (0..60).fold(script, |script, _| script.sleep(100).chunk(bytes));
+        script.fin()
+    };
+    let empty = format!("data: {}\n\n", text(""));
+    for bytes in [&b": ping\n\n"[..], b"data: null\n\n", empty.as_bytes()] {
+        let shown = String::from_utf8_lossy(bytes);
+        let begun = Instant::now();
+        let events = stage.streamed(drip(self::begun(), bytes));
+        assert_failed(&events, "upstream_timeout", "server_error");
+        assert_eq!(said(&events), "par", "{shown}");
+        let whole = drip(Script::stream(), bytes);
+        assert_eq!(stage.whole(whole).error(504), "upstream_timeout", "{shown}");
+        assert!(begun.elapsed() < Duration::from_secs(9), "{shown}");
+    }
+    // White space before the JSON, a byte at a time.
+    let json = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    let whole = drip(Script::bare().wire(json), b" ");
+    assert_eq!(stage.whole(whole).error(504), "upstream_timeout");
 }
 
 #[test]

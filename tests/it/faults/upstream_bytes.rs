@@ -173,6 +173,17 @@ fn u13_what_is_no_answer() {
     }
     let upgrade = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
     assert_eq!(stage.whole(Script::bare().wire(upgrade)).status, 502);
+    // Not compressed, and said so.
+    let plain = ("content-encoding", "identity");
+    let body = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]});
+    let body = body.to_string();
+    let answer = Script::answer(200, &[json, plain], body.as_bytes());
+    assert_eq!(stage.whole(answer).status, 200);
+    // Words that are compressed are none.
+    let packed = Script::answer(400, &[json, gzip], b"\x1f\x8b\x08CANARY");
+    let told = stage.whole(packed);
+    assert_eq!(told.error(400), serde_json::Value::Null);
+    assert!(!told.text().contains("CANARY"), "{}", told.text());
     // Each kind where the other is due is read all the same, an error in its own words.
     assert_eq!(said(&stage.streamed(Script::completion("x"))), "x");
     assert_eq!(stage.whole(Script::says("x")).status, 200);

@@ -1,5 +1,6 @@
 //! Processes below the gateway, or below a service: who they are, and their violent end.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,36 +32,43 @@ pub(crate) fn interpreters(ancestor: u32) -> Vec<i32> {
     })
 }
 
-/// Waits until one of the interpreters below computes.
+/// Waits until one of the interpreters below computes, and no other: one that starts or warms up does so
+/// too, for as long as the machine's load lets it take.
+///
+/// Processor time says little here, since interpreters give way to whatever else runs.
 #[track_caller]
 pub(crate) fn busy_interpreter(ancestor: u32) -> i32 {
+    const LOOKS: u32 = 15;
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        let before: Vec<_> = interpreters(ancestor)
+        let mut seen: BTreeMap<i32, u32> = interpreters(ancestor)
             .into_iter()
-            .map(|pid| (pid, ticks(pid)))
+            .map(|pid| (pid, 0))
             .collect();
-        thread::sleep(Duration::from_millis(400));
-        let busy = before
-            .into_iter()
-            .find(|(pid, used)| ticks(*pid) > used + 5);
-        if let Some((pid, _)) = busy {
-            // Not one that starts or warms up: those are done within a moment.
-            thread::sleep(Duration::from_millis(1500));
-            let used = ticks(pid);
-            thread::sleep(Duration::from_millis(400));
-            if ticks(pid) > used + 5 {
-                return pid;
+        for _ in 0..LOOKS {
+            thread::sleep(Duration::from_millis(100));
+            for (pid, running) in &mut seen {
+                *running += u32::from(is_running(*pid));
             }
         }
-        assert!(Instant::now() < until, "no interpreter runs anything");
+        let known: Vec<i32> = seen.keys().copied().collect();
+        let mut busy = seen.iter().filter(|(_, running)| **running > 2);
+        if let (Some((pid, running)), None) = (busy.next(), busy.next())
+            && *running >= LOOKS - 1
+            && interpreters(ancestor) == known
+        {
+            return *pid;
+        }
+        assert!(
+            Instant::now() < until,
+            "no interpreter runs anything: {seen:?}"
+        );
     }
 }
 
-/// Processor time that a process has used, in hundredths of a second.
-fn ticks(pid: i32) -> u64 {
-    let field = |at: usize| stat(pid)?.get(at)?.parse::<u64>().ok();
-    field(11).unwrap_or(0) + field(12).unwrap_or(0)
+/// Whether the process's first thread runs, or waits for a processor only.
+fn is_running(pid: i32) -> bool {
+    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "R"))
 }
 
 /// Fields of a process from its state on.

@@ -25,7 +25,8 @@ fn struck(fake: &Fake, client: Client, below: u32, fault: impl FnOnce(i32)) -> (
     let at = Instant::now();
     fault(busy);
     let (response, answered) = asked.join().unwrap();
-    assert!(answered.duration_since(at) < Duration::from_secs(5));
+    // Not by the limit of the call, which is 30 s.
+    assert!(answered.duration_since(at) < Duration::from_secs(15));
     check_resource(&response);
     assert_eq!(response["status"], "completed");
     assert_eq!(call_of(&response)["status"], "failed");
@@ -80,5 +81,5 @@ fn p2_kill_of_an_interpreter_of_the_service_is_one_failed_item() {
         processes::kill_hard(&[busy]);
     });
     assert_eq!(logs_of(&run(&fake, gateway.client(), "print(2)")), "2\n");
-    assert!(at.elapsed() < Duration::from_secs(20));
+    assert!(at.elapsed() < Duration::from_secs(60));
 }

@@ -156,7 +156,15 @@ fn a_stop_lets_the_running_call_end() {
     let code = "import time\nend = time.time() + 6\nwhile time.time() < end: pass\nprint('whole')";
     fake.set("m", runs(code));
     let asked = thread::spawn(move || client.create(&body("m", &auto())).json());
-    processes::busy_interpreter(service.child.id());
+    until("the call runs", || {
+        let status = service.interpreters();
+        status["held"] == 1 && status["waiting"] == 0
+    });
+    // Operators send it to all that runs, for the gateway to read its files again.
+    service.signal(Signal::SIGHUP);
+    until("it was heard", || {
+        service.log().contains("nothing is read again here")
+    });
     service.signal(Signal::SIGTERM);
     assert_eq!(logs_of(&asked.join().unwrap()), "whole\n");
     let status = service.wait_exit();

@@ -32,7 +32,7 @@ fn p2_kill_of_the_interpreter_mid_call_is_one_failed_item() {
     let killed = Instant::now();
     processes::kill_hard(&processes::interpreters(gateway.pid()));
     let (response, answered) = asked.join().unwrap();
-    assert!(answered.duration_since(killed) < Duration::from_secs(5));
+    assert!(answered.duration_since(killed) < Duration::from_secs(15));
     check_resource(&response);
     assert_eq!(response["status"], "completed");
     assert_eq!(call_of(&response)["status"], "failed");
@@ -44,7 +44,7 @@ fn p2_kill_of_the_interpreter_mid_call_is_one_failed_item() {
         (call_of(&next)["status"].clone(), logs_of(&next)),
         (json!("completed"), "42\n".to_owned())
     );
-    assert!(killed.elapsed() < Duration::from_secs(20));
+    assert!(killed.elapsed() < Duration::from_secs(60));
     // One that is killed while it waits costs nothing.
     for _ in 0..3 {
         processes::kill_hard(&processes::interpreters(gateway.pid()));

@@ -128,6 +128,10 @@ fn no_spelling_reaches_a_canary_and_all_refusals_are_one() {
     }
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "refusals differ: {bodies:?}");
+    let log = gateway.log();
+    for why in ["it is not `https`", "its port is", "its host is not public"] {
+        assert!(log.contains(why), "{why}: {log}");
+    }
     canaries.assert_untouched();
 }
 

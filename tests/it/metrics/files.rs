@@ -64,7 +64,7 @@ fn metrics(query: &str) -> Vec<(String, Vec<String>)> {
             .filter_map(|pair| pair.split(['=', '!']).next());
         let labels = labels
             .map(|label| label.trim().to_owned())
-            .filter(|label| !label.is_empty());
+            .filter(|label| !label.is_empty() && label != "instance");
         found.push((name, labels.collect()));
     }
     found

@@ -15,14 +15,19 @@
 //! only read it.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::plain_file;
+
+/// How often a lock is asked for that somebody else holds, and the pause between: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The host program that every worker runs.
 pub const HARNESS: &str = include_str!("../harness/harness.mjs");
@@ -157,17 +162,26 @@ impl Bundle {
         }
     }
 
+    /// Why what is run of it may be of other users, whose programs it would be; `None` where only this user
+    /// and root write it.
+    pub fn of_others(&self) -> Option<String> {
+        let parts = [self.root.clone(), self.deno(), self.harness()];
+        let mut about = parts.iter().filter_map(|part| part.metadata().ok());
+        about.find_map(|about| plain_file::of_others(&about))
+    }
+
     /// Keeps the bundle from being pruned for as long as the result lives.
     ///
     /// # Errors
     /// When it is just being removed, or cannot be locked.
     pub fn hold(&self) -> Result<Held, BundleError> {
         let path = self.root.join(MANIFEST);
-        let locked = File::open(&path).and_then(|file| {
-            file.try_lock_shared()?;
-            Ok(file)
-        });
-        let file = locked.map_err(|error| BundleError::Unreadable { path, error })?;
+        let unreadable = |error| BundleError::Unreadable {
+            path: path.clone(),
+            error,
+        };
+        let file = File::open(&path).map_err(unreadable)?;
+        lock_shared(&file, &path).map_err(unreadable)?;
         // It may have been moved away before it was locked.
         Self::open(&self.root)?;
         Ok(Held(Arc::new(file)))
@@ -272,6 +286,24 @@ pub(crate) const HOST_FLAGS: &[&str] = &[
     "--deny-ffi",
     "--deny-import",
 ];
+
+/// Waits a moment for whoever removes the bundle. Who may read a file may lock it: a stranger's lock keeps
+/// nobody from starting.
+fn lock_shared(file: &File, path: &Path) -> io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    log::warn!(
+        "another process holds a lock on {}: the code interpreter starts without one, and `setup` of \
+         another version may remove it",
+        path.display()
+    );
+    Ok(())
+}
 
 #[cfg(test)]
 mod tests {

@@ -185,7 +185,12 @@ impl Remote {
         origin: &Origin,
     ) -> Result<Open, ListFailure> {
         let guard = self.settings.guard();
-        let to = guard.vet(&server.access.url)?;
+        let to = guard.vet(&server.access.url).inspect_err(|_refused| {
+            let why = guard.reason(&server.access.url);
+            log::info!(request_id = &*origin.request_id, response_id = &*origin.response_id;
+                "the address of a remote MCP server is not allowed: {why} \
+                 (`VR_MCP_REMOTE_ALLOWED_HOSTS` lists exceptions)");
+        })?;
         let headers = server
             .access
             .headers
@@ -198,6 +203,7 @@ impl Remote {
             guard: Arc::new(guard),
             headers,
             kind: HttpKind::Auto,
+            filled: Vec::new(),
             dialer: Arc::clone(&self.dialer),
         };
         let startup = self.deadlines.startup;

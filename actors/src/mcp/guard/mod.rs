@@ -132,6 +132,28 @@ impl Guard {
         self.vet_url(url)
     }
 
+    /// Why [`Guard::vet`] refuses this URL, for the operator's log; nothing of the URL is in it.
+    pub fn reason(&self, text: &str) -> &'static str {
+        let Some(url) = Url::parse(text).ok().filter(|_| is_plain(text)) else {
+            return "it is no URL that can be read, or has a user name in it";
+        };
+        let port = url.port_or_known_default().unwrap_or(0);
+        let Self::Callers { own_ports, .. } = self else {
+            return "it is no `http` or `https` URL without a user name";
+        };
+        if url.scheme() != "https" {
+            "it is not `https`"
+        } else if own_ports.contains(&port) {
+            "its port is the gateway's own"
+        } else if !port_is_open(port) {
+            "its port is one of other services"
+        } else if host_of(&url).is_some_and(|host| !host_is_public(&host)) {
+            "its host is not public"
+        } else {
+            "it has no host, or is too long"
+        }
+    }
+
     /// Judges where a redirect or an `endpoint` event of `from` leads.
     ///
     /// # Errors

@@ -209,3 +209,33 @@ fn one_error_for_everything() {
     assert!(text.contains("VR_MCP_REMOTE_ALLOWED_HOSTS"));
     assert!(!text.contains("example"));
 }
+
+/// The fault: clients were told that the log has the reason, and it had none.
+#[test]
+fn the_log_has_the_reason() {
+    let guard = Guard::Callers {
+        allowed: Vec::new(),
+        own_ports: vec![5969],
+    };
+    for (url, reason) in [
+        (
+            "nonsense CANARY",
+            "it is no URL that can be read, or has a user name in it",
+        ),
+        (
+            "https://u:CANARY@h.example/",
+            "it is no URL that can be read, or has a user name in it",
+        ),
+        ("http://h.example/CANARY", "it is not `https`"),
+        ("https://h.example:5969/", "its port is the gateway's own"),
+        (
+            "https://h.example:444/",
+            "its port is one of other services",
+        ),
+        ("https://10.0.0.1/CANARY", "its host is not public"),
+        ("https://CANARY.internal/", "its host is not public"),
+    ] {
+        assert_eq!(guard.vet(url), Err(Refused), "{url}");
+        assert_eq!(guard.reason(url), reason, "{url}");
+    }
+}

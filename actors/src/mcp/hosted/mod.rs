@@ -18,7 +18,7 @@ use actix::fut::WrapFuture as _;
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture};
 use tokio::sync::{Notify, Semaphore, watch};
 use vllm_responses_protocol::mcp::file::{
-    DefaultApproval, HttpServer, McpFile, ServerEntry, StdioServer, Transport,
+    DefaultApproval, Filled, HttpServer, McpFile, ServerEntry, StdioServer, Transport,
 };
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::mcp::wire::ServerState;
@@ -121,7 +121,7 @@ pub fn check(file: &McpFile) -> Vec<BadServer> {
 
 fn endpoint(label: &str, entry: &ServerEntry, means: &Means) -> Result<Endpoint, BadServer> {
     match &entry.transport {
-        Transport::Stdio(server) => Ok(stdio(server, means)),
+        Transport::Stdio(server) => Ok(stdio(server, &entry.filled, means)),
         Transport::Http(server) => {
             let (to, headers) = vet_http(label, server)?;
             Ok(Endpoint::Http {
@@ -129,6 +129,7 @@ fn endpoint(label: &str, entry: &ServerEntry, means: &Means) -> Result<Endpoint,
                 guard: Arc::new(Guard::Operator),
                 headers,
                 kind: server.kind,
+                filled: entry.filled.clone(),
                 dialer: Arc::clone(&means.dialer),
             })
         }
@@ -148,7 +149,7 @@ fn vet_http(label: &str, server: &HttpServer) -> Result<(Destination, CallerHead
     Ok((to, headers.map_err(|rule| bad("headers", rule))?))
 }
 
-fn stdio(server: &StdioServer, means: &Means) -> Endpoint {
+fn stdio(server: &StdioServer, filled: &[Filled], means: &Means) -> Endpoint {
     // What the file sets comes later and wins.
     let mut env: BTreeMap<OsString, OsString> = PASSED
         .iter()
@@ -165,6 +166,7 @@ fn stdio(server: &StdioServer, means: &Means) -> Endpoint {
         command: words.map(|word| OsString::from(&**word)).collect(),
         env: env.into_iter().collect(),
         cwd: server.cwd.as_deref().map(OsString::from),
+        filled: filled.to_vec(),
     }
 }
 

@@ -63,8 +63,9 @@ impl Pages {
     pub(super) fn finish(self, label: &str, redactor: &Redactor) -> FreshList {
         let tools = self.tools.into_iter().map(|tool| redactor.tool(tool));
         let mut tools = catalogue(label, tools.collect());
-        for (name, why) in self.bad.iter().take(16) {
-            tools.notices.push(left_out(label, name, why));
+        for (name, why) in self.bad.into_iter().take(16) {
+            let notice = left_out(label, &redactor.word(name), &redactor.word(why));
+            tools.notices.push(notice);
         }
         FreshList {
             tools,

@@ -1,11 +1,13 @@
 //! One session with one MCP server: opened, listed, called, each within a deadline of its own.
 
 mod failure;
+mod json_strings;
 mod list;
 mod opening;
 mod peer;
 mod program;
 mod redact;
+mod secrets;
 mod task;
 
 use std::ffi::OsString;
@@ -18,7 +20,7 @@ use rmcp::model::{
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
-use vllm_responses_protocol::mcp::file::HttpKind;
+use vllm_responses_protocol::mcp::file::{Filled, HttpKind};
 use vllm_responses_protocol::mcp::outcome::Outcome;
 use vllm_responses_protocol::trace::TraceContext;
 
@@ -67,6 +69,8 @@ pub enum Endpoint {
         env: Vec<(OsString, OsString)>,
         /// Its working directory.
         cwd: Option<OsString>,
+        /// What of these was filled in.
+        filled: Vec<Filled>,
     },
     /// A URL, judged already.
     Http {
@@ -78,6 +82,8 @@ pub enum Endpoint {
         headers: CallerHeaders,
         /// Which transport.
         kind: HttpKind,
+        /// What of URL and headers was filled in.
+        filled: Vec<Filled>,
         /// Makes the connections.
         dialer: Arc<Dialer>,
     },

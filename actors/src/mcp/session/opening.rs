@@ -18,7 +18,7 @@ use vllm_responses_protocol::mcp::file::HttpKind;
 use super::failure;
 use super::peer::Refuser;
 use super::program::{self, Program};
-use super::redact;
+use super::redact::Redactor;
 use super::{Deadlines, Endpoint, Failure, Phase, Reason};
 use crate::mcp::guard::Destination;
 use crate::mcp::net::calm::Calm;
@@ -132,6 +132,7 @@ impl Opening<'_> {
                 headers,
                 kind,
                 dialer,
+                ..
             } => {
                 let connector = Connector {
                     dialer: Arc::clone(dialer),
@@ -265,6 +266,7 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
         command,
         env,
         cwd,
+        ..
     } = endpoint
     else {
         return Err("it is no program".into());
@@ -279,7 +281,7 @@ async fn start(label: &str, endpoint: &Endpoint) -> Result<crate::process::Spawn
         stdin: Stdin::Piped,
         output: Output::Protocol,
         grace: GRACE,
-        secrets: redact::given(env),
+        secrets: Redactor::of(endpoint).into_lines(),
         // Where memory is short, before the gateway and the model server.
         limits: vec![Limit {
             kind: LimitKind::OomScore,

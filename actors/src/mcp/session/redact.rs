@@ -1,38 +1,24 @@
 //! A server's words without the secrets that it was given: one that repeats a token in an error, or
 //! gives its own environment as a result, must not get it into a database, a log or a model.
 
-use std::ffi::OsString;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use url::{Url, form_urlencoded};
 use vllm_responses_protocol::mcp::catalogue::RawTool;
-use vllm_responses_protocol::mcp::outcome::{CallError, Outcome};
+use vllm_responses_protocol::mcp::outcome::{CUT, CallError, Outcome};
 
+use super::secrets::Found;
 use super::{Endpoint, Reason};
+use crate::mask::{End, Mask};
 use crate::mcp::hosted;
-use crate::redact::spellings;
-
-/// What stands where a secret stood.
-const MARK: &str = "***";
-/// Shorter values are ordinary words, and are no secrets worth the name.
-const SHORTEST: usize = 8;
-/// Shorter values without a digit may be ordinary words.
-const NO_WORD: usize = 20;
-/// Shorter parts of a path are names.
-const SHORTEST_SEGMENT: usize = 16;
 
 /// The secrets of one session.
 #[derive(Clone, Default)]
 pub(super) struct Redactor {
-    /// Tokens and header values: taken out of everything.
-    keys: Vec<Box<str>>,
-    /// Variables of a process: taken out of errors only, since results may well speak of a folder or a
-    /// host that one of them names.
-    variables: Vec<Box<str>>,
-    /// Of those, the ones that may be secrets: taken out of lists and results too.
-    given: Vec<Box<str>>,
+    /// Tokens, headers, and variables and arguments that may be secrets: taken out of everything.
+    told: Mask,
+    /// All variables of a process beside these: taken out of errors only, since results may well speak of
+    /// a folder or a host that one of them names.
+    errors: Mask,
 }
 
 impl fmt::Debug for Redactor {
@@ -44,40 +30,36 @@ impl fmt::Debug for Redactor {
 impl Redactor {
     /// Of what the server at this endpoint is given.
     pub(super) fn of(endpoint: &Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Stdio { env, .. } => Self {
-                keys: Vec::new(),
-                given: given(env),
-                variables: secrets(env.iter().filter_map(|(name, value)| {
-                    let passed = hosted::is_passed(name);
-                    value.to_str().filter(|_| !passed)
-                })),
-            },
-            Endpoint::Http { to, headers, .. } => {
-                let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
-                let mut keys: Vec<String> = values.flat_map(of_header).collect();
-                keys.extend(of_url(&to.url));
-                Self {
-                    keys: secrets(keys.iter().map(String::as_str)),
-                    variables: Vec::new(),
-                    given: Vec::new(),
-                }
-            }
+        let Found(told) = found(endpoint);
+        let env: &[_] = match endpoint {
+            Endpoint::Stdio { env, .. } => env,
+            Endpoint::Http { .. } => &[],
+        };
+        let env = env.iter().filter(|(name, _)| !hosted::is_passed(name));
+        let env = env.filter_map(|(_, value)| value.to_str());
+        Self {
+            errors: Mask::of(env.chain(told.iter().map(String::as_str))),
+            told: Mask::of(&told),
         }
+    }
+
+    /// The list for lines of the server: the same as for its results.
+    pub(super) fn into_lines(self) -> Mask {
+        self.told
     }
 
     /// An outcome as it may be told.
     pub(super) fn outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Output { text, pictures } => Outcome::Output {
-                text: without(without(text, &self.keys), &self.given),
+                text: result(&self.told, text),
                 pictures,
             },
             Outcome::Failed {
                 error: CallError::Tool { mut content },
             } => {
                 for part in &mut content {
-                    part.text = self.error(std::mem::take(&mut part.text));
+                    part.text = result(&self.errors, std::mem::take(&mut part.text));
                 }
                 Outcome::Failed {
                     error: CallError::Tool { content },
@@ -90,20 +72,18 @@ impl Redactor {
     /// A definition as it may be told. A secret that is taken out of the name or the schema makes the
     /// tool one that cannot be called, which is as it should be.
     pub(super) fn tool(&self, tool: RawTool) -> RawTool {
-        if self.keys.is_empty() && self.given.is_empty() {
-            return tool;
-        }
-        let clean = |text: String| {
-            let text = without(text.into(), &self.keys);
-            String::from(without(text, &self.given))
-        };
         RawTool {
-            name: clean(tool.name),
-            description: tool.description.map(clean),
-            input_schema: clean(tool.input_schema),
-            annotations: tool.annotations.map(clean),
+            name: self.word(tool.name),
+            description: tool.description.map(|text| self.word(text)),
+            input_schema: self.word(tool.input_schema),
+            annotations: tool.annotations.map(|text| self.word(text)),
             ..tool
         }
+    }
+
+    /// A text of a list as it may be told.
+    pub(super) fn word(&self, text: String) -> String {
+        self.told.text(text.into(), End::Whole).into()
     }
 
     /// Why something failed, as it may be told.
@@ -111,10 +91,10 @@ impl Redactor {
         match reason {
             Reason::Rpc { code, message } => Reason::Rpc {
                 code,
-                message: self.error(message),
+                message: result(&self.errors, message),
             },
-            Reason::Start(words) => Reason::Start(self.error(words)),
-            Reason::Ended(words) => Reason::Ended(self.error(words)),
+            Reason::Start(words) => Reason::Start(result(&self.errors, words)),
+            Reason::Ended(words) => Reason::Ended(result(&self.errors, words)),
             Reason::TimedOut(_)
             | Reason::Trouble(_)
             | Reason::Closed
@@ -123,162 +103,54 @@ impl Redactor {
             | Reason::Protocol => reason,
         }
     }
-
-    fn error(&self, text: Box<str>) -> Box<str> {
-        without(without(text, &self.keys), &self.variables)
-    }
 }
 
-/// What of a header may be a secret: all of it, what follows the scheme, what `Basic` has encoded, and its
-/// parts, as of a cookie.
-fn of_header(value: &str) -> Vec<String> {
-    let value = value.trim();
-    let mut found = vec![value.to_owned()];
-    if let Some((scheme, rest)) = value.split_once(' ') {
-        let rest = rest.trim();
-        found.push(rest.to_owned());
-        if scheme.eq_ignore_ascii_case("basic")
-            && let Ok(bytes) = BASE64.decode(rest)
-            && let Ok(pair) = String::from_utf8(bytes)
-        {
-            let password = pair
-                .split_once(':')
-                .map(|(_, password)| password.to_owned());
-            found.extend(password);
-            found.push(pair);
+/// The secrets of a server, each as it was given.
+fn found(endpoint: &Endpoint) -> Found {
+    let mut found = Found::default();
+    match endpoint {
+        Endpoint::Stdio {
+            command,
+            env,
+            filled,
+            ..
+        } => {
+            found.variables(env);
+            found.arguments(command);
+            found.filled(filled, None);
+        }
+        Endpoint::Http {
+            to,
+            headers,
+            filled,
+            ..
+        } => {
+            let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
+            values.for_each(|value| found.header(value));
+            found.url(&to.url);
+            found.filled(filled, to.url.host_str());
         }
     }
-    let parts = value.split([';', ',', ' ', '=', '"']).map(str::trim);
-    found.extend(parts.filter(|part| !is_word(part)).map(str::to_owned));
     found
 }
 
-/// Some servers take their key in the URL: in the query, in the path, or as the password.
-fn of_url(url: &Url) -> Vec<String> {
-    let query = url.query().unwrap_or_default().split(['&', '=']);
-    let segments = url.path().split('/').filter(|segment| {
-        let has_digit = segment.contains(|letter: char| letter.is_ascii_digit());
-        segment.len() >= SHORTEST_SEGMENT && has_digit
-    });
-    let written = query.chain(segments).chain(url.password());
-    let written = written.filter(|part| !part.is_empty());
-    written
-        .flat_map(|part| {
-            let decoded = form_urlencoded::parse(part.as_bytes()).next();
-            let decoded = decoded.map(|(name, _)| name.into_owned());
-            [Some(part.to_owned()), decoded]
-        })
-        .flatten()
-        .collect()
-}
-
-/// The values of variables that a program was given and that may be secrets, with the passwords of URLs
-/// among them. Left out are places, which its results are about, and words that it may well say, unless
-/// their names call them secrets.
-pub(super) fn given(env: &[(OsString, OsString)]) -> Vec<Box<str>> {
-    let given = env.iter().filter(|(name, _)| !hosted::is_passed(name));
-    let given = given.filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-    secrets(given.flat_map(|(name, value)| {
-        let is_secret = names_secret(name) || !(is_place(value) || is_word(value));
-        [password(value), Some(value).filter(|_| is_secret)]
-            .into_iter()
-            .flatten()
-    }))
-}
-
-/// A path, or a URL without a password and a query.
-fn is_place(value: &str) -> bool {
-    let is_path = ["/", "./", "../", "~"]
-        .iter()
-        .any(|start| value.starts_with(start));
-    let is_url = value
-        .split_once("://")
-        .is_some_and(|(_, rest)| !rest.contains(['@', '?', '#']));
-    is_path || is_url
-}
-
-/// As short texts without a digit are, which the redaction of model servers' answers leaves alone too.
-fn is_word(value: &str) -> bool {
-    value.len() < NO_WORD && !value.contains(|letter: char| letter.is_ascii_digit())
-}
-
-/// The password of a URL.
-fn password(value: &str) -> Option<&str> {
-    let (_, rest) = value.split_once("://")?;
-    let (user, _) = rest.split_once('@')?;
-    user.split_once(':').map(|(_, password)| password)
-}
-
-/// Whether a variable of this name has a secret in it.
-fn names_secret(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    let words = [
-        "KEY",
-        "TOKEN",
-        "SECRET",
-        "PASSWORD",
-        "PASSWD",
-        "CREDENTIAL",
-        "AUTH",
-    ];
-    words.iter().any(|word| name.contains(word))
-}
-
-/// Longer ones first: one may be a part of another. Each as JSON writers may spell it, too.
-fn secrets<'a>(values: impl Iterator<Item = &'a str>) -> Vec<Box<str>> {
-    let values = values.filter(|value| value.len() >= SHORTEST);
-    let mut secrets: Vec<Box<str>> = values.flat_map(spellings).map(Into::into).collect();
-    secrets.sort_by(|a, b| (b.len(), a).cmp(&(a.len(), b)));
-    secrets.dedup();
-    secrets
-}
-
-fn without(text: Box<str>, secrets: &[Box<str>]) -> Box<str> {
-    let mut text = text;
-    for secret in secrets {
-        if text.contains(&**secret) {
-            text = text.replace(&**secret, MARK).into();
-        }
-    }
-    // JSON as a server wrote it may have any letter as its number.
-    if !secrets.is_empty() && text.contains("\\u") {
-        let flat = unescaped(&text);
-        if secrets.iter().any(|secret| flat.contains(&**secret)) {
-            return without(flat.into(), secrets);
-        }
-    }
-    text
-}
-
-/// The text with visible letters in the place of their numbers: of JSON, the same JSON.
-fn unescaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, behind)) = rest.split_once('\\') {
-        out.push_str(before);
-        let code = behind.strip_prefix('u').and_then(|digits| digits.get(..4));
-        let code = code.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let letter = code.and_then(char::from_u32);
-        let is_plain = |letter: &char| letter.is_ascii_graphic() && !matches!(letter, '"' | '\\');
-        let length = if let Some(letter) = letter.filter(is_plain) {
-            out.push(letter);
-            5
-        } else {
-            // A backslash that is escaped itself begins nothing.
-            let taken = behind.chars().next();
-            out.push('\\');
-            out.extend(taken);
-            taken.map_or(0, char::len_utf8)
-        };
-        rest = behind.get(length..).unwrap_or_default();
-    }
-    out.push_str(rest);
-    out
+/// What a server said, which may have been cut.
+fn result(mask: &Mask, text: Box<str>) -> Box<str> {
+    let Some(at) = text.rfind(CUT) else {
+        return mask.text(text, End::Whole);
+    };
+    let (said, mark) = text.split_at(at);
+    let said = mask.text(said.into(), End::Cut);
+    format!("{said}{}", mask.text(mark.into(), End::Whole)).into()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use url::Url;
+    use vllm_responses_protocol::mcp::file::{Filled, HttpKind};
+    use vllm_responses_protocol::mcp::outcome::cap_of;
 
     use super::*;
     use crate::mcp::guard::{Guard, vet_headers};
@@ -295,7 +167,8 @@ mod tests {
             to: Box::new(Guard::Operator.vet("http://h/").unwrap()),
             guard: Arc::new(Guard::Operator),
             headers: vet_headers(headers, Some(&token)).unwrap(),
-            kind: vllm_responses_protocol::mcp::file::HttpKind::Auto,
+            kind: HttpKind::Auto,
+            filled: Vec::new(),
             dialer: Arc::new(Dialer::new(Arc::new(SystemNetwork))),
         };
         let redactor = Redactor::of(&endpoint);
@@ -320,12 +193,42 @@ mod tests {
         assert_eq!(format!("{redactor:?}"), "Redactor");
     }
 
+    fn program(env: &[(&str, &str)], args: &[&str], filled: &[(&str, &str)]) -> Redactor {
+        let mut found = Found::default();
+        let env: Vec<_> = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
+        found.variables(&env);
+        let args: Vec<_> = args.iter().map(Into::into).collect();
+        found.arguments(&args);
+        let filled = filled.iter().map(|(name, value)| Filled {
+            name: (*name).into(),
+            value: Secret::new(value),
+        });
+        found.filled(&filled.collect::<Vec<_>>(), Some("api2.example.com"));
+        Redactor {
+            told: Mask::of(&found.0),
+            ..Redactor::default()
+        }
+    }
+
+    /// The same in a result and in a line of its standard error.
+    fn assert_told(redactor: &Redactor, cases: &[(&str, &str)]) {
+        for (said, told) in cases {
+            assert_eq!(redactor.outcome(Outcome::text(*said)), Outcome::text(*told));
+            let lines = redactor.clone().into_lines();
+            let line = lines.bytes(said.as_bytes().into(), End::Whole);
+            assert_eq!(*line, *told.as_bytes(), "{said}");
+        }
+    }
+
     /// The fault: a secret was known in one spelling only, as `Bearer` and a whole header.
     #[test]
     fn a_secret_is_found_in_each_of_its_forms() {
         let told = |value: &str, said: &str| {
-            let keys = of_header(value);
-            without(said.into(), &secrets(keys.iter().map(String::as_str))).into_string()
+            let mut found = Found::default();
+            found.header(value);
+            Mask::of(found.0)
+                .text(said.into(), End::Whole)
+                .into_string()
         };
         for (value, said, expected) in [
             ("Basic dXNlcjpDQU5BUllwYXNz", "dXNlcjpDQU5BUllwYXNz", "***"),
@@ -355,10 +258,11 @@ mod tests {
             assert_eq!(told(value, said), expected, "{value}");
         }
         let url = Url::parse("http://h/s/path1CANARYsecret9/mcp?api_key=qq%2Fabcdef").unwrap();
-        let keys = of_url(&url);
-        let keys = secrets(keys.iter().map(String::as_str));
+        let mut found = Found::default();
+        found.url(&url);
         let said = "path1CANARYsecret9 qq%2Fabcdef qq/abcdef mcp";
-        assert_eq!(&*without(said.into(), &keys), "*** *** *** mcp");
+        let said = Mask::of(found.0).text(said.into(), End::Whole);
+        assert_eq!(&*said, "*** *** *** mcp");
     }
 
     /// A program that prints its environment tells its key, but may speak of its folder.
@@ -375,12 +279,7 @@ mod tests {
             ("PATH", "/usr/bin:/opt/1234567"),
             ("SHORT_KEY", "seven77"),
         ];
-        let env: Vec<_> = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
-        let redactor = Redactor {
-            given: given(&env),
-            ..Redactor::default()
-        };
-        for (said, told) in [
+        let cases = [
             ("T=correct-horse", "T=***"),
             ("abcdefghi", "***i"),
             ("acc-00112233", "***"),
@@ -391,8 +290,98 @@ mod tests {
             ("in production", "in production"),
             ("/usr/bin:/opt/1234567", "/usr/bin:/opt/1234567"),
             ("seven77", "seven77"),
-        ] {
-            assert_eq!(redactor.outcome(Outcome::text(said)), Outcome::text(told));
-        }
+        ];
+        assert_told(&program(&env, &[], &[]), &cases);
+    }
+
+    /// The fault: values were known whole only, so a key of several lines passed line by line, and what a
+    /// variable's JSON or list has in it passed by itself.
+    #[test]
+    fn parts_of_a_value_are_secrets_too() {
+        let env = [
+            (
+                "APP_PRIVATE_KEY",
+                "-----BEGIN KEY-----\r\nMIIEpemline1\r\n  MIIEpemline2\nshort\n",
+            ),
+            (
+                "GOOGLE_CREDENTIALS",
+                r#" {"type": "service_account", "client_secret": "hunter-two", "private_key":
+                 "----BEGIN\nMIIEjsonline1\n", "n": 1, "t": [true, null, 2.5, -1, {"k": "list-0001"}],
+                 "token_uri": "https://host.example/token", "more": "{\"pass_word\": \"in\\\\side1\"}",
+                 "cut": "#,
+            ),
+            (
+                "CONNECTION",
+                "Server=db.example;Password='correct-horse';X=a",
+            ),
+        ];
+        let cases = [
+            ("bad key: MIIEpemline1", "bad key: ***"),
+            ("  MIIEpemline2 short", "  *** short"),
+            (
+                r#"{"k": "MIIEpemline1\r\n  MIIEpemline2\nshort"}"#,
+                r#"{"k": "***\r\n  ***\nshort"}"#,
+            ),
+            ("a service_account", "a service_account"),
+            ("it is hunter-two", "it is ***"),
+            ("MIIEjsonline1 list-0001", "*** ***"),
+            (r#""in\\side1""#, r#""***""#),
+            ("https://host.example/token", "https://host.example/token"),
+            ("db.example: correct-horse", "db.example: ***"),
+        ];
+        assert_told(&program(&env, &[], &[]), &cases);
+    }
+
+    /// The fault: arguments were no secrets to anybody.
+    #[test]
+    fn arguments_that_say_so_and_what_was_filled_in_are_secrets() {
+        let args = [
+            "-y",
+            "--api-token=argtoken-one",
+            "--Secret",
+            "correct-horse",
+            "--header",
+            "X-Team:Bearer headervalue1",
+            "-H",
+            "Authorization: Basic dXNlcjpDQU5BUllwYXNz",
+            "-e",
+            "GITHUB_TOKEN=ghp-abcdefg",
+            "X-Api-Key: keyofline",
+            "--key-file",
+            "/run/secrets/key1",
+            "--auth",
+            "--verbose-0001",
+            "https://me:hunter-two@host.example/mcp?k=query-0001",
+            "/srv/data-0001",
+        ];
+        let filled = [
+            ("ARG", "fill-0001"),
+            ("HOST", "api2.example.com"),
+            ("SOME_TOKEN", "plain-words"),
+            ("DIR", "/srv/filled-0001"),
+            ("HOME", "/root-0001"),
+        ];
+        let same = "/run/secrets/key1 --verbose-0001 /srv/data-0001 api2.example.com /srv/filled-0001 /root-0001";
+        let cases = [
+            ("argtoken-one, correct-horse", "***, ***"),
+            ("headervalue1 CANARYpass ghp-abcdefg", "*** *** ***"),
+            ("keyofline hunter-two query-0001", "*** *** ***"),
+            ("fill-0001 plain-words", "*** ***"),
+            (same, same),
+        ];
+        assert_told(&program(&[], &args, &filled), &cases);
+    }
+
+    /// The fault: the end of a result that was cut told half a secret.
+    #[test]
+    fn a_cut_result_ends_before_a_secret() {
+        let redactor = program(&[("KEY", "correct-horse-battery")], &[], &[]);
+        let text = cap_of("x correct-ho", 100, 200);
+        let told = redactor.outcome(Outcome::Output {
+            text,
+            pictures: Vec::new(),
+        });
+        let expected = "x ***\n[cut: 200 bytes in all, 100 are shown]";
+        assert_eq!(told, Outcome::text(expected));
     }
 }

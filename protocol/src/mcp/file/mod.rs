@@ -39,6 +39,17 @@ pub struct ServerEntry {
     pub approval: DefaultApproval,
     /// Its own time limits.
     pub limits: Limits,
+    /// What was filled into its texts.
+    pub filled: Vec<Filled>,
+}
+
+/// What `${NAME}` stood for in a text of a server: perhaps a secret, wherever that text goes.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    /// The name of the variable.
+    pub name: Box<str>,
+    /// Its value, or the default.
+    pub value: Secret,
 }
 
 /// Approval of calls when a request is silent about it.
@@ -145,6 +156,7 @@ pub fn decode(text: &str, around: Surroundings<'_>) -> Result<McpFile, Vec<Strin
         around,
         problems: Problems::default(),
         notices: Vec::new(),
+        filled: Vec::new(),
     };
     let mut root = Fields::parse(text, &mut reader.problems).map_err(|error| {
         vec![format!(
@@ -181,6 +193,8 @@ struct Reader<'a> {
     around: Surroundings<'a>,
     problems: Problems,
     notices: Vec<String>,
+    /// What was filled into the entry that is being read.
+    filled: Vec<Filled>,
 }
 
 /// Members that make an entry a stdio server.
@@ -196,6 +210,7 @@ impl Reader<'_> {
 
     fn entry(&mut self, raw: &RawValue, place: Place<'_>) -> Option<ServerEntry> {
         let mut fields = Fields::of(raw, place, &mut self.problems)?;
+        self.filled.clear();
         let named = self.transport_word(&mut fields);
         let required = fields.boolean("required", &mut self.problems);
         let approval = fields.word(
@@ -229,6 +244,7 @@ impl Reader<'_> {
             required: required.unwrap_or(false),
             approval: approval.unwrap_or(DefaultApproval::Never),
             limits,
+            filled: std::mem::take(&mut self.filled),
         })
     }
 
@@ -409,6 +425,10 @@ impl Reader<'_> {
             let value = (self.around.env)(name).filter(|value| !value.is_empty());
             if let Some(value) = value.as_deref().or(default) {
                 filled.push_str(value);
+                self.filled.push(Filled {
+                    name: name.into(),
+                    value: Secret::new(value),
+                });
             } else {
                 let name = crate::json::problems::shown(name);
                 let rule = format!("resolvable: `{name}` is not set in the environment");

@@ -33,7 +33,9 @@ pub(super) fn outcome(shape: &Shape<'_>) -> Outcome {
         content.text.push_str(between);
         content.text.push_str(&text);
     }
-    let failed = shape.is_error.0.is_some_and(|raw| raw.get() == "true");
+    // Some servers write it as a text or a number.
+    let yes = |raw: &RawValue| ["true", "\"true\"", "\"True\"", "1"].contains(&raw.get());
+    let failed = shape.is_error.0.is_some_and(yes);
     let text = readable(&content.text);
     let whole = content.whole - (content.text.len().saturating_sub(text.len()));
     if failed {

@@ -146,9 +146,22 @@ fn m3_long_results_are_cut_and_errors_are_errors() {
         "{}",
         text.get(text.len() - 100..).unwrap_or_default()
     );
-    let failed = json!({"content": [{"type": "text", "text": "boom"}], "isError": true});
-    let error = CallError::tool("boom");
-    assert_eq!(outcome(&failed), Outcome::Failed { error });
+    for (word, is_failed) in [
+        (json!(true), true),
+        (json!("true"), true),
+        (json!(1), true),
+        (json!(false), false),
+        (json!("false"), false),
+        (json!(0), false),
+        (json!(null), false),
+    ] {
+        let result = json!({"content": [{"type": "text", "text": "boom"}], "isError": word});
+        let failed = outcome(&result)
+            == Outcome::Failed {
+                error: CallError::tool("boom"),
+            };
+        assert_eq!(failed, is_failed, "{word}");
+    }
     let silent = outcome(&json!({"isError": true}));
     let error = CallError::tool("the tool failed without saying why");
     assert_eq!(silent, Outcome::Failed { error });

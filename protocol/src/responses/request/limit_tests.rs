@@ -1,6 +1,7 @@
 //! Choices, limits and credentials of requests.
 
 use super::*;
+use crate::error::ApiErrorCode::MissingRequiredParameter;
 use crate::ids::CountingIds;
 
 fn with(members: &str) -> Result<CreateRequest, ApiError> {
@@ -144,4 +145,25 @@ fn parameters_that_are_called_headers_stay() {
         echo.contains(r#""server_url":"https://mcp.example.com""#),
         "{echo}"
     );
+}
+
+/// As the API has it, in both of its shapes; what earlier versions stored may not say it.
+#[test]
+fn code_runs_in_a_container_that_the_request_names() {
+    for good in [r#""cntr_1""#, r#"{"type":"auto"}"#] {
+        let tool = format!(r#""tools":[{{"type":"code_interpreter","container":{good}}}]"#);
+        assert!(with(&tool).is_ok(), "{good}");
+    }
+    let tool = r#"{"type":"code_interpreter"}"#;
+    for (members, param) in [
+        (format!(r#""tools":[{tool}]"#), "tools[0].container"),
+        (
+            format!(r#""tools":[{{"type":"function","name":"f"}},{tool}]"#),
+            "tools[1].container",
+        ),
+    ] {
+        let error = with(&members).unwrap_err();
+        assert_eq!(error.code, MissingRequiredParameter, "{members}");
+        assert_eq!((error.status, error.param.as_deref()), (400, Some(param)));
+    }
 }

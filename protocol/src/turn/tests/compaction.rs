@@ -251,17 +251,28 @@ fn a_summary_has_a_bound() {
     );
 }
 
+fn refusal_of(action: Action) -> Option<Refusal> {
+    if let Action::Refuse(refusal) = action {
+        Some(refusal)
+    } else {
+        None
+    }
+}
+
 /// A retry of what the model has worked on would be the same work again.
 #[test]
 fn a_summary_that_is_cut_is_not_asked_for_again() {
     let body = json!({"model": "m", "store": false, "input": "one"});
-    let mut bench = Bench::of(Purpose::Compact, &body).called();
-    let answer = br#"{"choices":[{"message":{"content":"In sh"},"finish_reason":"length"}]}"#;
-    bench
-        .turn
-        .step(NOW, Input::UpstreamAnswer(answer), &mut bench.effects);
-    let Some(Action::Refuse(refusal)) = bench.effects.actions.first() else {
-        panic!("{:?}", bench.effects.actions);
-    };
-    assert!(refusal.error.code.is_work_again());
+    for (reason, status) in [("length", 502), ("abort", 502), ("content_filter", 502)] {
+        let mut bench = Bench::of(Purpose::Compact, &body).called();
+        let message = json!({"content": "In sh"});
+        let answer = json!({"choices": [{"message": message, "finish_reason": reason}]});
+        let answer = answer.to_string();
+        let input = Input::UpstreamAnswer(answer.as_bytes());
+        bench.turn.step(NOW, input, &mut bench.effects);
+        let refusal = bench.effects.actions.drain(..).find_map(refusal_of);
+        let error = refusal.unwrap_or_else(|| panic!("{reason} refuses")).error;
+        assert_eq!(error.status, status, "{reason}");
+        assert!(error.code.is_work_again(), "{reason}");
+    }
 }

@@ -346,6 +346,25 @@ fn s2_5_probabilities_spell_the_text() {
     assert_eq!(spelt(&told), "a😀");
 }
 
+/// Clients' types want the bytes of each token; some servers leave them to be read off the token.
+#[test]
+fn tokens_without_bytes_are_given_theirs() {
+    let likely =
+        json!([{"token": "é", "logprob": -1}, {"token": "b", "logprob": -2, "bytes": null}]);
+    let entry = json!({"token": "é", "logprob": -1, "bytes": null, "top_logprobs": likely});
+    let logprobs = json!({"content": [entry]});
+    let end = json!({"choices": [{"delta": {}, "finish_reason": "stop"}]});
+    let chunk = json!({"choices": [{"delta": {"content": "é"}, "logprobs": logprobs}]});
+    let answer = json!({"choices": [{"message": {"content": "é"}, "logprobs": logprobs,
+        "finish_reason": "stop"}]});
+    for told in [streamed(&tools(), &[chunk, end]), whole(&tools(), &answer)] {
+        let told = &told["output"][0]["content"][0]["logprobs"][0];
+        assert_eq!(told["bytes"], json!([195, 169]));
+        assert_eq!(told["top_logprobs"][0]["bytes"], json!([195, 169]));
+        assert_eq!(told["top_logprobs"][1]["bytes"], json!([98]));
+    }
+}
+
 /// A number is told as it came, to its last digit.
 #[test]
 fn probabilities_keep_their_digits() {

@@ -7,6 +7,7 @@ mod compaction;
 mod foreign;
 mod foreign_calls;
 mod items;
+mod linear;
 mod mcp;
 mod mcp_choices;
 mod odd_numbers;

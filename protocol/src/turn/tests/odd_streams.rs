@@ -188,6 +188,29 @@ fn errors_in_fields_and_events_of_their_own_are_told() {
     }
 }
 
+/// No call has so many: they would close a limit for hours, and clients could not read them.
+#[test]
+fn counts_that_cannot_be_are_none() {
+    for count in [
+        json!(u64::MAX),
+        json!(1_000_000_000_000_000_u64),
+        json!(1e18),
+    ] {
+        let mut bench = Bench::whole().called();
+        let usage = json!({"prompt_tokens": count, "input_tokens": 7, "completion_tokens": count,
+            "prompt_tokens_details": {"cached_tokens": count, "cache_write_tokens": count}});
+        let answer = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+            "usage": usage});
+        let answer = answer.to_string();
+        let _actions = bench.step(Input::UpstreamAnswer(answer.as_bytes()));
+        let _actions = bench.step(Input::Stored(Kept::Yes));
+        let told: Value = serde_json::from_slice(&bench.effects.bytes).unwrap();
+        assert_eq!(told["usage"]["input_tokens"], 7, "{count}");
+        assert_eq!(told["usage"]["output_tokens"], 0, "{count}");
+        assert_eq!(told["usage"]["total_tokens"], 7, "{count}");
+    }
+}
+
 #[test]
 fn counts_that_come_in_halves_are_joined() {
     let said = |usage: Value| json!({"choices": [{"delta": {"content": "a"}}], "usage": usage});
@@ -241,6 +264,17 @@ fn a_stream_in_place_of_a_whole_answer_may_be_followed_by_a_call() {
     );
     assert_eq!(bench.step(Input::Counted(None)), ["left out 1", "call"]);
     let answer = [says("hi"), finish("stop")].concat();
+    assert_eq!(
+        bench.step(Input::UpstreamAnswer(&answer)),
+        ["persist completed"]
+    );
+    // A call that is refused at once leads to the next round within the same step.
+    let tools = json!([{"type": "code_interpreter", "container": {"type": "auto"}}]);
+    let mut bench = Bench::new(&json!({"model": "m", "input": "x", "tools": tools})).called();
+    let broken = json!({"tool_calls": [{"index": 0, "id": "c",
+        "function": {"name": "code_interpreter", "arguments": "[1]"}}]});
+    let calling = [delta(&broken), finish("tool_calls")].concat();
+    assert_eq!(bench.step(Input::UpstreamAnswer(&calling)), ["call"]);
     assert_eq!(
         bench.step(Input::UpstreamAnswer(&answer)),
         ["persist completed"]

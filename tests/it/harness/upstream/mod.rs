@@ -41,6 +41,13 @@ pub(crate) struct Seen {
     pub(crate) closed: Option<(Closed, Instant)>,
 }
 
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find_map(|(other, value)| (other == name).then_some(value.as_str()))
+    }
+}
+
 #[derive(Default)]
 struct State {
     scripts: HashMap<String, VecDeque<Script>>,
