@@ -3,7 +3,8 @@
 //! Only members that the gateway uses are read; unknown ones are skipped. Every member may be
 //! missing, null or of another shape, since servers differ (fault U12).
 
-use serde::de::{SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::complaint::ErrorObject;
@@ -89,6 +90,10 @@ object! {
         "id" id: Text<'a>,
         /// Name and arguments.
         "function" function: FunctionDelta<'a>,
+        /// The name where it is not nested: some servers write it so.
+        "name" name: Text<'a>,
+        /// The arguments where they are not nested.
+        "arguments" arguments: JsonText<'a>,
         /// What the server wants back with the call, such as Gemini's thought signature.
         "extra_content" extra: JsonText<'a>,
     }
@@ -131,33 +136,115 @@ impl<'de> Deserialize<'de> for Choices<'de> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
             type Value = Choices<'de>;
-            or_nothing!(unit number text map);
+            or_nothing!(unit number text);
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut chosen: Option<Choice<'de>> = None;
                 while let Some(choice) = seq.next_element::<Option<Choice<'de>>>()? {
-                    let is_first = chosen.as_ref().is_none_or(|chosen| chosen.place() > 0);
-                    chosen = match choice {
-                        Some(choice) if is_first && (chosen.is_none() || choice.place() == 0) => {
-                            Some(choice)
+                    let Some(mut choice) = choice else { continue };
+                    chosen = Some(match chosen {
+                        Some(mut chosen) if chosen.place() == 0 || choice.place() > 0 => {
+                            chosen.complete(choice);
+                            chosen
                         }
-                        Some(_) | None => chosen,
-                    };
+                        Some(chosen) => {
+                            choice.complete(chosen);
+                            choice
+                        }
+                        None => choice,
+                    });
                 }
                 Ok(Choices(chosen))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let choice = Choice::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Choices(Some(choice)))
             }
         }
         deserializer.deserialize_any(Reader)
     }
 }
 
-impl Choice<'_> {
+impl<'a> Choice<'a> {
     /// Its number.
     pub fn place(&self) -> u64 {
         self.index.or_zero()
     }
+
+    /// Whether it adds to an answer, or ends one.
+    pub fn says_something(&self) -> bool {
+        let parts = [&self.delta, &self.message];
+        let said = parts
+            .into_iter()
+            .flatten()
+            .any(|part| part.says_something());
+        said || !self.finish_reason.is_empty()
+    }
+
+    /// Takes what another choice of the same answer has and this one lacks: some servers put a text
+    /// and the calls behind it into a choice each. Of two texts only one is read.
+    fn complete(&mut self, other: Self) {
+        let is_whole = self.message.is_some() && other.message.is_some();
+        for (own, other) in [
+            (&mut self.delta, other.delta),
+            (&mut self.message, other.message),
+        ] {
+            match (own, other) {
+                (Some(own), Some(other)) => own.complete(other, is_whole),
+                (own @ None, Some(other)) if !is_whole => {
+                    let mut part = Delta::default();
+                    part.complete(other, false);
+                    *own = Some(part);
+                }
+                (Some(_) | None, _) => {}
+            }
+        }
+        if is_whole && self.finish_reason.is_empty() {
+            self.finish_reason = other.finish_reason;
+        }
+    }
 }
 
 impl<'a> Delta<'a> {
+    fn has_calls(&self) -> bool {
+        !self.function_call.is_empty() || self.tool_calls.0.iter().any(|call| !call.is_empty())
+    }
+
+    /// Whether it adds to an answer.
+    pub fn says_something(&self) -> bool {
+        let is_text = !self.content.is_empty() || !self.thinking().is_empty();
+        is_text || !self.refusal.is_empty() || self.has_calls()
+    }
+
+    /// See [`Choice::complete`]. Words are taken of whole answers alone: pieces of several answers that
+    /// are written side by side are not to be mixed.
+    fn complete(&mut self, other: Self, is_whole: bool) {
+        if !self.has_calls() {
+            self.tool_calls = other.tool_calls;
+            self.function_call = other.function_call;
+        }
+        if !is_whole {
+            return;
+        }
+        if self.content.is_empty() && self.refusal.is_empty() {
+            self.content = other.content;
+            self.refusal = other.refusal;
+        }
+        if self.thinking().is_empty() {
+            self.reasoning = other.reasoning;
+            self.reasoning_content = other.reasoning_content;
+            self.thinking = other.thinking;
+            self.reasoning_details = other.reasoning_details;
+        }
+    }
+
+    /// Puts other thinking in the place of its own.
+    pub(crate) fn set_thinking(&mut self, thinking: Thought<'a>) {
+        self.reasoning = thinking;
+        self.reasoning_content = Thought::default();
+        self.thinking = Thought::default();
+        self.reasoning_details = Thought::default();
+    }
+
     /// The thinking in it, under whichever name.
     pub fn thinking(&self) -> &Thought<'a> {
         let thoughts = [
@@ -215,7 +302,27 @@ fn parse(data: &[u8]) -> Result<Chunk<'_>, serde_json::Error> {
     }
 }
 
+impl CallDelta<'_> {
+    /// Name and arguments, wherever they stand.
+    pub fn said(&self) -> (&str, &str) {
+        if self.function.is_empty() {
+            return (self.name.as_str(), self.arguments.as_str());
+        }
+        self.function.said()
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.said() == ("", "")
+    }
+}
+
 impl FunctionDelta<'_> {
+    /// Name and arguments.
+    pub fn said(&self) -> (&str, &str) {
+        (self.name.as_str(), self.arguments.as_str())
+    }
+
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         self.name.is_empty() && self.arguments.as_str().is_empty()

@@ -71,6 +71,9 @@ impl<'de> Deserialize<'de> for ErrorObject<'de> {
     }
 }
 
+/// Words of errors that are none.
+const NO_ERROR: [&str; 5] = ["none", "null", "ok", "success", "no error"];
+
 fn said(message: Words<'_>) -> ErrorObject<'_> {
     ErrorObject(Told {
         message,
@@ -95,7 +98,8 @@ impl ErrorObject<'_> {
         // Some servers write an error of theirs that says that there is none.
         let says_none = |text: &&Text<'_>| matches!(text.as_str(), "" | "0" | "200");
         let named = ![code, kind, status].iter().all(says_none);
-        if words.is_none() && !named {
+        let is_none = |words: &str| NO_ERROR.iter().any(|none| none.eq_ignore_ascii_case(words));
+        if !named && words.is_none_or(is_none) {
             return None;
         }
         let mut words = Cow::Borrowed(words.unwrap_or_default());

@@ -3,10 +3,14 @@
 use std::borrow::Cow;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
-use super::lenient::{JsonText, Text, object, or_nothing};
+use super::lenient::{Text, object, or_nothing};
+use crate::json::read::members;
+use crate::json::{self, kind};
+use crate::json_text::compact;
 
 /// `content`, as a text or as Mistral's reasoning models write it.
 #[derive(Clone, Debug)]
@@ -15,6 +19,16 @@ pub enum Content<'a> {
     Text(Text<'a>),
     /// Parts in order.
     Parts(Vec<Part<'a>>),
+}
+
+impl Content<'_> {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Parts(parts) => parts.iter().all(|part| part.text.is_empty()),
+        }
+    }
 }
 
 impl Default for Content<'_> {
@@ -68,6 +82,11 @@ impl Thought<'_> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Thinking that is this text.
+    pub(crate) fn of(text: String) -> Self {
+        Self(Cow::Owned(text))
     }
 }
 
@@ -130,43 +149,66 @@ impl<'de> Deserialize<'de> for Nested<'de> {
     }
 }
 
-impl<'de> Deserialize<'de> for Part<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Part<'de>;
-            or_nothing!(unit seq);
-            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-                Ok(Part::of(Kind::Text, Cow::Owned(number.to_string())))
-            }
-            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                Ok(Part::of(Kind::Text, Cow::Owned(number.to_string())))
-            }
-            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(Part::of(Kind::Text, Cow::Owned(number.to_string())))
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Part::of(Kind::Text, Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Part::of(Kind::Text, Cow::Owned(text.to_owned())))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Written::deserialize(MapAccessDeserializer::new(map)).map(Written::read)
-            }
-        }
-        deserializer.deserialize_any(Reader)
-    }
-}
+/// Types of parts that have no text which is shown.
+const SILENT: [&str; 14] = [
+    "reference",
+    "citation",
+    "image",
+    "image_url",
+    "input_image",
+    "output_image",
+    "audio",
+    "output_audio",
+    "input_audio",
+    "tool_use",
+    "tool_call",
+    "tool_calls",
+    "function_call",
+    "redacted_thinking",
+];
 
 impl<'a> Part<'a> {
+    /// A part from its JSON; `None` for what is no part, but JSON of the answer itself.
+    fn read(raw: &'a RawValue, within: Within) -> Option<Self> {
+        match kind(raw) {
+            json::Kind::Null => Some(Self::default()),
+            json::Kind::Number => Some(Self::of(Kind::Text, Cow::Borrowed(raw.get()))),
+            json::Kind::String => {
+                let text: Text<'a> = serde_json::from_str(raw.get()).unwrap_or_default();
+                Some(Self::of(Kind::Text, text.0))
+            }
+            json::Kind::Bool | json::Kind::Array => None,
+            json::Kind::Object => {
+                let written: Written<'a> = serde_json::from_str(raw.get()).ok()?;
+                let names = members(raw).unwrap_or_default();
+                let has = |name: &str| names.iter().any(|(own, _)| own == name);
+                let is_part = match written.kind.as_str() {
+                    "" if within == Within::Nothing => has("text") && names.len() == 1,
+                    "" => names.is_empty() || has("text"),
+                    "text" | "output_text" | "reasoning_text" => has("text"),
+                    "thinking" => has("thinking") || has("text"),
+                    "reasoning" => has("reasoning") || has("text"),
+                    "refusal" => has("refusal"),
+                    silent => SILENT.contains(&silent),
+                };
+                is_part.then(|| written.read())
+            }
+        }
+    }
+
     fn of(kind: Kind, text: Cow<'a, str>) -> Self {
         Self { kind, text }
     }
 }
 
+/// What an object stands in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    List,
+    Nothing,
+}
+
 impl<'a> Written<'a> {
-    /// Parts of other types, such as references, have no text that is shown.
     fn read(self) -> Part<'a> {
         let or_text = |text: Nested<'a>, other: Text<'a>| {
             if text.0.is_empty() { other.0 } else { text.0 }
@@ -183,56 +225,34 @@ impl<'a> Written<'a> {
     }
 }
 
-fn digits<'a>(number: &impl ToString) -> Content<'a> {
-    Content::Text(Text(Cow::Owned(number.to_string())))
-}
-
-/// An object alone: a part, or where it is none an answer in JSON that was not written as text.
-fn lone<'a>(object: &JsonText<'_>) -> Content<'a> {
-    let written: Written<'_> = serde_json::from_str(object.as_str()).unwrap_or_default();
-    let is_part = !written.kind.is_empty() || object.as_str().starts_with("{\"text\":");
-    let Part { kind, text } = written.read();
-    if text.is_empty() && !is_part {
-        return Content::Text(Text(Cow::Owned(object.as_str().to_owned())));
-    }
-    let text = Cow::Owned(text.into_owned());
-    Content::Parts(vec![Part { kind, text }])
-}
-
 impl<'de> Deserialize<'de> for Content<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Content<'de>;
-            or_nothing!(unit);
-            // Some writers make numbers of texts that look like one.
-            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-                Ok(digits(&number))
+        // As it is written, since a number read and written is another text.
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(match kind(raw) {
+            json::Kind::Null => Self::default(),
+            json::Kind::Bool if raw.get() == "false" => Self::default(),
+            json::Kind::Bool | json::Kind::Number => written(raw),
+            json::Kind::String => {
+                Self::Text(serde_json::from_str(raw.get()).map_err(Error::custom)?)
             }
-            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                Ok(digits(&number))
+            json::Kind::Array => {
+                let list: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+                let parts = list.into_iter().map(|part| Part::read(part, Within::List));
+                parts
+                    .collect::<Option<Vec<_>>>()
+                    .map_or_else(|| written(raw), Self::Parts)
             }
-            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(digits(&number))
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content::Text(Text(Cow::Borrowed(text))))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content::Text(Text(Cow::Owned(text.to_owned()))))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = seq.next_element()? {
-                    parts.push(part);
-                }
-                Ok(Content::Parts(parts))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let text = JsonText::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(lone(&text))
-            }
-        }
-        deserializer.deserialize_any(Reader)
+            json::Kind::Object if members(raw).is_some_and(|all| all.is_empty()) => Self::default(),
+            json::Kind::Object => match Part::read(raw, Within::Nothing) {
+                Some(part) => Self::Parts(vec![part]),
+                None => written(raw),
+            },
+        })
     }
+}
+
+/// An answer in JSON that was not written as text.
+fn written<'a>(raw: &'a RawValue) -> Content<'a> {
+    Content::Text(Text(compact(raw.get()).into()))
 }

@@ -54,11 +54,22 @@ const WORDS: &[(&str, FinishReason)] = &[
 ];
 
 /// What some servers write on chunks that end nothing.
-const GOES_ON: [&str; 6] = ["", "null", "none", "in_progress", "0", "unfinished"];
+const GOES_ON: [&str; 9] = [
+    "",
+    "null",
+    "none",
+    "in_progress",
+    "0",
+    "unfinished",
+    "false",
+    "pending",
+    "finish_reason_unspecified",
+];
 
 impl FinishReason {
     /// What this word means; an empty one is none.
     pub fn parse(word: &str) -> Option<Self> {
+        let word = word.trim();
         if GOES_ON.iter().any(|none| none.eq_ignore_ascii_case(word)) {
             return None;
         }
@@ -79,6 +90,10 @@ mod tests {
         for (word, reason) in [
             ("", None),
             ("null", None),
+            (" ", None),
+            ("false", None),
+            ("pending", None),
+            ("FINISH_REASON_UNSPECIFIED", None),
             ("None", None),
             ("in_progress", None),
             ("failed", Some(FinishReason::Aborted)),

@@ -5,23 +5,24 @@
 //! call, the input of a custom tool, or an item of a gateway tool; or that it sees the item when it
 //! is whole.
 
+mod end;
+
 use std::collections::HashSet;
 
 use serde::de::IgnoredAny;
 
+use super::Out;
 use super::calls::WholeCall;
 use super::client::{CustomView, InputSource, Late};
 use super::gateway::{CodeView, PendingCall};
 use super::mcp::McpView;
 use super::object::ObjectEnd;
-use super::{Ending, Out};
 use crate::ids::{self, Prefix};
 use crate::normalize::CallPiece;
 use crate::responses::alike::Mark;
-use crate::responses::event::{ArgumentsDelta, ArgumentsDone, Event, ItemEvent};
+use crate::responses::event::{ArgumentsDelta, Event, ItemEvent};
 use crate::responses::item::{FunctionCall, Item, ItemStatus};
 use crate::responses::said::Said;
-use crate::tools::mcp::NO_SUCH_TOOL;
 use crate::tools::{Catalogue, Route};
 
 /// A call whose end is not known yet.
@@ -37,11 +38,27 @@ pub(super) struct CallDraft {
     /// What the model server wants back with the call.
     extra: Box<str>,
     object: ObjectEnd,
-    /// Whether they were JSON when their last bracket was closed.
-    is_json: bool,
+    form: Form,
+    /// Of an object that is whole: what tells it from another.
+    mark: Option<Mark>,
     shown: Shown,
     /// Where the input is, if it is a call of a custom tool.
     source: InputSource,
+}
+
+/// How far the arguments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// They go on, or never were an object.
+    Open,
+    /// An empty object, which is not kept: with some servers it is what stands before the arguments.
+    Empty,
+    /// A whole object.
+    Whole,
+    /// A whole object, and a mark of a template behind it: nothing that follows counts.
+    Over,
+    /// Two objects: nobody knows which one is meant.
+    Torn,
 }
 
 /// Whether the client has been told of the call.
@@ -91,7 +108,8 @@ impl CallDraft {
             arguments: String::new(),
             extra: Box::default(),
             object: ObjectEnd::default(),
-            is_json: false,
+            form: Form::Open,
+            mark: None,
             shown: Shown::NotYet,
             source: InputSource::Arguments,
         }
@@ -124,11 +142,18 @@ impl CallDraft {
     /// The call, where it is whole and has an id.
     pub(super) fn whole(&self) -> Option<WholeCall> {
         let has_id = !self.upstream_id.is_empty();
-        (has_id && self.is_settled()).then(|| WholeCall {
+        let mark = self.mark.filter(|_| has_id && self.is_object())?;
+        Some(WholeCall {
             id: self.upstream_id.clone(),
             name: self.name.as_str().into(),
-            arguments: Mark::of_json(&self.arguments),
+            arguments: mark,
         })
+    }
+
+    /// The mark of its arguments, where it is whole and the call that the piece names.
+    pub(super) fn mark_if(&self, piece: CallPiece<'_>) -> Option<Mark> {
+        let same = *self.upstream_id == *piece.id && self.name == piece.name;
+        self.mark.filter(|_| same && self.is_object())
     }
 
     /// Whether a piece for this call's index begins another call. Some servers give every call index
@@ -147,6 +172,9 @@ impl CallDraft {
         if self.is_settled() {
             // A whole object cannot go on; but one server repeats id and name behind it.
             return !has_ids || renamed || !is_blank(piece.arguments);
+        }
+        if self.form == Form::Empty {
+            return !has_ids || renamed;
         }
         if !self.arguments.is_empty() {
             return renamed;
@@ -187,6 +215,11 @@ impl CallDraft {
         !self.arguments.is_empty()
     }
 
+    /// Whether nothing has come that could be run.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.arguments.is_empty() && self.form == Form::Open
+    }
+
     /// Whether it is shown only when it is closed.
     pub(super) fn is_late(&self) -> bool {
         matches!(self.shown, Shown::Later(_))
@@ -215,23 +248,57 @@ impl CallDraft {
     /// Keeps more arguments; gives what of them counts. What stands behind a whole object is no part of
     /// it: models write marks of their templates there. That is so wherever the server cuts.
     fn keep<'d>(&mut self, delta: &'d str) -> &'d str {
-        if self.is_settled() {
-            return "";
-        }
+        let delta = match self.form {
+            Form::Over => return "",
+            Form::Empty | Form::Whole => match self.behind(delta) {
+                "" => return "",
+                more => more,
+            },
+            Form::Open | Form::Torn => delta,
+        };
         if self.is_raw() || self.object.is_over() {
             self.arguments.push_str(delta);
             return delta;
         }
         let (within, behind) = delta.split_at(self.object.push(delta));
+        // What was told cannot be taken back.
+        let alone = self.arguments.is_empty() || !self.is_announced();
         self.arguments.push_str(within);
-        if self.object.is_over() {
-            self.is_json = is_json(&self.arguments);
+        if !self.object.is_over() {
+            return delta;
         }
-        if self.is_json {
+        if !is_json(&self.arguments) {
+            self.arguments.push_str(behind);
+            return delta;
+        }
+        self.form = Form::Whole;
+        self.mark = Some(Mark::of_json(&self.arguments));
+        if alone && is_empty_object(&self.arguments) {
+            self.form = Form::Empty;
+            self.arguments.clear();
+            self.object = ObjectEnd::default();
+            return self.keep(behind);
+        }
+        if self.behind(behind).is_empty() {
             return within;
         }
         self.arguments.push_str(behind);
         delta
+    }
+
+    /// What of a text behind an object counts, since it is another object.
+    fn behind<'d>(&mut self, text: &'d str) -> &'d str {
+        let more = text.trim_start();
+        let is_known = |text: &str| Some(Mark::of_json(text)) == self.mark;
+        if more.is_empty() || (self.form == Form::Whole && is_json(more) && is_known(more)) {
+            return "";
+        }
+        self.form = match (more.starts_with('{'), self.form) {
+            (false, _) => Form::Over,
+            (true, Form::Empty) => Form::Open,
+            (true, _) => Form::Torn,
+        };
+        if self.form == Form::Over { "" } else { more }
     }
 
     /// Fixes id, name and how the call is shown; `new_slot` gives it a place in the output, and
@@ -360,98 +427,22 @@ impl CallDraft {
 
     /// Whether the arguments are a whole JSON object, so that nothing but white space can follow.
     pub(super) fn is_settled(&self) -> bool {
-        !self.is_raw() && self.object.is_over() && self.is_json
+        !self.is_raw() && matches!(self.form, Form::Whole | Form::Over)
     }
 
-    /// What the call has become; `None` when nothing was ever known of it.
-    ///
-    /// A call without arguments is given an empty object when the model ended it itself: that is
-    /// how a call of a function without parameters is written.
-    pub(super) fn close(mut self, ending: Ending, out: &mut Out<'_>) -> Option<Closed> {
-        if self.arguments.is_empty() && ending == Ending::Whole {
-            self.arguments("{}", out);
-        }
-        let (index, view) = match std::mem::replace(&mut self.shown, Shown::Never) {
-            Shown::At { index, view } => (index, view),
-            Shown::Later(route) => {
-                return Some(Closed::Late(Late {
-                    route,
-                    said: Said::of(&self.upstream_id, &self.extra),
-                    call_id: self.call_id,
-                    name: self.name.into(),
-                    arguments: self.arguments.into(),
-                }));
-            }
-            Shown::NotYet | Shown::Never => return None,
-        };
-        Some(match view {
-            View::Function(id) => Closed::Item(index, self.close_function(index, id, out)),
-            View::Custom(view) => {
-                let said_of = self.said_of();
-                let mut item = view.close(index, &self.arguments, ending, out);
-                if let Some(said) = item.said_mut() {
-                    *said = said_of;
-                }
-                Closed::Item(index, item)
-            }
-            View::Code(view) => {
-                let (name, arguments) = (self.name.into(), self.arguments.into());
-                Closed::Pending(view.close(index, name, arguments, out))
-            }
-            View::Mcp(view) => self.close_mcp(index, view, out),
-        })
+    /// As [`Self::is_settled`], or an empty object, which arguments may follow.
+    pub(super) fn is_object(&self) -> bool {
+        self.is_settled() || self.form == Form::Empty
     }
+}
 
-    fn close_mcp(self, index: usize, view: McpView, out: &mut Out<'_>) -> Closed {
-        match view {
-            McpView::Call(item) => {
-                let (name, arguments) = (self.name.into(), self.arguments.into());
-                Closed::Pending(PendingCall::mcp(index, name, arguments, item, out))
-            }
-            McpView::Unknown(item) => {
-                let (name, arguments) = (self.name.into(), self.arguments.into());
-                let call = PendingCall::mcp(index, name, arguments, item, out);
-                Closed::Pending(call.refused(NO_SUCH_TOOL))
-            }
-        }
-    }
+/// The arguments of a call that has none.
+const NOTHING: &str = "{}";
 
-    /// What the model server is to find again: its id, where the client has another.
-    fn said_of(&self) -> Option<Box<Said>> {
-        let id = if self.call_id == self.upstream_id {
-            ""
-        } else {
-            &self.upstream_id
-        };
-        Said::of(id, &self.extra)
-    }
-
-    /// Arguments that are no JSON make the item `incomplete`, whatever ended it.
-    fn close_function(self, index: usize, id: Box<str>, out: &mut Out<'_>) -> Item {
-        let (name, namespace) = out.catalogue.own_name(&self.name);
-        let (name, namespace): (Box<str>, _) = (name.into(), namespace.map(Into::into));
-        out.emit(&Event::ArgumentsDone(ArgumentsDone {
-            item_id: &id,
-            output_index: index,
-            name: &name,
-            arguments: &self.arguments,
-        }));
-        let whole = is_json(&self.arguments);
-        let said = self.said_of();
-        Item::FunctionCall(FunctionCall {
-            id,
-            status: if whole {
-                ItemStatus::Completed
-            } else {
-                ItemStatus::Incomplete
-            },
-            call_id: self.call_id,
-            name,
-            namespace,
-            arguments: self.arguments.into(),
-            said,
-        })
-    }
+fn is_empty_object(object: &str) -> bool {
+    object
+        .trim_matches(['{', '}', ' ', '\n', '\r', '\t'])
+        .is_empty()
 }
 
 /// Whether a text is nothing but white space.

@@ -22,16 +22,9 @@ pub(super) struct WholeCall {
 }
 
 impl WholeCall {
-    /// Whether a piece is nothing but this call once more: with its arguments, with none, or with them
-    /// as a JSON string.
-    fn repeats(&self, piece: CallPiece<'_>) -> bool {
-        if *self.id != *piece.id || *self.name != *piece.name {
-            return false;
-        }
-        let quoted = || serde_json::from_str::<String>(piece.arguments).ok();
-        is_blank(piece.arguments)
-            || self.arguments == Mark::of_json(piece.arguments)
-            || quoted().is_some_and(|text| self.arguments == Mark::of_json(&text))
+    fn mark_if(&self, piece: CallPiece<'_>) -> Option<Mark> {
+        let same = *self.id == *piece.id && *self.name == *piece.name;
+        same.then_some(self.arguments)
     }
 }
 
@@ -62,6 +55,7 @@ impl Composer {
 
     /// The place of the call that a piece belongs to; `None` when it is of a call that is over.
     fn place_of(&mut self, piece: CallPiece<'_>, out: &mut Out<'_>) -> Option<usize> {
+        self.forget_placeholders(piece);
         if self.is_said_again(piece) {
             return None;
         }
@@ -69,11 +63,6 @@ impl Composer {
         let last = calls.rposition(|call| call.is_at(piece.index));
         let open = last.and_then(|place| self.calls.get(place));
         match open {
-            // What follows a whole object can only be white space, or something that no client could
-            // run.
-            Some(call) if piece.name.is_empty() && call.is_settled() => {
-                return last.filter(|_| is_blank(piece.arguments));
-            }
             Some(call) if !call.is_followed_by(piece, out.catalogue) => return last,
             // Without a name it goes on with a call, and that one is over.
             None if piece.name.is_empty() && self.begun.contains(&piece.index) => return None,
@@ -90,21 +79,64 @@ impl Composer {
         Some(self.start_call(piece, out))
     }
 
+    /// Whether calls have begun in the old way to write one, and in the usual one.
+    fn ways(&self) -> (bool, bool) {
+        let legacy = self.begun.contains(&LEGACY);
+        (legacy, self.begun.len() > usize::from(legacy))
+    }
+
+    /// Forgets calls of the other way to write one of which nothing has come that could be run: servers
+    /// that know one way only write the other one too, with nothing in it.
+    fn forget_placeholders(&mut self, piece: CallPiece<'_>) {
+        let (legacy, usual) = self.ways();
+        let has_other = if piece.index == LEGACY { usual } else { legacy };
+        if piece.name.is_empty() || !has_other {
+            return;
+        }
+        let is_other = |index: u32| (index == LEGACY) != (piece.index == LEGACY);
+        for call in std::mem::take(&mut self.calls) {
+            let other = call.index().filter(|index| is_other(*index));
+            match other.filter(|_| !call.is_announced() && call.says_nothing()) {
+                None => self.calls.push(call),
+                Some(index) => {
+                    self.begun.remove(&index);
+                    self.begun_calls = self.begun_calls.saturating_sub(1);
+                }
+            }
+        }
+    }
+
     /// Whether a piece tells of a call that the answer has already: in the other of the two ways that
     /// there are to write one, or whole once more, as some servers do in their last chunk.
-    fn is_said_again(&self, piece: CallPiece<'_>) -> bool {
-        let legacy = self.begun.contains(&LEGACY);
-        let usual = self.begun.len() > usize::from(legacy);
-        if (piece.index == LEGACY && usual) || (piece.index != LEGACY && legacy) {
+    fn is_said_again(&mut self, piece: CallPiece<'_>) -> bool {
+        let (legacy, usual) = self.ways();
+        if piece.index == LEGACY && usual {
+            return true;
+        }
+        // The old way has one call only: of several in the new way it is the first.
+        if piece.index != LEGACY && legacy && !usual {
+            self.mirrored.get_or_insert(piece.index);
+        }
+        if self.mirrored == Some(piece.index) {
             return true;
         }
         if piece.id.is_empty() || piece.name.is_empty() {
             return false;
         }
-        let mut open = self.calls.iter().filter(|call| call.is_at(piece.index));
+        let open = self.calls.iter().filter(|call| call.is_at(piece.index));
         let told = self.told.get(&piece.index).into_iter().flatten();
-        open.any(|call| call.whole().is_some_and(|call| call.repeats(piece)))
-            || told.clone().any(|call| call.repeats(piece))
+        // Marks are made once for each call and each piece, since both may be long and many.
+        let open = open.filter_map(|call| call.mark_if(piece));
+        let mut same = open
+            .chain(told.filter_map(|call| call.mark_if(piece)))
+            .peekable();
+        if same.peek().is_none() || is_blank(piece.arguments) {
+            return same.peek().is_some();
+        }
+        let plain = Mark::of_json(piece.arguments);
+        let quoted = serde_json::from_str::<String>(piece.arguments).ok();
+        let quoted = quoted.map(|text| Mark::of_json(&text));
+        same.any(|mark| mark == plain || Some(mark) == quoted)
     }
 
     /// Makes room for a new call; the others of this answer are closed as far as they are whole.
@@ -148,7 +180,7 @@ impl Composer {
     pub(super) fn close_settled_calls(&mut self, out: &mut Out<'_>) {
         let mut waits = false;
         for call in std::mem::take(&mut self.calls) {
-            let whole = call.is_settled() && call.is_announced();
+            let whole = call.is_object() && call.is_announced();
             if whole && !(waits && call.is_late()) {
                 self.close_call(call, Ending::Whole, out);
             } else {
@@ -167,6 +199,7 @@ impl Composer {
             self.close_call(call, ending, out);
         }
         self.begun.clear();
+        self.mirrored = None;
         self.told.clear();
         self.begun_calls = 0;
         self.kept_calls = 0;

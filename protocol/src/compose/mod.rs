@@ -143,6 +143,8 @@ pub struct Composer {
     code_outputs: CodeOutputs,
     /// Upstream indexes of the answer's calls.
     begun: HashSet<u32>,
+    /// The upstream index under which the call of the old way is told of in the new way too.
+    mirrored: Option<u32>,
     /// How many calls the answer has begun.
     begun_calls: usize,
     /// Whole calls of the answer, by their upstream indexes.
@@ -176,6 +178,7 @@ impl Composer {
             parallel,
             code_outputs,
             begun: HashSet::new(),
+            mirrored: None,
             begun_calls: 0,
             told: HashMap::new(),
             call_ids: HashSet::new(),

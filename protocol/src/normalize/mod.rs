@@ -4,7 +4,7 @@
 
 mod spelling;
 
-use crate::chat::chunk::{CallDelta, Choice, Delta, FunctionDelta};
+use crate::chat::chunk::{CallDelta, Choice, Delta};
 use crate::chat::content::{Content, Kind};
 use crate::chat::finish::FinishReason;
 use crate::responses::content::LogProb;
@@ -134,11 +134,18 @@ fn said<'a>(
     if !delta.refusal.is_empty() {
         sink(ModelEvent::Refusal(delta.refusal.as_str()));
     }
-    for (place, call) in delta.tool_calls.0.iter().enumerate() {
-        sink(ModelEvent::Call(numbered(call, place)));
+    let calls = &delta.tool_calls.0;
+    // Servers that know one way only write the other one too, with nothing in it.
+    if !delta.function_call.is_empty() && calls.iter().all(CallDelta::is_empty) {
+        sink(ModelEvent::Call(piece(
+            LEGACY,
+            "",
+            delta.function_call.said(),
+        )));
+        return;
     }
-    if !delta.function_call.is_empty() && delta.tool_calls.0.is_empty() {
-        sink(ModelEvent::Call(piece(LEGACY, "", &delta.function_call)));
+    for (place, call) in calls.iter().enumerate() {
+        sink(ModelEvent::Call(numbered(call, place)));
     }
 }
 
@@ -164,16 +171,16 @@ fn numbered<'a>(call: &'a CallDelta<'_>, place: usize) -> CallPiece<'a> {
     let index = index.unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX));
     CallPiece {
         extra: call.extra.as_str(),
-        ..piece(index, call.id.as_str(), &call.function)
+        ..piece(index, call.id.as_str(), call.said())
     }
 }
 
-fn piece<'a>(index: u32, id: &'a str, function: &'a FunctionDelta<'_>) -> CallPiece<'a> {
+fn piece<'a>(index: u32, id: &'a str, (name, arguments): (&'a str, &'a str)) -> CallPiece<'a> {
     CallPiece {
         index,
         id,
-        name: function.name.as_str(),
-        arguments: function.arguments.as_str(),
+        name,
+        arguments,
         extra: "",
     }
 }

@@ -2,6 +2,7 @@
 
 use super::effect::{Action, Complained, Effects};
 use super::fault::{self, Explained};
+use super::numbers::{Messages, Numbers};
 use super::{Phase, Turn};
 use crate::chat::chunk::{self, Choice};
 use crate::chat::complaint::{Complaint, complaint_in};
@@ -39,8 +40,10 @@ pub(super) struct CallState {
     pub(super) usage: Option<ChatUsage>,
     /// Whether the model has said anything.
     spoke: bool,
-    /// The number of the choice that is read.
-    choice: Option<u64>,
+    /// Which choices are read.
+    choices: Numbers,
+    /// What whole messages have said, where a stream has such.
+    messages: Messages,
     /// Frames that were no chunks.
     noise: usize,
     form: Form,
@@ -75,6 +78,7 @@ impl Turn {
         match ended {
             Ok(()) => Stream::GoesOn,
             Err(explained) => {
+                self.take_aside(effects);
                 self.broke_off(now_ms, explained, effects);
                 Stream::Over
             }
@@ -121,6 +125,7 @@ impl Turn {
         if let Form::Body(body) = std::mem::take(&mut call.form) {
             return self.answer(now_ms, &body, effects);
         }
+        self.take_aside(effects);
         let fault = self.endless();
         self.conclude_or(now_ms, fault, effects);
     }
@@ -161,6 +166,9 @@ impl Turn {
                 self.extra_bytes += decoder.pending();
                 return Err(self.endless());
             }
+            if frame.event == b"error" && chunk::is_nothing(frame.data) {
+                continue;
+            }
             if frame.event == b"error" && !chunk::has_choices(frame.data) {
                 return Err(complained(&complaint_in(frame.data), effects));
             }
@@ -190,6 +198,9 @@ impl Turn {
     }
 
     fn known(&mut self, piece: Piece, text: &str, effects: &mut Effects) {
+        if let Phase::Calling(call) = &mut self.phase {
+            call.choices.comes_back();
+        }
         let event = match piece {
             Piece::Text => ModelEvent::Text(text),
             Piece::Reasoning => ModelEvent::Reasoning(text),
@@ -216,9 +227,15 @@ impl Turn {
             return Err(complained(&complaint, effects));
         }
         let usage = chunk.counts();
-        let choice = chunk.choices.0.take_if(|choice| !self.is_ours(choice));
+        let choice = chunk
+            .choices
+            .0
+            .take_if(|choice| !self.is_ours(choice, data));
         if choice.is_none() {
             self.template.learn(data, &chunk);
+        }
+        if matches!(&self.phase, Phase::Calling(call) if call.choices.has_moved()) {
+            self.take_aside(effects);
         }
         let finish = chunk
             .choices
@@ -229,41 +246,70 @@ impl Turn {
         Ok(())
     }
 
-    /// Whether this choice is the one that the answer began with: a server that writes several side by
-    /// side was asked for one.
-    fn is_ours(&mut self, choice: &Choice<'_>) -> bool {
+    /// Whether this choice is of the answer; see [`Numbers`].
+    fn is_ours(&mut self, choice: &Choice<'_>, data: &[u8]) -> bool {
         let Phase::Calling(call) = &mut self.phase else {
             return false;
         };
-        *call.choice.get_or_insert(choice.place()) == choice.place()
+        call.choices.takes(choice, call.spoke, data)
+    }
+
+    /// Takes the chunks that waited, now that they are known to be of the answer.
+    fn take_aside(&mut self, effects: &mut Effects) {
+        let Phase::Calling(call) = &mut self.phase else {
+            return;
+        };
+        let aside = call.choices.take_aside();
+        for chunk in aside {
+            // Its complaint, if it had one, ended the answer before it could wait.
+            let _whatever = self.chunk(&chunk, effects);
+        }
     }
 
     /// Takes what one chunk adds.
     fn choice(&mut self, choice: &mut Choice<'_>, effects: &mut Effects) -> Option<FinishReason> {
         let message = choice.message.take();
+        let (mut finish, by_delta) = self.said(choice, normalize::chunk, effects);
+        let Phase::Calling(call) = &mut self.phase else {
+            return finish;
+        };
+        call.messages.by_delta |= by_delta;
+        if let Some(mut message) = message.filter(|_| !call.messages.by_delta) {
+            call.messages.reduce(&mut message, finish.is_some());
+            let is_whole = finish.is_some() && !call.spoke;
+            (finish, _) = if is_whole {
+                choice.message = Some(message);
+                self.said(choice, normalize::answer, effects)
+            } else {
+                choice.delta = Some(message);
+                self.said(choice, normalize::chunk, effects)
+            };
+        }
+        finish
+    }
+
+    /// Takes what `read` finds in a choice; also tells whether that was anything.
+    fn said(
+        &mut self,
+        choice: &mut Choice<'_>,
+        read: for<'a, 'b, 'c> fn(
+            &'a mut Choice<'b>,
+            &'c mut dyn FnMut(ModelEvent<'a>),
+        ) -> Option<FinishReason>,
+        effects: &mut Effects,
+    ) -> (Option<FinishReason>, bool) {
         let (mut spoke, mut written) = (false, 0);
         let (composer, mut out) = self.composing(effects);
-        let mut sink = |event: ModelEvent<'_>| {
+        let finish = read(choice, &mut |event| {
             spoke |= !matches!(event, ModelEvent::Tokens(_));
             written += event.size();
             composer.apply(event, &mut out);
-        };
-        let mut finish = normalize::chunk(choice, &mut sink);
-        let said_before = matches!(&self.phase, Phase::Calling(call) if call.spoke);
-        if !spoke && !said_before && message.is_some() {
-            choice.message = message;
-            let (composer, mut out) = self.composing(effects);
-            finish = normalize::answer(choice, &mut |event| {
-                spoke = true;
-                written += event.size();
-                composer.apply(event, &mut out);
-            });
-        }
+        });
         self.written += written;
         if let Phase::Calling(call) = &mut self.phase {
             call.spoke |= spoke;
         }
-        finish
+        (finish, spoke)
     }
 
     /// Whether a frame is something else than a chunk that a stream may have in it: proxies keep a
@@ -290,6 +336,7 @@ impl Turn {
         if is_event_stream(body) {
             self.tell_lists(effects);
             if self.events(now_ms, body, effects) == Stream::GoesOn {
+                self.take_aside(effects);
                 let fault = self.endless();
                 self.conclude_or(now_ms, fault, effects);
             }

@@ -51,7 +51,12 @@ pub(super) fn forget_known(history: &[Item], input: &mut Vec<Item>, marks: Marks
         return;
     }
     let mut known: HashSet<usize> = known_pairs(history, input, marks);
-    known.extend(0..conversation_in(history, input, marks));
+    // Who says nothing but what was said before says it again: it is the model that has not heard it.
+    let mut with_conversation = known.clone();
+    with_conversation.extend(0..conversation_in(history, input, marks));
+    if with_conversation.len() < input.len() {
+        known = with_conversation;
+    }
     let ids: HashMap<&str, &Item> = history.iter().map(|item| (item.id(), item)).collect();
     for (index, item) in input.iter().enumerate() {
         let Some(earlier) = ids.get(item.id()).filter(|_| joint(item).is_none()) else {

@@ -27,6 +27,7 @@ mod fault;
 mod known;
 mod listing;
 mod meaning;
+mod numbers;
 mod pictures;
 mod references;
 mod sealed;

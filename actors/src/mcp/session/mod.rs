@@ -195,10 +195,6 @@ impl Session {
 
     async fn called(&self, params: CallToolRequestParams) -> Result<Outcome, Failure> {
         let answer = self.service.peer().call_tool_once(params).await;
-        if let Err(ServiceError::UnexpectedResponse) = answer {
-            // An object without members: the tool has nothing to say.
-            return Ok(Outcome::text(""));
-        }
         let answer = answer.map_err(|error| self.failed(Phase::Call, &error))?;
         let outcome = match answer {
             CallToolResponse::Complete(result) => task::outcome(&result.content),

@@ -27,12 +27,11 @@ pub(super) enum Stop {
 }
 
 /// The outcome that stands in a result: `inbound` wrote it, and lets no content of a server's through.
-/// A result without any has nothing to say.
+/// A result without any is none of a call.
 pub(super) fn outcome(content: &[ContentBlock]) -> Option<Outcome> {
     match content {
-        [] => Some(Outcome::text("")),
         [ContentBlock::Text(text)] => serde_json::from_str(&text.text).ok(),
-        [_, ..] => None,
+        [] | [_, ..] => None,
     }
 }
 

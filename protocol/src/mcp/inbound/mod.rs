@@ -53,6 +53,9 @@ object! {
         "nextCursor" next_cursor: Raw<'a>,
         "ttlMs" ttl_ms: Raw<'a>,
         "cacheScope" cache_scope: Raw<'a>,
+        "protocolVersion" protocol_version: Raw<'a>,
+        "supportedVersions" supported_versions: Raw<'a>,
+        "capabilities" capabilities: Raw<'a>,
     }
 }
 
@@ -87,15 +90,25 @@ impl<'a> Raw<'a> {
 }
 
 impl Shape<'_> {
-    /// Whether it is what a tool gave back, or a part of that.
-    fn is_outcome(&self) -> bool {
+    /// Whether it is what a tool gave back, or a part of that: one of these members is there, by what
+    /// the caller calls there.
+    fn is_outcome<'b>(&self, is_there: impl Fn(Raw<'b>) -> Option<&'b RawValue>) -> bool
+    where
+        Self: 'b,
+    {
         let parts = [
             self.content,
             self.tool_result,
             self.structured_content,
             self.is_error,
         ];
-        parts.iter().any(|part| part.0.is_some())
+        parts.into_iter().any(|part| is_there(part).is_some())
+    }
+
+    /// Whether it begins a session.
+    fn is_handshake(&self) -> bool {
+        let begins = self.protocol_version.is(Kind::String) && self.capabilities.is(Kind::Object);
+        begins || self.supported_versions.is(Kind::Array)
     }
 }
 
@@ -104,19 +117,23 @@ impl Shape<'_> {
 pub fn tame(message: &[u8], asked: Option<&str>) -> Option<String> {
     let message = text::mended(message);
     let envelope: Envelope<'_> = serde_json::from_str(&message).ok()?;
-    if let Some(method) = envelope.method.0 {
+    let result = envelope.result.value();
+    let error = envelope.error.value();
+    // Some write every member that any message has, and some the method that they answer.
+    if result.or(error).is_none() {
+        let method = envelope.method.value()?;
         return notice(&envelope, method).filter(|told| told.len() <= MAX_OTHER);
     }
-    if let Some(error) = envelope.error.value() {
+    if let Some(error) = error.filter(|error| result.is_none() || says_something(error)) {
         let id = asked.or(envelope.id.value().map(RawValue::get));
         return Some(fault::message(&fault::read(error), id));
     }
-    let id = envelope.id.value().map(RawValue::get);
+    let id = envelope.id.value().map(|id| whole_number(id.get()));
     if asked.is_some_and(|asked| id.is_some_and(|id| bare(id) != bare(asked))) {
         return None;
     }
     let id = id.or(asked)?;
-    let told = judge(envelope.result.value()?, message.len())?;
+    let told = judge(result?, message.len())?;
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{told}}}"#))
 }
 
@@ -136,6 +153,18 @@ fn notice(envelope: &Envelope<'_>, method: &RawValue) -> Option<String> {
     Some(told)
 }
 
+/// Whether an error beside a result is one.
+fn says_something(error: &RawValue) -> bool {
+    let text = error.get();
+    let inside = text.trim_matches(['{', '}', '[', ']', '"', ' ', '\n', '\r', '\t']);
+    !matches!(inside, "" | "false" | "0")
+}
+
+/// Some servers keep the number of a request as a fraction.
+fn whole_number(id: &str) -> &str {
+    id.strip_suffix(".0").unwrap_or(id)
+}
+
 /// Some servers write the number of a request as a string.
 fn bare(id: &str) -> &str {
     id.trim_matches('"')
@@ -143,53 +172,52 @@ fn bare(id: &str) -> &str {
 
 /// The result as the SDK reads it. What a tool gave back is written anew in any case: our own words
 /// about an outcome stand where a server's content would, and no server may write them itself.
+///
+/// Nothing is asked of servers but the handshake, lists, calls and how far those are: whatever is the
+/// form of none of these is what a tool gave back without the form that the protocol has for it.
 fn judge(result: &RawValue, size: usize) -> Option<Cow<'_, str>> {
     let as_it_is = || (size <= MAX_OTHER).then(|| Cow::Borrowed(result.get()));
     if kind(result) != Kind::Object {
         return None;
     }
     let shape: Shape<'_> = serde_json::from_str(result.get()).ok()?;
-    let is_whole = matches!(shape.result_type.as_str(), "" | "complete");
-    if shape.task_id.0.is_some() && shape.status.is(Kind::String) {
-        return task(result);
+    let wants_input = shape.result_type.as_str() == "input_required";
+    if shape.is_outcome(Raw::value) {
+        // One that asks for something has no content yet.
+        return (!wants_input).then(|| told(&result::outcome(&shape)).into());
     }
-    if is_whole && let Some(tools) = shape.tools.value() {
+    if shape.task_id.is(Kind::String) && shape.status.is(Kind::String) {
+        return match task(result)? {
+            Some(task) => Some(task.into()),
+            None => Some(told(&result::of_foreign(result)).into()),
+        };
+    }
+    if shape.is_handshake() || wants_input {
+        return as_it_is();
+    }
+    if let Some(tools) = shape.tools.0 {
         return Some(list::told(tools, size, &shape).into());
     }
-    if shape.is_outcome() || shape.tools.0.is_some() {
-        // One that is not whole asks for something, and has no content yet.
-        return is_whole.then(|| told(&result::outcome(&shape)).into());
-    }
-    if is_foreign(result) {
-        return Some(told(&result::of_foreign(result)).into());
-    }
-    as_it_is()
+    Some(told(&any_outcome(result, &shape)).into())
 }
 
-/// Whether the result has members, and none of the protocol's: it is what a tool gave back, without
-/// the form that the protocol has for it.
-fn is_foreign(result: &RawValue) -> bool {
-    const KNOWN: [&str; 15] = [
-        "protocolVersion",
-        "supportedVersions",
-        "capabilities",
-        "serverInfo",
-        "instructions",
-        "resultType",
-        "taskId",
-        "task",
-        "tasks",
-        "resources",
-        "resourceTemplates",
-        "contents",
-        "prompts",
-        "messages",
-        "completion",
-    ];
+/// The outcome of a result, in whatever form.
+fn any_outcome(result: &RawValue, shape: &Shape<'_>) -> super::outcome::Outcome {
+    if !shape.is_outcome(|part| part.0) && has_own_members(result) {
+        return result::of_foreign(result);
+    }
+    result::outcome(shape)
+}
+
+/// Whether a result says anything beside what every result of the protocol may.
+fn has_own_members(result: &RawValue) -> bool {
     let members = read::members(result).unwrap_or_default();
-    let names = members.iter().map(|(name, _)| &**name);
-    let mut own = names.filter(|name| *name != "_meta").peekable();
-    own.peek().is_some() && !own.any(|name| KNOWN.contains(&name))
+    let is_own = |(name, value): &(Cow<'_, str>, &RawValue)| match &**name {
+        "_meta" => false,
+        "resultType" => value.get() != "\"complete\"",
+        _ => true,
+    };
+    members.iter().any(is_own)
 }
 
 /// A text block whose text is the outcome.
@@ -228,10 +256,21 @@ object! {
     }
 }
 
-/// A task; the result of one that has ended is the result of a call.
-fn task(result: &RawValue) -> Option<Cow<'static, str>> {
+/// A task; the result of one that has ended is the result of a call. `Some(None)` where it is none: jobs
+/// and tickets of servers have an id and a status too. `None` where it is too large.
+fn task(result: &RawValue) -> Option<Option<String>> {
     const EPOCH: &str = "\"1970-01-01T00:00:00Z\"";
     let task: Polled<'_> = serde_json::from_str(result.get()).ok()?;
+    let is_task = match task.status.text().unwrap_or_default() {
+        "\"working\"" | "\"cancelled\"" => true,
+        "\"input_required\"" => task.input_requests.value().is_some(),
+        "\"completed\"" => task.result.is(Kind::Object),
+        "\"failed\"" => task.error.is(Kind::Object),
+        _ => false,
+    };
+    if !is_task {
+        return Some(None);
+    }
     let mut text = String::from("{");
     for (name, value) in [
         ("taskId", task.task_id.text()),
@@ -258,11 +297,11 @@ fn task(result: &RawValue) -> Option<Cow<'static, str>> {
     }
     if let Some(ended) = task.result.value() {
         let shape: Shape<'_> = serde_json::from_str(ended.get()).ok()?;
-        let outcome = told(&result::outcome(&shape));
+        let outcome = told(&any_outcome(ended, &shape));
         text.extend([",\"result\":", &outcome]);
     }
     text.push('}');
-    Some(text.into())
+    Some(Some(text))
 }
 
 #[cfg(test)]

@@ -286,8 +286,7 @@ fn what_is_neither_list_nor_result_must_be_small() {
     let hello =
         json!({"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "x", "capabilities": {}}});
     assert_eq!(tamed(&hello, Some("1")), Some(hello.clone()));
-    let vast =
-        json!({"jsonrpc": "2.0", "id": 1, "result": {"capabilities": "y".repeat(MAX_OTHER)}});
+    let vast = json!({"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "x", "capabilities": {"x": "y".repeat(MAX_OTHER)}}});
     assert_eq!(tamed(&vast, Some("1")), None);
     let loud = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": "y".repeat(MAX_OTHER)});
     assert_eq!(tamed(&loud, None), None);
@@ -398,6 +397,8 @@ fn results_without_content_are_no_failures() {
         (json!({"content": null, "isError": false}), ""),
         (json!({"toolResult": "old"}), "old"),
         (json!({"success": true}), r#"{"success":true}"#),
+        (json!({}), ""),
+        (json!({"_meta": {}, "resultType": "complete"}), ""),
         (
             json!({"content": [{"type": "text", "text": "a"}], "taskId": "t1"}),
             "a",
@@ -405,13 +406,91 @@ fn results_without_content_are_no_failures() {
     ] {
         assert_eq!(output(&result).0, want, "{result}");
     }
-    // Of requests without an answer, and of the handshake: these stay.
+    // The handshake stays.
     for result in [
-        json!({}),
-        json!({"_meta": {}}),
         json!({"protocolVersion": "x", "capabilities": {}}),
+        json!({"supportedVersions": ["x"], "capabilities": {}}),
     ] {
         let message = json!({"jsonrpc": "2.0", "id": 1, "result": result});
         assert_eq!(tamed(&message, Some("1")).unwrap()["result"], result);
     }
+}
+
+/// Members that have a meaning elsewhere in the protocol have none in what a tool gave back.
+#[test]
+fn no_result_of_a_tool_is_taken_for_something_else() {
+    for name in [
+        "messages",
+        "tasks",
+        "task",
+        "completion",
+        "instructions",
+        "resources",
+        "contents",
+        "prompts",
+        "capabilities",
+        "protocolVersion",
+        "serverInfo",
+        "taskId",
+        "resultType",
+        "supportedVersions",
+    ] {
+        let result = json!({name: {"a": "words"}});
+        assert_eq!(output(&result).0, result.to_string());
+    }
+    for result in [
+        json!({"status": "created", "taskId": "T-5", "url": "u"}),
+        json!({"status": "completed", "summary": "sent", "taskId": "T-5"}),
+        json!({"reason": "x", "status": "failed", "taskId": "T-5"}),
+        json!({"hits": [1], "resultType": "search"}),
+    ] {
+        assert_eq!(output(&result).0, result.to_string());
+    }
+    let words = json!([{"type": "text", "text": "real words"}]);
+    for mut result in [
+        json!({"taskId": "T-5", "status": "created"}),
+        json!({"taskId": "T-5", "status": "completed"}),
+        json!({"taskId": 5, "status": "ok"}),
+        json!({"resultType": "search"}),
+        json!({"resultType": "Complete"}),
+        json!({"tools": []}),
+    ] {
+        result["content"] = words.clone();
+        assert_eq!(output(&result).0, "real words", "{result}");
+    }
+    let ended =
+        json!({"id": 1, "result": {"taskId": "t", "status": "completed", "result": {"sum": 5}}});
+    let told = tamed(&ended, Some("1")).unwrap().to_string();
+    assert!(told.contains(r#"{\\\"sum\\\":5}"#), "{told}");
+}
+
+/// Some servers write every member that any message has.
+#[test]
+fn members_that_say_nothing_make_no_other_message() {
+    let result = r#""result":{"content":[{"type":"text","text":"ok"}]}"#;
+    for members in [
+        r#""id":3,"method":null,"params":null,"error":null"#,
+        r#""id":3,"method":"","params":{}"#,
+        r#""id":3,"method":"tools/call""#,
+        r#""id":3,"error":{}"#,
+        r#""id":3,"error":false"#,
+        r#""id":3,"error":"" "#,
+        r#""id":3.0"#,
+    ] {
+        for asked in [Some("3"), None] {
+            let message = format!(r#"{{"jsonrpc":"2.0",{members},{result}}}"#);
+            let told = tame(message.as_bytes(), asked).unwrap_or_else(|| panic!("{message}"));
+            let told: Value = serde_json::from_str(&told).unwrap();
+            assert_eq!(told["id"], 3);
+            assert!(
+                told["result"]["content"][0]["text"]
+                    .as_str()
+                    .unwrap()
+                    .contains("ok")
+            );
+        }
+    }
+    let failed = format!(r#"{{"id":3,"error":{{"code":-32000,"message":"no"}},{result}}}"#);
+    let told = tame(failed.as_bytes(), Some("3")).unwrap();
+    assert!(told.contains("-32000"), "{told}");
 }

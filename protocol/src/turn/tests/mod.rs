@@ -10,6 +10,7 @@ mod items;
 mod linear;
 mod mcp;
 mod mcp_choices;
+mod odd_numbers;
 mod odd_streams;
 mod repeated;
 mod said;

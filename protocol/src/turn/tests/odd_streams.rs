@@ -37,6 +37,8 @@ fn one_choice_is_read_and_no_other() {
     let mut cut = Bench::stream().called();
     let bytes = [
         frame(&said(0, "a")),
+        frame(&said(1, "x")),
+        frame(&said(0, "b")),
         frame(&end(1)),
         b"data: [DONE]\n\n".to_vec(),
     ]
@@ -118,6 +120,7 @@ fn text_that_was_made_a_number_or_an_object_is_text() {
         (json!({"answer": 1}), json!("{\"answer\":1}")),
         (json!({"type": "text", "text": "t"}), json!("t")),
         (json!({"text": ""}), Value::Null),
+        (json!({}), Value::Null),
         (json!([5, "t"]), json!("5t")),
     ] {
         let answer =
