@@ -1,5 +1,7 @@
 //! Every form of a secret in every kind of text, and bounds of the work.
 
+use std::fmt::Write as _;
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -146,7 +148,7 @@ proptest! {
                 (_, 0) => {
                     let mut units = [0; 2];
                     for unit in letter.encode_utf16(&mut units) {
-                        spelt.push_str(&format!("\\u{unit:04x}"));
+                        let _written = write!(spelt, "\\u{unit:04x}");
                     }
                 }
                 ('/', 1) => spelt.push_str("\\/"),
