@@ -164,7 +164,14 @@ impl<'de> Deserialize<'de> for Choices<'de> {
     }
 }
 
-impl<'a> Choice<'a> {
+/// What a choice takes of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacking {
+    Calls,
+    All,
+}
+
+impl Choice<'_> {
     /// Its number.
     pub fn place(&self) -> u64 {
         self.index.or_zero()
@@ -173,10 +180,7 @@ impl<'a> Choice<'a> {
     /// Whether it adds to an answer, or ends one.
     pub fn says_something(&self) -> bool {
         let parts = [&self.delta, &self.message];
-        let said = parts
-            .into_iter()
-            .flatten()
-            .any(|part| part.says_something());
+        let said = parts.into_iter().flatten().any(Delta::says_something);
         said || !self.finish_reason.is_empty()
     }
 
@@ -184,15 +188,20 @@ impl<'a> Choice<'a> {
     /// and the calls behind it into a choice each. Of two texts only one is read.
     fn complete(&mut self, other: Self) {
         let is_whole = self.message.is_some() && other.message.is_some();
+        let lacking = if is_whole {
+            Lacking::All
+        } else {
+            Lacking::Calls
+        };
         for (own, other) in [
             (&mut self.delta, other.delta),
             (&mut self.message, other.message),
         ] {
             match (own, other) {
-                (Some(own), Some(other)) => own.complete(other, is_whole),
+                (Some(own), Some(other)) => own.complete(other, lacking),
                 (own @ None, Some(other)) if !is_whole => {
                     let mut part = Delta::default();
-                    part.complete(other, false);
+                    part.complete(other, Lacking::Calls);
                     *own = Some(part);
                 }
                 (Some(_) | None, _) => {}
@@ -217,12 +226,12 @@ impl<'a> Delta<'a> {
 
     /// See [`Choice::complete`]. Words are taken of whole answers alone: pieces of several answers that
     /// are written side by side are not to be mixed.
-    fn complete(&mut self, other: Self, is_whole: bool) {
+    fn complete(&mut self, other: Self, lacking: Lacking) {
         if !self.has_calls() {
             self.tool_calls = other.tool_calls;
             self.function_call = other.function_call;
         }
-        if !is_whole {
+        if lacking == Lacking::Calls {
             return;
         }
         if self.content.is_empty() && self.refusal.is_empty() {

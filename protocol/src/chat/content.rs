@@ -253,6 +253,6 @@ impl<'de> Deserialize<'de> for Content<'de> {
 }
 
 /// An answer in JSON that was not written as text.
-fn written<'a>(raw: &'a RawValue) -> Content<'a> {
+fn written(raw: &RawValue) -> Content<'_> {
     Content::Text(Text(compact(raw.get()).into()))
 }

@@ -2,7 +2,7 @@
 
 use super::effect::{Action, Complained, Effects};
 use super::fault::{self, Explained};
-use super::numbers::{Messages, Numbers};
+use super::numbers::{Messages, Numbers, Spoken, Standing};
 use super::{Phase, Turn};
 use crate::chat::chunk::{self, Choice};
 use crate::chat::complaint::{Complaint, complaint_in};
@@ -251,7 +251,12 @@ impl Turn {
         let Phase::Calling(call) = &mut self.phase else {
             return false;
         };
-        call.choices.takes(choice, call.spoke, data)
+        let spoken = if call.spoke {
+            Spoken::Something
+        } else {
+            Spoken::Nothing
+        };
+        call.choices.takes(choice, spoken, data)
     }
 
     /// Takes the chunks that waited, now that they are known to be of the answer.
@@ -275,7 +280,12 @@ impl Turn {
         };
         call.messages.by_delta |= by_delta;
         if let Some(mut message) = message.filter(|_| !call.messages.by_delta) {
-            call.messages.reduce(&mut message, finish.is_some());
+            let stands = if finish.is_some() {
+                Standing::Last
+            } else {
+                Standing::Within
+            };
+            call.messages.reduce(&mut message, stands);
             let is_whole = finish.is_some() && !call.spoke;
             (finish, _) = if is_whole {
                 choice.message = Some(message);

@@ -34,9 +34,23 @@ enum Meaning {
     Nothing,
 }
 
+/// Whether the answer has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Nothing,
+    Something,
+}
+
+/// Where a message stands in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Within,
+    Last,
+}
+
 impl Numbers {
-    /// Whether this choice is read now; `spoke` says whether the answer has begun. The chunk may wait.
-    pub(super) fn takes(&mut self, choice: &Choice<'_>, spoke: bool, data: &[u8]) -> bool {
+    /// Whether this choice is read now. The chunk may wait.
+    pub(super) fn takes(&mut self, choice: &Choice<'_>, spoken: Spoken, data: &[u8]) -> bool {
         let place = choice.place();
         if *self.own.get_or_insert(place) == place {
             self.comes_back();
@@ -46,7 +60,7 @@ impl Numbers {
             Meaning::Nothing => true,
             Meaning::Answers => false,
             Meaning::Unknown if !choice.says_something() => false,
-            Meaning::Unknown if !spoke => {
+            Meaning::Unknown if spoken == Spoken::Nothing => {
                 self.own = Some(place);
                 true
             }
@@ -97,14 +111,14 @@ struct Told {
 }
 
 impl Messages {
-    /// Leaves of a message what is new in it; `ends` says whether it is the last.
-    pub(super) fn reduce(&mut self, message: &mut Delta<'_>, ends: bool) {
+    /// Leaves of a message what is new in it.
+    pub(super) fn reduce(&mut self, message: &mut Delta<'_>, stands: Standing) {
         if let Content::Text(text) = &mut message.content
-            && let Some(rest) = self.text.rest(text.as_str(), ends)
+            && let Some(rest) = self.text.rest(text.as_str(), stands)
         {
             text.0 = Cow::Owned(rest);
         }
-        if let Some(rest) = self.thinking.rest(message.thinking().as_str(), ends) {
+        if let Some(rest) = self.thinking.rest(message.thinking().as_str(), stands) {
             message.set_thinking(Thought::of(rest));
         }
     }
@@ -112,8 +126,9 @@ impl Messages {
 
 impl Told {
     /// What is new in a text that begins with all that was told; `None` for a piece.
-    fn rest(&mut self, text: &str, ends: bool) -> Option<String> {
+    fn rest(&mut self, text: &str, stands: Standing) -> Option<String> {
         let rest = text.strip_prefix(&*self.text).map(str::to_owned);
+        let ends = stands == Standing::Last;
         let is_all = !self.text.is_empty() && (self.grows || ends || text.len() > self.text.len());
         let Some(rest) = rest.filter(|_| is_all) else {
             self.text.push_str(text);

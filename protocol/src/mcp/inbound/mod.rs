@@ -187,9 +187,10 @@ fn judge(result: &RawValue, size: usize) -> Option<Cow<'_, str>> {
         return (!wants_input).then(|| told(&result::outcome(&shape)).into());
     }
     if shape.task_id.is(Kind::String) && shape.status.is(Kind::String) {
-        return match task(result)? {
-            Some(task) => Some(task.into()),
-            None => Some(told(&result::of_foreign(result)).into()),
+        return match task(result) {
+            Task::Read(task) => Some(task.into()),
+            Task::Foreign => Some(told(&result::of_foreign(result)).into()),
+            Task::Unreadable => None,
         };
     }
     if shape.is_handshake() || wants_input {
@@ -256,11 +257,21 @@ object! {
     }
 }
 
-/// A task; the result of one that has ended is the result of a call. `Some(None)` where it is none: jobs
-/// and tickets of servers have an id and a status too. `None` where it is too large.
-fn task(result: &RawValue) -> Option<Option<String>> {
+/// What has the id and the status of a task.
+enum Task {
+    /// A task; the result of one that has ended is the result of a call.
+    Read(String),
+    /// A job or a ticket of the server's own.
+    Foreign,
+    /// Too large, or its result is none.
+    Unreadable,
+}
+
+fn task(result: &RawValue) -> Task {
     const EPOCH: &str = "\"1970-01-01T00:00:00Z\"";
-    let task: Polled<'_> = serde_json::from_str(result.get()).ok()?;
+    let Ok(task) = serde_json::from_str::<Polled<'_>>(result.get()) else {
+        return Task::Unreadable;
+    };
     let is_task = match task.status.text().unwrap_or_default() {
         "\"working\"" | "\"cancelled\"" => true,
         "\"input_required\"" => task.input_requests.value().is_some(),
@@ -269,7 +280,7 @@ fn task(result: &RawValue) -> Option<Option<String>> {
         _ => false,
     };
     if !is_task {
-        return Some(None);
+        return Task::Foreign;
     }
     let mut text = String::from("{");
     for (name, value) in [
@@ -293,15 +304,17 @@ fn task(result: &RawValue) -> Option<Option<String>> {
         }
     }
     if text.len() > MAX_OTHER {
-        return None;
+        return Task::Unreadable;
     }
     if let Some(ended) = task.result.value() {
-        let shape: Shape<'_> = serde_json::from_str(ended.get()).ok()?;
+        let Ok(shape) = serde_json::from_str::<Shape<'_>>(ended.get()) else {
+            return Task::Unreadable;
+        };
         let outcome = told(&any_outcome(ended, &shape));
         text.extend([",\"result\":", &outcome]);
     }
     text.push('}');
-    Some(Some(text))
+    Task::Read(text)
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ fn numbers_that_never_come_back_are_no_further_answers() {
             &json!({"content": ""}),
             &json!("eos_token"),
         ));
-        let want: String = (0..count).map(|at| format!("{at} ")).collect();
-        assert_eq!(told(&streamed(&tools(), &chunks)).0, want);
+        let want: Vec<String> = (0..count).map(|at| format!("{at} ")).collect();
+        assert_eq!(told(&streamed(&tools(), &chunks)).0, want.concat());
     }
     let mut chunks = vec![choice(
         0,
