@@ -129,7 +129,9 @@ pub fn of_others(about: &Metadata) -> Option<String> {
 }
 
 /// A new file beside this one, readable by its owner alone, for what is to take its place: its name and
-/// the file. The name is one that nobody can have foreseen, so what others put into the folder is neither
+/// the file.
+///
+/// The name is one that nobody can have foreseen, so what others put into the folder is neither
 /// followed nor written to, and what a killed predecessor left is in nobody's way.
 ///
 /// # Errors
