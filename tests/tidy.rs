@@ -187,7 +187,11 @@ fn arrows_point_one_way() {
                 .lines()
                 .filter(|line| !line.trim_start().starts_with("//"));
             let code: String = code.collect::<Vec<_>>().join("\n");
-            for word in words.iter().filter(|word| code.contains(**word)) {
+            // A test may measure how long a pure step takes.
+            let is_test = path.components().any(|part| part.as_os_str() == "tests");
+            let is_named =
+                |word: &&&str| code.contains(**word) && !(is_test && **word == "Instant");
+            for word in words.iter().filter(is_named) {
                 problems.push(format!("{}: names `{word}`", name(&path)));
             }
         }
