@@ -29,12 +29,11 @@ pub(super) fn json(lines: &[u8]) -> Vec<u8> {
         let own = (name == OWN).then(|| object(&text)).flatten();
         if let Some(own) = own {
             // A line of a child of its own says already whose it is.
-            let rest = match own.component {
-                Some(_) => text.as_bytes(),
-                None => {
-                    out.extend_from_slice(b"{\"component\":\"mcp-runtime\",");
-                    text.as_bytes().get(1..).unwrap_or_default()
-                }
+            let rest = if own.component.is_some() {
+                text.as_bytes()
+            } else {
+                out.extend_from_slice(b"{\"component\":\"mcp-runtime\",");
+                text.as_bytes().get(1..).unwrap_or_default()
             };
             out.extend_from_slice(rest);
         } else {
