@@ -81,10 +81,10 @@ impl Terminal {
     }
 
     /// Whether a SIGHUP now ends the gateway.
-    fn hung_up(&mut self, is_there: bool) -> Hangup {
+    fn hung_up(&mut self, seen: Seen) -> Hangup {
         match self {
             Self::None => Hangup::Reload,
-            Self::Here | Self::Missed if is_there => Hangup::Reload,
+            Self::Here | Self::Missed if seen == Seen::There => Hangup::Reload,
             Self::Here | Self::Missed => {
                 *self = Self::Closed;
                 Hangup::End
@@ -94,13 +94,30 @@ impl Terminal {
     }
 
     /// A look without a signal. Whoever finds it gone twice was left running on purpose (`disown`).
-    fn look(&mut self, is_there: bool) {
+    fn look(&mut self, seen: Seen) {
         *self = match self {
-            Self::Here | Self::Missed if is_there => Self::Here,
+            Self::Here | Self::Missed if seen == Seen::There => Self::Here,
             Self::Here => Self::Missed,
             Self::Missed => Self::None,
             Self::None | Self::Closed => *self,
         };
+    }
+}
+
+/// Whether the terminal is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    There,
+    Gone,
+}
+
+impl Seen {
+    fn now() -> Self {
+        if terminal::is_controlled() {
+            Self::There
+        } else {
+            Self::Gone
+        }
     }
 }
 
@@ -156,14 +173,14 @@ impl Signals {
                 _ = self.terminate.recv() => return Caught(143),
                 _ = self.interrupt.recv() => return Caught(130),
                 _ = self.hangup.recv() => {
-                    match self.terminal.hung_up(terminal::is_controlled()) {
+                    match self.terminal.hung_up(Seen::now()) {
                         Hangup::End => return Caught(129),
                         Hangup::Reload => self.read_again(),
                         Hangup::Nothing => {}
                     }
                 }
                 () = tokio::time::sleep(LOOK), if self.terminal != Terminal::None => {
-                    self.terminal.look(terminal::is_controlled());
+                    self.terminal.look(Seen::now());
                 }
             }
         }
@@ -304,27 +321,31 @@ mod tests {
     #[test]
     fn a_closed_terminal_ends_the_gateway_once() {
         let mut terminal = Terminal::Here;
-        assert_eq!(terminal.hung_up(true), Hangup::Reload, "an operator's");
-        assert_eq!(terminal.hung_up(false), Hangup::End);
         assert_eq!(
-            terminal.hung_up(false),
+            terminal.hung_up(Seen::There),
+            Hangup::Reload,
+            "an operator's"
+        );
+        assert_eq!(terminal.hung_up(Seen::Gone), Hangup::End);
+        assert_eq!(
+            terminal.hung_up(Seen::Gone),
             Hangup::Nothing,
             "the shell's, after the kernel's"
         );
-        terminal.look(false);
-        assert_eq!(terminal.hung_up(false), Hangup::Nothing);
+        terminal.look(Seen::Gone);
+        assert_eq!(terminal.hung_up(Seen::Gone), Hangup::Nothing);
     }
 
     #[test]
     fn who_has_outlived_its_terminal_reads_again_at_sighup() {
         let mut terminal = Terminal::Here;
-        terminal.look(true);
-        terminal.look(false);
+        terminal.look(Seen::There);
+        terminal.look(Seen::Gone);
         assert_eq!(terminal, Terminal::Missed, "its SIGHUP may be on its way");
-        terminal.look(false);
-        assert_eq!(terminal.hung_up(false), Hangup::Reload);
+        terminal.look(Seen::Gone);
+        assert_eq!(terminal.hung_up(Seen::Gone), Hangup::Reload);
         let mut none = Terminal::None;
-        none.look(false);
-        assert_eq!(none.hung_up(false), Hangup::Reload);
+        none.look(Seen::Gone);
+        assert_eq!(none.hung_up(Seen::Gone), Hangup::Reload);
     }
 }
