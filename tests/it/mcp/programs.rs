@@ -122,7 +122,7 @@ fn t5_lines_of_programs_have_no_secret_and_are_not_for_clients() {
         assert!(
             !secrets.iter().any(|secret| text.contains(secret)),
             "{text}"
-        )
+        );
     };
     let open = start(&fake, &folder, &servers);
     until("the log has it", || open.log().contains(told));
