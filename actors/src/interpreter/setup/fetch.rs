@@ -205,10 +205,10 @@ impl Downloads {
         let mut command = Command::new(npm);
         command
             .args(["pack", package, "--silent", "--ignore-scripts"])
-            // The network has had its tries: npm's own would be more than a minute of waiting.
-            .arg("--fetch-retries=0")
             .arg("--pack-destination")
             .arg(&self.folder)
+            // The network has had its tries: npm's own would be more than a minute of waiting.
+            .arg("--fetch-retries=0")
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
