@@ -25,6 +25,8 @@ async fn copy(from: &Place, to: &Place) -> Copied {
 }
 
 async fn purge(place: &Place) -> usize {
+    // What was deleted in the present millisecond has not ended before it.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     let mut desk = Desk::open(&place.settings(), Opening::AsItIs)
         .await
         .unwrap();
