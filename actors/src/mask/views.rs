@@ -85,7 +85,7 @@ pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) -> usize {
     2
 }
 
-/// `uXXXX`, two of them for letters above, or `u{X}`.
+/// A `u` and four digits, two such for letters above, or digits in braces.
 fn unicode(text: &[u8], out: &mut Vec<u8>) -> usize {
     if text.get(1) == Some(&b'{') {
         let digits = text.iter().skip(2).position(|byte| *byte == b'}');

@@ -1,6 +1,6 @@
 //! B5: large requests widen no gap of other streams.
 //!
-//! Mutation tried, and it failed: every step of the machine on the thread that serves the streams.
+//! Mutation, not tried yet: every step of the machine on the thread that serves the streams.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
